@@ -1,1 +1,17 @@
-//! To come.
+//! What every program of the workspace says about itself: log lines on stderr, and, on servers,
+//! Prometheus metrics and a health answer. Customers' names and addresses pass through [`Redacted`];
+//! keys and codes pass through nothing here.
+
+#[cfg(feature = "metrics")]
+pub mod endpoint;
+mod logging;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+mod redacted;
+
+#[cfg(feature = "metrics")]
+pub use endpoint::{Endpoint, Health, serve};
+pub use logging::{Format, Level, UnknownLevel, init, parse_level};
+#[cfg(feature = "metrics")]
+pub use metrics::{Counter, Gauge, LabelledCounter, Registry};
+pub use redacted::{Redacted, Reveal, set_reveal};

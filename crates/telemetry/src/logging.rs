@@ -1,0 +1,78 @@
+//! The log's set-up: where lines go and how they look. Programs choose once, at start.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::fmt;
+
+pub use tracing::Level;
+
+/// How a log line is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Time, level, text: for a person at a terminal or a plain file.
+    Plain,
+    /// Level and text: the journal or syslog adds the time.
+    Journal,
+}
+
+impl Format {
+    /// Chooses by where stderr goes: systemd and procd stamp lines themselves.
+    pub fn detect() -> Self {
+        if std::io::stderr().is_terminal() || std::env::var_os("JOURNAL_STREAM").is_none() {
+            Self::Plain
+        } else {
+            Self::Journal
+        }
+    }
+}
+
+/// Sends log lines of `level` and graver to stderr. A second call changes nothing.
+pub fn init(format: Format, level: Level) {
+    let lines = fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false);
+    // A second call fails because a subscriber stands already, which is what the doc promises.
+    let _already_set = match format {
+        Format::Plain => tracing::subscriber::set_global_default(lines.finish()),
+        Format::Journal => tracing::subscriber::set_global_default(lines.without_time().finish()),
+    };
+}
+
+/// The level's name was none of the five.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownLevel;
+
+impl std::fmt::Display for UnknownLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("unknown log level; accepted: error, warn, info, debug, trace")
+    }
+}
+
+impl std::error::Error for UnknownLevel {}
+
+/// Reads a level as a configuration or a flag spells it.
+pub fn parse_level(text: &str) -> Result<Level, UnknownLevel> {
+    match text {
+        "error" => Ok(Level::ERROR),
+        "warn" => Ok(Level::WARN),
+        "info" => Ok(Level::INFO),
+        "debug" => Ok(Level::DEBUG),
+        "trace" => Ok(Level::TRACE),
+        _ => Err(UnknownLevel),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_read_only_in_its_documented_spelling() {
+        for wrong in ["", "INFO", "warning", "3", "info "] {
+            assert_eq!(parse_level(wrong), Err(UnknownLevel), "{wrong:?}");
+        }
+        assert_eq!(parse_level("warn"), Ok(Level::WARN));
+    }
+}

@@ -1,0 +1,103 @@
+//! Counters and gauges, and the registry that prints them. A label's value is always a
+//! `&'static str`, so that nothing a peer sends can become one. Names stand once, in [`names`].
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+
+pub mod names;
+use names::Name;
+
+/// A number that only grows.
+pub type Counter = prometheus_client::metrics::counter::Counter<u64, AtomicU64>;
+/// A number that goes both ways.
+pub type Gauge = prometheus_client::metrics::gauge::Gauge;
+
+/// One counter per value of one label.
+#[derive(Clone, Debug)]
+pub struct LabelledCounter {
+    label: &'static str,
+    family: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl LabelledCounter {
+    /// The counter of one label value; keep it where the value is hot.
+    pub fn with(&self, value: &'static str) -> Counter {
+        self.family.get_or_create_owned(&[(self.label, value)])
+    }
+}
+
+/// All metrics of one process.
+#[derive(Debug, Default)]
+pub struct Registry {
+    // Contended only between registration at start and a scrape.
+    inner: Mutex<prometheus_client::registry::Registry>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a counter; `_total` is added to its name when printed.
+    pub fn counter(&self, name: Name) -> Counter {
+        let counter = Counter::default();
+        self.locked()
+            .register(name.name, name.help, counter.clone());
+        counter
+    }
+
+    /// Registers a gauge.
+    pub fn gauge(&self, name: Name) -> Gauge {
+        let gauge = Gauge::default();
+        self.locked().register(name.name, name.help, gauge.clone());
+        gauge
+    }
+
+    /// Registers a counter with one label.
+    pub fn labelled_counter(&self, name: Name, label: &'static str) -> LabelledCounter {
+        let family = Family::default();
+        self.locked().register(name.name, name.help, family.clone());
+        LabelledCounter { label, family }
+    }
+
+    /// The metrics in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.locked()) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => String::from("# EOF\n"),
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, prometheus_client::registry::Registry> {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_prints_each_metric_under_its_name_with_its_label() {
+        let registry = Registry::new();
+        registry.gauge(names::GATEWAY_PEERS).set(3);
+        let dropped = registry.labelled_counter(names::GATEWAY_DROPPED_PACKETS, "reason");
+        dropped.with("no_session").inc_by(2);
+
+        let text = registry.render();
+
+        assert!(text.contains("culvert_gateway_peers 3\n"), "{text}");
+        assert!(
+            text.contains("culvert_gateway_dropped_packets_total{reason=\"no_session\"} 2\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,86 @@
+//! Every metric's name and help, once. The convention: `culvert_<part>_<noun>[_<unit>]`; a counter
+//! gets `_total` when printed.
+
+/// What a metric is called and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Name {
+    /// The metric's name without `_total`.
+    pub name: &'static str,
+    /// One line for the person reading a dashboard.
+    pub help: &'static str,
+}
+
+const fn name(name: &'static str, help: &'static str) -> Name {
+    Name { name, help }
+}
+
+/// Version of the running program, always 1; the label carries the version.
+pub const GATEWAY_BUILD: Name = name("culvert_gateway_build", "The running version");
+/// Leased peers.
+pub const GATEWAY_PEERS: Name = name("culvert_gateway_peers", "Peers that hold a valid lease");
+/// Handshakes.
+pub const GATEWAY_HANDSHAKES: Name = name(
+    "culvert_gateway_handshakes",
+    "WireGuard handshakes completed",
+);
+/// Bytes inside the tunnels, by direction.
+pub const GATEWAY_TUNNEL_BYTES: Name = name(
+    "culvert_gateway_tunnel_bytes",
+    "Bytes of inner packets carried, by direction",
+);
+/// Drops by reason.
+pub const GATEWAY_DROPPED_PACKETS: Name = name(
+    "culvert_gateway_dropped_packets",
+    "Packets and datagrams dropped, by reason",
+);
+/// Lease changes applied.
+pub const GATEWAY_LEASE_CHANGES: Name = name(
+    "culvert_gateway_lease_changes",
+    "Entries of the shard stream, by what became of them",
+);
+/// Seconds since the stream last answered.
+pub const GATEWAY_STREAM_LAG: Name = name(
+    "culvert_gateway_stream_lag_seconds",
+    "Seconds since provisioning last answered",
+);
+/// Lookups.
+pub const GATEWAY_DNS_QUERIES: Name = name(
+    "culvert_gateway_dns_queries",
+    "Lookups answered over DNSCrypt, by outcome",
+);
+/// Failures of the shard cache on disk.
+pub const GATEWAY_STATE_WRITE_FAILURES: Name = name(
+    "culvert_gateway_state_write_failures",
+    "Writes of state that failed",
+);
+
+/// Enrolment requests by outcome.
+pub const PROVISIONING_ENROLMENTS: Name = name(
+    "culvert_provisioning_enrolments",
+    "Enrolment requests, by outcome",
+);
+/// Requests by endpoint.
+pub const PROVISIONING_REQUESTS: Name =
+    name("culvert_provisioning_requests", "HTTP requests, by outcome");
+/// Devices known.
+pub const PROVISIONING_DEVICES: Name = name(
+    "culvert_provisioning_devices",
+    "Devices enrolled and not revoked",
+);
+/// Streams open.
+pub const PROVISIONING_STREAMS: Name = name(
+    "culvert_provisioning_streams",
+    "Gateways waiting on a shard stream",
+);
+/// Alerts raised.
+pub const PROVISIONING_ALERTS: Name = name("culvert_provisioning_alerts", "Alerts raised, by kind");
+/// Connections refused.
+pub const PROVISIONING_CONNECTIONS_REFUSED: Name = name(
+    "culvert_provisioning_connections_refused",
+    "Connections refused, by reason",
+);
+/// Size of a log.
+pub const PROVISIONING_LOG_ENTRIES: Name = name(
+    "culvert_provisioning_log_entries",
+    "Leaves in the fleet log",
+);
