@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
 
 pub use tracing::Level;
 
@@ -26,18 +28,33 @@ impl Format {
     }
 }
 
+/// Libraries whose lines carry names that subscribers look up: they stay silent at every level.
+const SILENT: [&str; 3] = ["hickory_net", "hickory_proto", "hickory_resolver"];
+
 /// Sends log lines of `level` and graver to stderr. A second call changes nothing.
 pub fn init(format: Format, level: Level) {
-    let lines = fmt()
-        .with_max_level(level)
+    let filter = filter(level);
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false);
-    // A second call fails because a subscriber stands already, which is what the doc promises.
+    // Setting it fails because a subscriber stands already, which is what the doc promises.
     let _already_set = match format {
-        Format::Plain => tracing::subscriber::set_global_default(lines.finish()),
-        Format::Journal => tracing::subscriber::set_global_default(lines.without_time().finish()),
+        Format::Plain => tracing::subscriber::set_global_default(
+            Registry::default().with(lines.with_filter(filter)),
+        ),
+        Format::Journal => tracing::subscriber::set_global_default(
+            Registry::default().with(lines.without_time().with_filter(filter)),
+        ),
     };
+}
+
+fn filter(level: Level) -> Targets {
+    SILENT
+        .iter()
+        .fold(Targets::new().with_default(level), |filter, library| {
+            filter.with_target(*library, LevelFilter::OFF)
+        })
 }
 
 /// The level's name was none of the five.
@@ -74,5 +91,14 @@ mod tests {
             assert_eq!(parse_level(wrong), Err(UnknownLevel), "{wrong:?}");
         }
         assert_eq!(parse_level("warn"), Ok(Level::WARN));
+    }
+
+    #[test]
+    fn a_library_that_names_lookups_is_silent_at_every_level() {
+        let filter = filter(Level::TRACE);
+
+        assert!(!filter.would_enable("hickory_resolver::recursor", &Level::ERROR));
+        assert!(!filter.would_enable("hickory_net", &Level::WARN));
+        assert!(filter.would_enable("edge_gateway::peers", &Level::TRACE));
     }
 }
