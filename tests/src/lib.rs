@@ -1,1 +1,36 @@
-//! To come.
+//! The lab: a home, its router, the ISP's wire, a gateway's site, an internet and an office, as network namespaces of
+//! one machine, with our programs and other people's in them. The demo, the tests and the benches run here.
+//!
+//! Nothing of a lab outlives its owner: see `undertaker`.
+
+mod netns;
+mod process;
+mod topology;
+mod undertaker;
+mod wait;
+
+mod internet;
+mod zones;
+
+mod judge;
+mod observer;
+mod pcap;
+
+mod programs;
+pub mod tools;
+
+pub mod bench;
+pub mod demo;
+
+pub use internet::{DOWNLOAD_BYTES, IPERF_PORT, Internet, PAGE_MARKER};
+pub use judge::{Allowed, Kind};
+pub use netns::{Netns, said};
+pub use observer::{Findings, Observer, allowed_in_the_lab, search};
+pub use process::Running;
+pub use programs::Programs;
+pub use topology::{
+    GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,
+    ROUTER_WAN, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
+};
+pub use wait::{wait_for, wait_until};
+pub use zones::{BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, Zones};

@@ -1,0 +1,153 @@
+//! The Debian packages that the lab stands on, each with the file that shows it and the reason.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// One Debian package of the lab.
+#[derive(Debug, Clone, Copy)]
+pub struct Package {
+    /// The package's name in Debian.
+    pub name: &'static str,
+    /// A file that is there when the package is.
+    pub file: &'static str,
+    /// What the lab does with it, in a few words.
+    pub why: &'static str,
+}
+
+const fn package(name: &'static str, file: &'static str, why: &'static str) -> Package {
+    Package { name, file, why }
+}
+
+/// What the demo needs.
+pub const DEMO: &[Package] = &[
+    package(
+        "iproute2",
+        "/usr/sbin/ip",
+        "network namespaces, links and routes",
+    ),
+    package("nftables", "/usr/sbin/nft", "kill-switch and NAT"),
+    package(
+        "procps",
+        "/usr/sbin/sysctl",
+        "kernel settings inside the namespaces",
+    ),
+    package(
+        "tcpdump",
+        "/usr/bin/tcpdump",
+        "the observer on the access wire",
+    ),
+    package(
+        "nginx-light",
+        "/usr/sbin/nginx",
+        "the internet's web server",
+    ),
+    package("nsd", "/usr/sbin/nsd", "the internet's name servers"),
+    package(
+        "ldnsutils",
+        "/usr/bin/ldns-signzone",
+        "signs the lab's zones",
+    ),
+    package("iperf3", "/usr/bin/iperf3", "throughput"),
+    package("curl", "/usr/bin/curl", "the home's browser"),
+    package("bind9-dnsutils", "/usr/bin/dig", "the home's lookups"),
+];
+
+/// What the tests and the benches need on top.
+pub const TESTS: &[Package] = &[
+    package(
+        "wireguard-go",
+        "/usr/bin/wireguard-go",
+        "WireGuard of another hand, both roles",
+    ),
+    package("wireguard-tools", "/usr/bin/wg", "sets up wireguard-go"),
+    package(
+        "dnsdist",
+        "/usr/bin/dnsdist",
+        "DNSCrypt server of another hand",
+    ),
+    package(
+        "knot-dnsutils",
+        "/usr/bin/kdig",
+        "lookups over UDP and TCP of another hand",
+    ),
+    package(
+        "unbound",
+        "/usr/sbin/unbound",
+        "plain resolver behind the foreign DNSCrypt servers",
+    ),
+    package("dnsperf", "/usr/bin/dnsperf", "lookups under load"),
+    package(
+        "openssl",
+        "/usr/bin/openssl",
+        "a TLS server that is not ours",
+    ),
+];
+
+/// The packages of `wanted` that are not there.
+pub fn missing(wanted: &[&'static [Package]]) -> Vec<Package> {
+    wanted
+        .iter()
+        .flat_map(|list| list.iter())
+        .filter(|p| !Path::new(p.file).exists())
+        .copied()
+        .collect()
+}
+
+/// Installs what is missing, saying what and why through `say`; asks nothing.
+pub fn install_missing(wanted: &[&'static [Package]], mut say: impl FnMut(&str)) -> Result<()> {
+    let packages = missing(wanted);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    for package in &packages {
+        say(&format!(
+            "installing Debian's {}: {}",
+            package.name, package.why
+        ));
+    }
+    let names: Vec<_> = packages.iter().map(|p| p.name).collect();
+    if apt(&["install", "-y", "--no-install-recommends"], &names).is_err() {
+        say("refreshing Debian's package lists");
+        apt(&["update"], &[])?;
+        apt(&["install", "-y", "--no-install-recommends"], &names)?;
+    }
+    let still: Vec<_> = missing(wanted).iter().map(|p| p.name).collect();
+    ensure!(
+        still.is_empty(),
+        "apt-get ended well but these are still not there: {}",
+        still.join(" ")
+    );
+    Ok(())
+}
+
+fn apt(verb: &[&str], names: &[&str]) -> Result<()> {
+    // Debian starts a daemon as soon as its package is installed; a policy file that says no keeps ports free.
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    if ours {
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n").context("writing /usr/sbin/policy-rc.d")?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(policy, mode).context("making policy-rc.d executable")?;
+    }
+    let result = Command::new("apt-get")
+        .args(["-q", "-o", "Dpkg::Use-Pty=0"])
+        .args(verb)
+        .args(names)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output();
+    if ours {
+        std::fs::remove_file(policy).context("removing policy-rc.d")?;
+    }
+    let output = result.context("starting apt-get (the lab wants Debian 12)")?;
+    ensure!(
+        output.status.success(),
+        "apt-get {} {}: {}",
+        verb.join(" "),
+        names.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}

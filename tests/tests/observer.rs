@@ -1,0 +1,68 @@
+//! The observer itself: a check that never sees a leak proves nothing.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use lab::{
+    Internet, Lab, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, WEB, ZONE_SERVER,
+    allowed_in_the_lab,
+};
+
+#[test]
+fn a_home_without_an_agent_is_seen_in_clear() {
+    let lab = Lab::for_test().unwrap();
+    let _internet = Internet::start(&lab).unwrap();
+    let observer = Observer::start(&lab).unwrap();
+
+    lab.home
+        .run(&[
+            "dig",
+            "+time=2",
+            "+tries=1",
+            &format!("@{ZONE_SERVER}"),
+            PAGE_NAME,
+            "A",
+        ])
+        .unwrap();
+    lab.home
+        .run(&["curl", "-sf", "--max-time", "5", &format!("http://{WEB}/")])
+        .unwrap();
+    let findings = observer
+        .finish(
+            &lab,
+            &allowed_in_the_lab().unwrap(),
+            &[NAME_MARKER, PAGE_MARKER],
+        )
+        .unwrap();
+
+    assert!(findings.clear > 10, "{findings:?}");
+    assert_eq!(findings.markers, [NAME_MARKER, PAGE_MARKER]);
+}
+
+#[test]
+fn a_dropped_lab_leaves_no_namespace_and_no_process() {
+    let lab = Lab::for_test().unwrap();
+    let prefix = lab.prefix().to_owned();
+    let work = lab.work().to_owned();
+    let sleeper = lab
+        .home
+        .spawn("sleeper", "sleep", &["1000".as_ref()])
+        .unwrap();
+    let pid = sleeper.pid();
+    // Nobody ends this one but the undertaker.
+    std::mem::forget(sleeper);
+
+    lab.remove().unwrap();
+
+    let namespaces = std::fs::read_dir("/run/netns").unwrap();
+    let left: Vec<_> = namespaces
+        .flatten()
+        .filter(|n| n.file_name().to_string_lossy().starts_with(&prefix))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!work.exists());
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(
+        state.is_empty() || state.contains(") Z "),
+        "the sleeper still runs: {state}"
+    );
+}
