@@ -1,1 +1,54 @@
-//! To come.
+//! Whom a machine of Culvert believes, and why: statements, log proofs, leases; parsed and verified.
+//!
+//! Pure: no I/O, no clock (`now` is an argument, unix seconds), no randomness but what the caller
+//! hands in. Agent, gateway and provisioning run this same code over the same vectors, on routers
+//! of both byte orders too.
+#![forbid(unsafe_code)]
+
+// The two ends of an enrolment, and the statements that come out of it.
+pub mod bundle;
+pub mod channel;
+pub mod claim;
+pub mod enrol;
+pub mod gateway;
+pub mod lease;
+pub mod statement;
+// The acting machine's judge.
+pub mod anchors;
+pub mod stored;
+pub mod verified;
+pub mod verify;
+// What the judge stands on.
+pub mod cbor;
+pub mod checkpoint;
+pub mod keys;
+mod lines;
+pub mod merkle;
+pub mod note;
+pub mod policy;
+pub mod proof;
+pub mod tiles;
+pub mod tree;
+pub mod vkey;
+
+pub use anchors::{Anchors, AnchorsError};
+pub use bundle::{LeaseBundle, ShardEntry, ShardPage};
+pub use cbor::{DecodeError, VERSION};
+pub use channel::{ChannelError, ChannelProof, sign_channel, verify_channel};
+pub use checkpoint::{Checkpoint, CheckpointError, Cosigner, LogSigner, SignedCheckpoint};
+pub use claim::{ClaimCode, ClaimCodeError};
+pub use enrol::{Auth, EnrolError, EnrolFacts, EnrolReq, ServerChallenge};
+pub use gateway::GatewayRecord;
+pub use keys::{KeyId, key_id};
+pub use lease::{Lease, Revocation};
+pub use merkle::{MerkleError, leaf_hash, node_hash, verify_consistency, verify_inclusion};
+pub use note::{Note, NoteError, NoteSignature};
+pub use policy::{Policy, PolicyError};
+pub use proof::{LoggedAt, Proof, ProofError};
+pub use statement::{Activation, Approval, Kind, Proposal, Verdict};
+pub use stored::Stored;
+pub use tiles::{Tile, TileError, TileKind};
+pub use tree::Tree;
+pub use verified::Verified;
+pub use verify::{Bundle, BundleError, DeviceFacts, EntryError, GatewayError, ShardChange};
+pub use vkey::{Vkey, VkeyError};

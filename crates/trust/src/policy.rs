@@ -1,0 +1,369 @@
+//! Which logs and which quorum of witnesses a machine believes (<https://c2sp.org/tlog-policy>).
+//!
+//! The text is UTF-8 here, though the format would allow other octets in comments and names.
+
+use crate::checkpoint::{SignedCheckpoint, cosignature_time, log_signature_holds};
+use crate::merkle::{leaf_hash, verify_inclusion};
+use crate::proof::{LoggedAt, Proof, ProofError};
+use crate::vkey::{ALG_COSIGNATURE, ALG_ED25519, Vkey, VkeyError};
+
+/// The format asks for room for 32 of each.
+const MAX_DEFINITIONS: usize = 64;
+const MAX_LINE_BYTES: usize = 8 * 1024;
+const NO_QUORUM: &str = "none";
+
+/// What is wrong with a policy, and in which line (counted from 1; 0 for the text as a whole).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct PolicyError {
+    pub line: usize,
+    pub problem: PolicyProblem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyProblem {
+    #[error("control characters other than tab and newline are not allowed")]
+    ControlCharacter,
+    #[error("the line is too long")]
+    LineTooLong,
+    #[error("unknown word; accepted: log, witness, group, quorum")]
+    UnknownWord,
+    #[error("wrong number of words after `{0}`")]
+    WordCount(&'static str),
+    #[error("not a verifier key: {0}")]
+    Vkey(#[from] VkeyError),
+    #[error("a {what} needs a key of signature type {needed}, this one has {got}")]
+    KeyType {
+        what: &'static str,
+        needed: u8,
+        got: u8,
+    },
+    #[error("the same public key is in two lines")]
+    DuplicateKey,
+    #[error("the name is defined twice, or is `none`")]
+    NameTaken,
+    #[error("the name is not defined in a line above")]
+    UnknownName,
+    #[error("a witness or group can be a member only once")]
+    MemberTwice,
+    #[error("a threshold is `any`, `all`, or a number from 1 to the number of members")]
+    Threshold,
+    #[error("more than {MAX_DEFINITIONS} lines of one sort")]
+    TooMany,
+    #[error("exactly one quorum line is needed")]
+    OneQuorum,
+}
+
+/// A set of logs and a rule over witnesses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    logs: Vec<Vkey>,
+    parties: Vec<Party>,
+    quorum: Quorum,
+}
+
+/// A witness, or a group of parties that are defined above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Party {
+    name: String,
+    role: Role,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Role {
+    Witness(Vkey),
+    Group {
+        threshold: usize,
+        members: Vec<usize>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quorum {
+    /// `quorum none`: the log's word suffices.
+    NotAsked,
+    Party(usize),
+}
+
+impl Policy {
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        Self::parse_lines((1..).zip(text.split('\n')))
+    }
+
+    /// Parses numbered lines, so that a section of a larger file reports that file's lines.
+    pub(crate) fn parse_lines<'t>(
+        lines: impl Iterator<Item = (usize, &'t str)>,
+    ) -> Result<Self, PolicyError> {
+        let mut draft = Draft::default();
+        for (line, text) in lines {
+            draft
+                .line(text)
+                .map_err(|problem| PolicyError { line, problem })?;
+        }
+        match draft.quorum {
+            Some(quorum) => Ok(Self {
+                logs: draft.logs,
+                parties: draft.parties,
+                quorum,
+            }),
+            None => Err(PolicyError {
+                line: 0,
+                problem: PolicyProblem::OneQuorum,
+            }),
+        }
+    }
+
+    pub fn logs(&self) -> &[Vkey] {
+        &self.logs
+    }
+
+    /// The keys of all witnesses, in the order of their lines.
+    pub fn witnesses(&self) -> impl Iterator<Item = &Vkey> {
+        self.parties.iter().filter_map(|party| match &party.role {
+            Role::Witness(vkey) => Some(vkey),
+            Role::Group { .. } => None,
+        })
+    }
+
+    /// Whether any cosignature is needed at all.
+    pub fn asks_for_quorum(&self) -> bool {
+        self.quorum != Quorum::NotAsked
+    }
+
+    /// Checks that the entry stands in a log of this policy under a checkpoint that its quorum saw.
+    pub fn verify_proof(&self, proof: &Proof, entry: &[u8]) -> Result<LoggedAt, ProofError> {
+        let timestamp = self.verify_checkpoint(&proof.checkpoint)?;
+        let head = proof.checkpoint.checkpoint();
+        verify_inclusion(
+            &leaf_hash(entry),
+            proof.index,
+            head.size,
+            &proof.path,
+            &head.root,
+        )?;
+        Ok(LoggedAt {
+            index: proof.index,
+            size: head.size,
+            root: head.root,
+            timestamp,
+        })
+    }
+
+    /// Checks the signatures of a checkpoint and returns the latest time that a whole quorum has
+    /// sworn is reached; 0 where the policy asks for no quorum.
+    pub fn verify_checkpoint(&self, signed: &SignedCheckpoint) -> Result<u64, ProofError> {
+        self.verify_log(signed)?;
+        let times = self.cosignature_times(signed)?;
+        let Quorum::Party(quorum) = self.quorum else {
+            return Ok(0);
+        };
+        let mut candidates: Vec<u64> = times.iter().flatten().copied().collect();
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        let reached = |moment: &u64| self.meets(quorum, &times, *moment);
+        candidates
+            .into_iter()
+            .find(reached)
+            .ok_or(ProofError::NoQuorum)
+    }
+
+    fn verify_log(&self, signed: &SignedCheckpoint) -> Result<(), ProofError> {
+        let origin = &signed.checkpoint().origin;
+        let mut logs = self
+            .logs
+            .iter()
+            .filter(|vkey| vkey.name == *origin)
+            .peekable();
+        if logs.peek().is_none() {
+            return Err(ProofError::UnknownLog);
+        }
+        let mut signed_by_log = false;
+        for vkey in logs {
+            for bytes in signatures_of(vkey, signed) {
+                if !log_signature_holds(vkey, signed.note().text(), bytes) {
+                    return Err(ProofError::BadSignature {
+                        name: vkey.name.clone(),
+                    });
+                }
+                signed_by_log = true;
+            }
+        }
+        if signed_by_log {
+            Ok(())
+        } else {
+            Err(ProofError::NotSignedByLog)
+        }
+    }
+
+    /// For each party the latest time of its cosignatures; a known key with a bad one is an error.
+    fn cosignature_times(&self, signed: &SignedCheckpoint) -> Result<Vec<Option<u64>>, ProofError> {
+        let mut times = Vec::with_capacity(self.parties.len());
+        for party in &self.parties {
+            let mut latest = None;
+            if let Role::Witness(vkey) = &party.role {
+                for bytes in signatures_of(vkey, signed) {
+                    let time =
+                        cosignature_time(vkey, signed.note().text(), bytes).ok_or_else(|| {
+                            ProofError::BadSignature {
+                                name: vkey.name.clone(),
+                            }
+                        })?;
+                    latest = latest.max(Some(time));
+                }
+            }
+            times.push(latest);
+        }
+        Ok(times)
+    }
+
+    /// Whether a party has sworn a time not before `moment`. Members stand above their group, so
+    /// that this ends.
+    fn meets(&self, party: usize, times: &[Option<u64>], moment: u64) -> bool {
+        match self.parties.get(party).map(|party| &party.role) {
+            Some(Role::Witness(_)) => times
+                .get(party)
+                .copied()
+                .flatten()
+                .is_some_and(|time| time >= moment),
+            Some(Role::Group { threshold, members }) => {
+                let met = members
+                    .iter()
+                    .filter(|member| self.meets(**member, times, moment));
+                met.count() >= *threshold
+            }
+            None => false,
+        }
+    }
+}
+
+fn signatures_of<'s>(
+    vkey: &'s Vkey,
+    signed: &'s SignedCheckpoint,
+) -> impl Iterator<Item = &'s [u8]> {
+    let lines = signed.note().signatures().iter();
+    lines
+        .filter(|line| line.name == vkey.name && line.key_id == vkey.key_id)
+        .map(|line| line.bytes.as_slice())
+}
+
+/// A policy while its lines are read.
+#[derive(Default)]
+struct Draft {
+    logs: Vec<Vkey>,
+    parties: Vec<Party>,
+    /// Which parties are members of a group already.
+    members: Vec<usize>,
+    quorum: Option<Quorum>,
+}
+
+impl Draft {
+    fn line(&mut self, text: &str) -> Result<(), PolicyProblem> {
+        if text.len() > MAX_LINE_BYTES {
+            return Err(PolicyProblem::LineTooLong);
+        }
+        if text.chars().any(|c| c.is_ascii_control() && c != '\t') {
+            return Err(PolicyProblem::ControlCharacter);
+        }
+        let words: Vec<&str> = text
+            .split([' ', '\t'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        match words.as_slice() {
+            [] => Ok(()),
+            [first, ..] if first.starts_with('#') => Ok(()),
+            ["log", vkey] | ["log", vkey, _] => self.log(vkey),
+            ["log", ..] => Err(PolicyProblem::WordCount("log")),
+            ["witness", name, vkey] | ["witness", name, vkey, _] => self.witness(name, vkey),
+            ["witness", ..] => Err(PolicyProblem::WordCount("witness")),
+            ["group", name, threshold, members @ ..] if !members.is_empty() => {
+                self.group(name, threshold, members)
+            }
+            ["group", ..] => Err(PolicyProblem::WordCount("group")),
+            ["quorum", name] => self.quorum(name),
+            ["quorum", ..] => Err(PolicyProblem::WordCount("quorum")),
+            _ => Err(PolicyProblem::UnknownWord),
+        }
+    }
+
+    fn log(&mut self, vkey: &str) -> Result<(), PolicyProblem> {
+        let vkey = key_for("log", ALG_ED25519, vkey)?;
+        if self.logs.iter().any(|known| known.key == vkey.key) {
+            return Err(PolicyProblem::DuplicateKey);
+        }
+        if self.logs.len() == MAX_DEFINITIONS {
+            return Err(PolicyProblem::TooMany);
+        }
+        self.logs.push(vkey);
+        Ok(())
+    }
+
+    fn witness(&mut self, name: &str, vkey: &str) -> Result<(), PolicyProblem> {
+        let vkey = key_for("witness", ALG_COSIGNATURE, vkey)?;
+        let known = |party: &Party| match &party.role {
+            Role::Witness(known) => known.key == vkey.key,
+            Role::Group { .. } => false,
+        };
+        if self.parties.iter().any(known) {
+            return Err(PolicyProblem::DuplicateKey);
+        }
+        self.define(name, Role::Witness(vkey))
+    }
+
+    fn group(&mut self, name: &str, threshold: &str, names: &[&str]) -> Result<(), PolicyProblem> {
+        let threshold = match threshold {
+            "any" => 1,
+            "all" => names.len(),
+            number => usize::try_from(crate::lines::decimal(number).unwrap_or(0)).unwrap_or(0),
+        };
+        if threshold == 0 || threshold > names.len() {
+            return Err(PolicyProblem::Threshold);
+        }
+        let mut members = Vec::with_capacity(names.len());
+        for name in names {
+            let member = self.find(name)?;
+            if self.members.contains(&member) {
+                return Err(PolicyProblem::MemberTwice);
+            }
+            self.members.push(member);
+            members.push(member);
+        }
+        self.define(name, Role::Group { threshold, members })
+    }
+
+    fn quorum(&mut self, name: &str) -> Result<(), PolicyProblem> {
+        if self.quorum.is_some() {
+            return Err(PolicyProblem::OneQuorum);
+        }
+        self.quorum = Some(match name {
+            NO_QUORUM => Quorum::NotAsked,
+            name => Quorum::Party(self.find(name)?),
+        });
+        Ok(())
+    }
+
+    fn define(&mut self, name: &str, role: Role) -> Result<(), PolicyProblem> {
+        if name == NO_QUORUM || self.find(name).is_ok() {
+            return Err(PolicyProblem::NameTaken);
+        }
+        if self.parties.len() == 2 * MAX_DEFINITIONS {
+            return Err(PolicyProblem::TooMany);
+        }
+        self.parties.push(Party {
+            name: name.to_owned(),
+            role,
+        });
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<usize, PolicyProblem> {
+        let found = self.parties.iter().position(|party| party.name == name);
+        found.ok_or(PolicyProblem::UnknownName)
+    }
+}
+
+fn key_for(what: &'static str, needed: u8, text: &str) -> Result<Vkey, PolicyProblem> {
+    let vkey: Vkey = text.parse()?;
+    match vkey.alg {
+        alg if alg == needed => Ok(vkey),
+        got => Err(PolicyProblem::KeyType { what, needed, got }),
+    }
+}

@@ -1,0 +1,339 @@
+//! The judge of the acting machine: a router before it uses a lease, a gateway before it admits a
+//! peer. Whoever carried the bytes has no say.
+
+use sha2::{Digest, Sha256};
+
+use crate::anchors::Anchors;
+use crate::bundle::{LeaseBundle, ShardEntry};
+use crate::cbor::DecodeError;
+use crate::gateway::GatewayRecord;
+use crate::keys::KeyId;
+use crate::lease::{Lease, Revocation, fleet_entry};
+use crate::merkle::{MerkleError, verify_consistency};
+use crate::policy::Policy;
+use crate::proof::{LoggedAt, Proof, ProofError};
+use crate::statement::{Activation, Kind, Proposal};
+use crate::stored::Stored;
+use crate::verified::Verified;
+
+/// How far the clocks of two honest servers may lie apart when something begins to hold.
+pub const MAX_SKEW_S: u64 = 300;
+
+/// Who the device is that a bundle must be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceFacts {
+    pub devid_hash: [u8; 32],
+    pub wg_pub: [u8; 32],
+}
+
+/// What a device may act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    pub lease: Lease,
+    /// One record for each gateway of the lease, in the lease's order.
+    pub gateways: Vec<GatewayRecord>,
+    pub logged: LoggedAt,
+}
+
+/// Why a bundle is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    #[error("the lease cannot be read: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("the lease is for another device or another tunnel key")]
+    NotMine,
+    #[error("the lease has epoch {got}, but {stored} was accepted before")]
+    Stale { stored: u64, got: u64 },
+    #[error("the lease differs from the one that was accepted with the same epoch")]
+    Replaced,
+    #[error("the lease is not in the fleet log: {0}")]
+    NotLogged(#[from] ProofError),
+    #[error("the fleet log has {got} entries, but {stored} were seen before")]
+    Rollback { stored: u64, got: u64 },
+    #[error("the fleet log does not continue the one that was seen before: {0}")]
+    Inconsistent(MerkleError),
+    #[error("the lease ended at {not_after}, it is {now} at the earliest")]
+    Expired { not_after: u64, now: u64 },
+    #[error("the lease begins at {not_before}, it is {now}")]
+    NotYet { not_before: u64, now: u64 },
+    #[error("the lease names no gateway")]
+    NoGateway,
+    #[error("gateway {0} has no statement in the bundle")]
+    UnknownGateway(KeyId),
+    #[error("the statement of gateway {id} is refused: {error}")]
+    Gateway { id: KeyId, error: GatewayError },
+}
+
+/// Why a statement about a gateway is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    #[error("the statement cannot be read: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("the statement is about {0}, not about a gateway")]
+    Kind(Kind),
+    #[error("the statement is of authority epoch {got}, but it is {current}")]
+    AuthorityEpoch { current: u64, got: u64 },
+    #[error("an approval is of another proposal")]
+    ForeignApproval,
+    #[error("the statement is not in the authority log: {0}")]
+    NotLogged(#[from] ProofError),
+    #[error("the statement ended at {expires}, it is {now} at the earliest")]
+    Expired { expires: u64, now: u64 },
+    #[error("the statement begins at {not_before}, it is {now}")]
+    NotYet { not_before: u64, now: u64 },
+    #[error("the gateway has no endpoint")]
+    NoEndpoint,
+}
+
+/// What an entry of a shard's stream changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardChange {
+    /// The lease admits its device from now until it ends.
+    Admit { lease: Lease, logged: LoggedAt },
+    /// Every lease of the device up to the epoch is dead.
+    Revoke {
+        revocation: Revocation,
+        logged: LoggedAt,
+    },
+}
+
+/// Why an entry of a shard's stream is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    #[error("the entry cannot be read: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("the entry is not in the fleet log: {0}")]
+    NotLogged(#[from] ProofError),
+    #[error("the lease ended at {not_after}, it is {now} at the earliest")]
+    Expired { not_after: u64, now: u64 },
+    #[error("the lease begins at {not_before}, it is {now}")]
+    NotYet { not_before: u64, now: u64 },
+}
+
+impl Anchors {
+    /// Judges what a device received, and returns with it what to remember from now on.
+    ///
+    /// The caller writes the new `Stored` down before it acts on the bundle.
+    pub fn verify_bundle(
+        &self,
+        bundle: &LeaseBundle,
+        me: &DeviceFacts,
+        stored: &Stored,
+        now: u64,
+    ) -> Result<(Verified<Bundle>, Stored), BundleError> {
+        let lease = Lease::from_bytes(&bundle.lease)?;
+        if lease.devid_hash != me.devid_hash || lease.wg_pub != me.wg_pub {
+            return Err(BundleError::NotMine);
+        }
+        let lease_id: [u8; 32] = Sha256::digest(&bundle.lease).into();
+        check_epoch(&lease, &lease_id, stored)?;
+        let entry = fleet_entry(&bundle.salt, &bundle.lease);
+        let logged = verify_text(&self.fleet, &bundle.proof, &entry)?;
+        check_continues(stored, &logged, &bundle.consistency)?;
+        // A router without a clock still knows that it is later than a quorum has sworn.
+        let clock_floor = stored.clock_floor.max(logged.timestamp);
+        let now = now.max(clock_floor);
+        match lifetime(lease.not_before, lease.not_after, now) {
+            Lifetime::Current => {}
+            Lifetime::Ended => {
+                return Err(BundleError::Expired {
+                    not_after: lease.not_after,
+                    now,
+                });
+            }
+            Lifetime::Ahead => {
+                return Err(BundleError::NotYet {
+                    not_before: lease.not_before,
+                    now,
+                });
+            }
+        }
+        let gateways = self.verify_gateways(&lease, &bundle.gateways, now)?;
+        let remembered = Stored {
+            lease_epoch: lease.epoch,
+            lease: Some(lease_id),
+            fleet: Some((logged.size, logged.root)),
+            clock_floor,
+        };
+        Ok((
+            Verified::vouch(Bundle {
+                lease,
+                gateways,
+                logged,
+            }),
+            remembered,
+        ))
+    }
+
+    /// Judges one entry of a shard's stream.
+    pub fn verify_shard_entry(
+        &self,
+        entry: &ShardEntry,
+        now: u64,
+    ) -> Result<Verified<ShardChange>, EntryError> {
+        match entry {
+            ShardEntry::Lease {
+                lease: bytes,
+                salt,
+                proof,
+            } => {
+                let lease = Lease::from_bytes(bytes)?;
+                let logged = verify_text(&self.fleet, proof, &fleet_entry(salt, bytes))?;
+                let now = now.max(logged.timestamp);
+                match lifetime(lease.not_before, lease.not_after, now) {
+                    Lifetime::Current => Ok(Verified::vouch(ShardChange::Admit { lease, logged })),
+                    Lifetime::Ended => Err(EntryError::Expired {
+                        not_after: lease.not_after,
+                        now,
+                    }),
+                    Lifetime::Ahead => Err(EntryError::NotYet {
+                        not_before: lease.not_before,
+                        now,
+                    }),
+                }
+            }
+            ShardEntry::Revocation {
+                revocation: bytes,
+                salt,
+                proof,
+            } => {
+                let revocation = Revocation::from_bytes(bytes)?;
+                let logged = verify_text(&self.fleet, proof, &fleet_entry(salt, bytes))?;
+                Ok(Verified::vouch(ShardChange::Revoke { revocation, logged }))
+            }
+        }
+    }
+
+    /// Judges the statement that makes a key a gateway.
+    pub fn verify_gateway(
+        &self,
+        activation: &Activation,
+        now: u64,
+    ) -> Result<Verified<GatewayRecord>, GatewayError> {
+        let proposal = Proposal::from_bytes(&activation.proposal)?;
+        if proposal.kind != Kind::Gateway {
+            return Err(GatewayError::Kind(proposal.kind));
+        }
+        let (current, got) = (self.authority_epoch, proposal.authority_epoch);
+        if got != current {
+            return Err(GatewayError::AuthorityEpoch { current, got });
+        }
+        let id = Proposal::id(&activation.proposal);
+        if activation
+            .approvals
+            .iter()
+            .any(|approval| approval.proposal_id != id)
+        {
+            return Err(GatewayError::ForeignApproval);
+        }
+        let logged = verify_text(&self.authority, &activation.proof, &activation.proposal)?;
+        let now = now.max(logged.timestamp);
+        let expires = if proposal.expires == 0 {
+            u64::MAX
+        } else {
+            proposal.expires
+        };
+        match lifetime(proposal.not_before, expires, now) {
+            Lifetime::Current => {}
+            Lifetime::Ended => return Err(GatewayError::Expired { expires, now }),
+            Lifetime::Ahead => {
+                return Err(GatewayError::NotYet {
+                    not_before: proposal.not_before,
+                    now,
+                });
+            }
+        }
+        let record = GatewayRecord::from_bytes(&proposal.body)?;
+        if record.endpoints.is_empty() {
+            return Err(GatewayError::NoEndpoint);
+        }
+        Ok(Verified::vouch(record))
+    }
+
+    /// Finds and judges the statement of each gateway that the lease names; others are not looked at.
+    fn verify_gateways(
+        &self,
+        lease: &Lease,
+        activations: &[Activation],
+        now: u64,
+    ) -> Result<Vec<GatewayRecord>, BundleError> {
+        if lease.gateways.is_empty() {
+            return Err(BundleError::NoGateway);
+        }
+        let mut records = Vec::with_capacity(lease.gateways.len());
+        for wanted in &lease.gateways {
+            let id = KeyId::from(*wanted);
+            let activation = activations
+                .iter()
+                .find(|activation| claimed_id(activation) == Some(*wanted))
+                .ok_or(BundleError::UnknownGateway(id))?;
+            let record = self.verify_gateway(activation, now);
+            let record = record.map_err(|error| BundleError::Gateway { id, error })?;
+            records.push(record.into_inner());
+        }
+        Ok(records)
+    }
+}
+
+/// An epoch only rises, from 1 on; it may stand still for the very same lease, read from flash or
+/// answered again after a cut connection.
+fn check_epoch(lease: &Lease, id: &[u8; 32], stored: &Stored) -> Result<(), BundleError> {
+    if lease.epoch > stored.lease_epoch {
+        return Ok(());
+    }
+    match stored.lease.filter(|_| lease.epoch == stored.lease_epoch) {
+        Some(known) if known == *id => Ok(()),
+        Some(_) => Err(BundleError::Replaced),
+        None => Err(BundleError::Stale {
+            stored: stored.lease_epoch,
+            got: lease.epoch,
+        }),
+    }
+}
+
+/// The log only grows, and what was seen of it stays.
+fn check_continues(
+    stored: &Stored,
+    logged: &LoggedAt,
+    path: &[[u8; 32]],
+) -> Result<(), BundleError> {
+    let Some((size, root)) = stored.fleet else {
+        return Ok(());
+    };
+    if logged.size < size {
+        return Err(BundleError::Rollback {
+            stored: size,
+            got: logged.size,
+        });
+    }
+    // A bundle that is read again from flash shows the checkpoint that was stored with it.
+    let path = if logged.size == size { &[] } else { path };
+    verify_consistency((size, &root), (logged.size, &logged.root), path)
+        .map_err(BundleError::Inconsistent)
+}
+
+fn verify_text(policy: &Policy, proof: &str, entry: &[u8]) -> Result<LoggedAt, ProofError> {
+    policy.verify_proof(&Proof::parse(proof)?, entry)
+}
+
+/// Which gateway an activation says it is about, before anything is believed.
+fn claimed_id(activation: &Activation) -> Option<[u8; 32]> {
+    let proposal = Proposal::from_bytes(&activation.proposal).ok()?;
+    Some(GatewayRecord::from_bytes(&proposal.body).ok()?.id())
+}
+
+enum Lifetime {
+    Ahead,
+    Current,
+    Ended,
+}
+
+fn lifetime(not_before: u64, not_after: u64, now: u64) -> Lifetime {
+    if now >= not_after {
+        Lifetime::Ended
+    } else if not_before > now.saturating_add(MAX_SKEW_S) {
+        Lifetime::Ahead
+    } else {
+        Lifetime::Current
+    }
+}
