@@ -48,7 +48,7 @@ pub use proof::{LoggedAt, Proof, ProofError};
 pub use statement::{Activation, Approval, Kind, Proposal, Verdict};
 pub use stored::Stored;
 pub use tiles::{Tile, TileError, TileKind};
-pub use tree::Tree;
+pub use tree::{Tree, append_nodes, consistency_path, inclusion_path, root_of};
 pub use verified::Verified;
 pub use verify::{Bundle, BundleError, DeviceFacts, EntryError, GatewayError, ShardChange};
 pub use vkey::{Vkey, VkeyError};
