@@ -1,1 +1,5 @@
-//! To come.
+//! The edge gateway.
+
+pub mod config;
+pub mod exit;
+pub mod resolver;

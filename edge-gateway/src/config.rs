@@ -1,0 +1,521 @@
+//! The configuration: [`RawConfig`] is the file as TOML reads it, [`Config`] what the program uses.
+//! All mistakes of a file are reported at once. Keys are documented on the fields.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use hyper::Uri;
+use ipnet::IpNet;
+use telemetry::Level;
+use toml::Table;
+
+mod fields;
+use fields::Fields;
+pub use fields::Mistake;
+
+/// Where `status` and `drain` look for a running gateway unless told otherwise.
+pub const DEFAULT_STATUS_SOCKET: &str = "/run/culvert/gateway.sock";
+const DEFAULT_STATE_DIR: &str = "/var/lib/culvert-gateway";
+const DEFAULT_TRUST_POLICY: &str = "/etc/culvert/trust.policy";
+const DEFAULT_USER: &str = "nobody";
+const DEFAULT_INTERFACE: &str = "culvert0";
+/// WireGuard over IPv6 in an Ethernet frame of 1,500 bytes leaves 1,420.
+const DEFAULT_MTU: u32 = 1420;
+/// The least MTU of IPv6 (RFC 8200 section 5).
+const MIN_MTU: u32 = 1280;
+/// A TUN packet's length is 16 bits.
+const MAX_MTU: u32 = 65_000;
+/// One worker today; the shape is there for more.
+const MAX_WORKERS: u32 = 1;
+const DEFAULT_DRAIN_S: u32 = 5;
+const MAX_DRAIN_S: u32 = 600;
+/// `IFNAMSIZ` less the terminating zero.
+const MAX_INTERFACE_BYTES: usize = 15;
+/// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
+const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `state-dir`: keys and the shard caches. Default `/var/lib/culvert-gateway`.
+    pub state_dir: PathBuf,
+    /// `trust-policy`: the file that says whose statements count. Default `/etc/culvert/trust.policy`.
+    pub trust_policy: PathBuf,
+    /// `user`: who the process becomes once its interfaces stand. Default `nobody`.
+    pub user: String,
+    /// `log-level`: `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
+    pub log_level: Level,
+    /// `status-socket`: the Unix socket of `status` and `drain`. Default `/run/culvert/gateway.sock`.
+    pub status_socket: PathBuf,
+    /// `drain-timeout-s`: how long SIGTERM waits for tunnels to fall silent, 0 to 600. Default 5.
+    pub drain_timeout: Duration,
+    /// `[provisioning]`: where the shard stream comes from.
+    pub provisioning: Provisioning,
+    /// `[tunnel]`: the routers' side.
+    pub tunnel: Tunnel,
+    /// `[nat]`: the internet's side; without it addresses leave as they are.
+    pub nat: Option<Nat>,
+    /// `[dns]`: the resolver for the routers; without it none is offered.
+    pub dns: Option<Dns>,
+    /// `[metrics] listen`: address of `/metrics` and `/healthz`; without it there is none.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// `[provisioning]`.
+#[derive(Clone, Debug)]
+pub struct Provisioning {
+    /// `url`: `https://HOST:PORT`.
+    pub url: ServerUrl,
+    /// `spki-sha256`: SHA-256 of the public keys that the server may present, 64 hex digits each.
+    pub spki_sha256: Vec<Digest>,
+    /// `shards`: numbers of the shards that this gateway serves.
+    pub shards: Vec<u32>,
+}
+
+/// `[tunnel]`.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    /// `listen`: UDP addresses for WireGuard.
+    pub listen: Vec<SocketAddr>,
+    /// `interface`: name of the TUN interface. Default `culvert0`.
+    pub interface: String,
+    /// `addresses`: the gateway's own inner addresses with the prefixes that its routers live in.
+    pub addresses: Vec<IpNet>,
+    /// `mtu`: of the TUN interface, 1280 to 65000. Default 1420.
+    pub mtu: u16,
+    /// `workers`: data-plane threads. Only 1 in this version.
+    pub workers: u32,
+}
+
+/// `[nat]`.
+#[derive(Clone, Debug)]
+pub struct Nat {
+    /// `interface`: the one towards the internet.
+    pub interface: String,
+    /// `ipv4`: whether IPv4 leaves with the gateway's own address. Default true. IPv6 is always routed.
+    pub ipv4: bool,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// `listen`: DNSCrypt addresses, UDP and TCP; inner addresses of the tunnel.
+    pub listen: Vec<SocketAddr>,
+    /// `provider-name`: `2.dnscrypt-cert.` and a zone.
+    pub provider_name: String,
+    /// `provider-key-file` or `certificates-dir`.
+    pub certificates: Certificates,
+    /// `mode`: `forward` or `recurse`.
+    pub upstream: Upstream,
+    /// `dnssec`: whether answers are validated. Default true.
+    pub dnssec: bool,
+    /// `trust-anchor-file`: DNSKEY or DS records of the root in place of the built-in ones.
+    pub trust_anchor_file: Option<PathBuf>,
+}
+
+/// Where DNSCrypt certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// A provider key on this machine signs a new certificate before the old one ends.
+    ProviderKey(PathBuf),
+    /// Somebody else signs; certificates and their keys appear in this directory.
+    Directory(PathBuf),
+}
+
+/// Who answers a lookup that is not in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// `forward`: these resolvers.
+    Forward(Vec<SocketAddr>),
+    /// The authoritative servers, starting at `roots` (default: the internet's).
+    Recurse(Vec<IpAddr>),
+}
+
+/// `https://HOST:PORT` and nothing behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port, 443 if none was given.
+    pub port: u16,
+}
+
+impl FromStr for ServerUrl {
+    type Err = UnreadableUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let uri: Uri = text.parse().map_err(|_| UnreadableUrl)?;
+        let host = uri.host().ok_or(UnreadableUrl)?;
+        if uri.scheme_str() != Some("https")
+            || !matches!(uri.path(), "" | "/")
+            || uri.query().is_some()
+        {
+            return Err(UnreadableUrl);
+        }
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Self {
+            host,
+            port: uri.port_u16().unwrap_or(443),
+        })
+    }
+}
+
+impl ServerUrl {
+    /// `HOST:PORT`, for a `Host` header and for people.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The text is no `https://HOST:PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreadableUrl;
+
+/// A SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+impl FromStr for Digest {
+    type Err = hex::FromHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// Why a file gives no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// It is not TOML.
+    #[error("{path} is not TOML: {reason}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected there.
+        reason: String,
+    },
+    /// Keys are wrong; all of them are listed.
+    #[error("{}", lines(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+fn lines(mistakes: &[Mistake]) -> String {
+    mistakes
+        .iter()
+        .map(Mistake::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The file as TOML reads it.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(transparent)]
+pub struct RawConfig(Table);
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let raw: RawConfig = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            reason: error.to_string().replace('\n', " ").trim_end().to_owned(),
+        })?;
+        Self::try_from(raw).map_err(ConfigError::Mistakes)
+    }
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = Vec<Mistake>;
+
+    fn try_from(raw: RawConfig) -> Result<Self, Self::Error> {
+        let mut mistakes = Vec::new();
+        let mut top = Fields::new("", raw.0, &mut mistakes);
+        let path = "the path of a file or directory";
+        let state_dir = top.parsed("state-dir", path);
+        let trust_policy = top.parsed("trust-policy", path);
+        let user = top.parsed("user", "the name of a user of this system");
+        let level: Option<LevelName> = top.parsed("log-level", "error, warn, info, debug or trace");
+        let status_socket = top.parsed("status-socket", path);
+        let drain = top.number("drain-timeout-s", 0, MAX_DRAIN_S);
+        let [provisioning, tunnel, nat, dns, metrics] =
+            ["provisioning", "tunnel", "nat", "dns", "metrics"].map(|key| top.section(key));
+        top.finish();
+
+        let provisioning = read_provisioning(provisioning.unwrap_or_default(), &mut mistakes);
+        let tunnel = read_tunnel(tunnel.unwrap_or_default(), &mut mistakes);
+        let nat = nat.map(|table| read_nat(table, &mut mistakes));
+        let inner = tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.addresses);
+        let dns = dns.map(|table| read_dns(table, inner, &mut mistakes));
+        let metrics = metrics.map(|table| read_metrics(table, &mut mistakes));
+
+        // A part that could not be read has left a mistake behind.
+        let (Some(provisioning), Some(tunnel), true) = (provisioning, tunnel, mistakes.is_empty())
+        else {
+            return Err(mistakes);
+        };
+        Ok(Self {
+            state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            trust_policy: trust_policy.unwrap_or_else(|| DEFAULT_TRUST_POLICY.into()),
+            user: user.unwrap_or_else(|| DEFAULT_USER.to_owned()),
+            log_level: level.map_or(Level::INFO, |name| name.0),
+            status_socket: status_socket.unwrap_or_else(|| DEFAULT_STATUS_SOCKET.into()),
+            drain_timeout: Duration::from_secs(drain.unwrap_or(DEFAULT_DRAIN_S).into()),
+            provisioning,
+            tunnel,
+            nat: nat.flatten(),
+            dns: dns.flatten(),
+            metrics: metrics.flatten(),
+        })
+    }
+}
+
+fn read_provisioning(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Provisioning> {
+    let mut fields = Fields::new("provisioning", table, mistakes);
+    let url_form = "https://HOST:PORT";
+    let url = fields.parsed("url", url_form);
+    if url.is_none() {
+        fields.missing("url", url_form);
+    }
+    let digest_form = "64 hex digits, as `provisioning init` prints them";
+    let spki_sha256: Vec<Digest> = fields.list("spki-sha256", digest_form);
+    if spki_sha256.is_empty() {
+        fields.missing("spki-sha256", digest_form);
+    }
+    let mut shards = fields.numbers("shards", 0, u32::MAX);
+    if shards.is_empty() {
+        fields.missing("shards", "a list of shard numbers");
+    }
+    shards.sort_unstable();
+    shards.dedup();
+    fields.finish();
+    Some(Provisioning {
+        url: url?,
+        spki_sha256,
+        shards,
+    })
+}
+
+fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
+    let mut fields = Fields::new("tunnel", table, mistakes);
+    let listen_form = "IP:PORT, such as 0.0.0.0:51820 or [::]:51820";
+    let listen: Vec<SocketAddr> = fields.list("listen", listen_form);
+    if listen.is_empty() {
+        fields.missing("listen", listen_form);
+    }
+    let interface = interface(&mut fields, "interface");
+    let addresses_form = "ADDRESS/PREFIX, such as 10.64.0.1/16 or fd64::1/48";
+    let addresses: Vec<IpNet> = fields.list("addresses", addresses_form);
+    if addresses.is_empty() {
+        fields.missing("addresses", addresses_form);
+    }
+    let mtu = fields
+        .number("mtu", MIN_MTU, MAX_MTU)
+        .unwrap_or(DEFAULT_MTU);
+    let workers = fields.number("workers", 1, MAX_WORKERS).unwrap_or(1);
+    fields.finish();
+    Some(Tunnel {
+        listen,
+        interface: interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned()),
+        addresses,
+        mtu: u16::try_from(mtu).ok()?,
+        workers,
+    })
+}
+
+fn read_nat(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Nat> {
+    let mut fields = Fields::new("nat", table, mistakes);
+    let name = interface(&mut fields, "interface");
+    if name.is_none() {
+        fields.missing(
+            "interface",
+            "the name of the interface towards the internet",
+        );
+    }
+    let ipv4 = fields.flag("ipv4").unwrap_or(true);
+    fields.finish();
+    Some(Nat {
+        interface: name?,
+        ipv4,
+    })
+}
+
+/// An interface's name goes into a rule set, so that its characters matter.
+fn interface(fields: &mut Fields<'_>, key: &'static str) -> Option<String> {
+    let accepted = "an interface name of 1 to 15 letters, digits, `.`, `-` or `_`";
+    let name: String = fields.parsed(key, accepted)?;
+    let fits = (1..=MAX_INTERFACE_BYTES).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if !fits {
+        fields.wrong(key, format!("`{name}` is no interface name"), accepted);
+    }
+    fits.then_some(name)
+}
+
+fn read_dns(table: Table, inner: &[IpNet], mistakes: &mut Vec<Mistake>) -> Option<Dns> {
+    let mut fields = Fields::new("dns", table, mistakes);
+    let listen = dns_listen(&mut fields, inner);
+    let name_form = "a name that begins with 2.dnscrypt-cert.";
+    let provider_name: Option<String> = fields.parsed("provider-name", name_form);
+    match &provider_name {
+        None => fields.missing("provider-name", name_form),
+        Some(name) if !is_provider_name(name) => {
+            fields.wrong(
+                "provider-name",
+                format!("`{name}` is no provider name"),
+                name_form,
+            );
+        }
+        Some(_) => {}
+    }
+    let certificates = certificates(&mut fields);
+    let upstream = upstream(&mut fields);
+    let dnssec = fields.flag("dnssec").unwrap_or(true);
+    let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
+    fields.finish();
+    Some(Dns {
+        listen,
+        provider_name: provider_name?,
+        certificates: certificates?,
+        upstream: upstream?,
+        dnssec,
+        trust_anchor_file,
+    })
+}
+
+/// Only leased routers may reach the resolver: it listens inside the tunnel.
+fn dns_listen(fields: &mut Fields<'_>, inner: &[IpNet]) -> Vec<SocketAddr> {
+    let accepted = "IP:PORT with an address from tunnel.addresses, such as 10.64.0.1:443";
+    let listen: Vec<SocketAddr> = fields.list("listen", accepted);
+    if listen.is_empty() {
+        fields.missing("listen", accepted);
+    }
+    for address in &listen {
+        if !inner.is_empty() && !inner.iter().any(|own| own.addr() == address.ip()) {
+            let wrong = format!("{} is not an inner address of this gateway", address.ip());
+            fields.wrong("listen", wrong, accepted);
+        }
+    }
+    listen
+}
+
+fn is_provider_name(name: &str) -> bool {
+    name.strip_prefix(PROVIDER_PREFIX).is_some_and(|zone| {
+        hickory_proto::rr::Name::from_ascii(zone).is_ok_and(|zone| zone.num_labels() > 0)
+    })
+}
+
+fn certificates(fields: &mut Fields<'_>) -> Option<Certificates> {
+    let key = fields.parsed("provider-key-file", "the path of a file");
+    let directory = fields.parsed("certificates-dir", "the path of a directory");
+    match (key, directory) {
+        (Some(key), None) => Some(Certificates::ProviderKey(key)),
+        (None, Some(directory)) => Some(Certificates::Directory(directory)),
+        (Some(_), Some(_)) => {
+            let wrong = "stands beside certificates-dir".to_owned();
+            fields.wrong("provider-key-file", wrong, "one of the two");
+            None
+        }
+        (None, None) => {
+            fields.missing(
+                "provider-key-file",
+                "the path of a file, or certificates-dir",
+            );
+            None
+        }
+    }
+}
+
+fn upstream(fields: &mut Fields<'_>) -> Option<Upstream> {
+    let mode: Option<String> = fields.parsed("mode", "forward or recurse");
+    let forward_form = "IP:PORT of a resolver";
+    let forward: Vec<SocketAddr> = fields.list("forward", forward_form);
+    let roots = fields.list("roots", "IP of a root server");
+    match mode.as_deref() {
+        Some("forward") => {
+            if forward.is_empty() {
+                fields.missing("forward", forward_form);
+            }
+            if !roots.is_empty() {
+                fields.wrong(
+                    "roots",
+                    "has no meaning with mode forward".to_owned(),
+                    "nothing",
+                );
+            }
+            Some(Upstream::Forward(forward))
+        }
+        Some("recurse") => {
+            if !forward.is_empty() {
+                fields.wrong(
+                    "forward",
+                    "has no meaning with mode recurse".to_owned(),
+                    "nothing",
+                );
+            }
+            Some(Upstream::Recurse(roots))
+        }
+        Some(other) => {
+            fields.wrong("mode", format!("is `{other}`"), "forward or recurse");
+            None
+        }
+        None => {
+            fields.missing("mode", "forward or recurse");
+            None
+        }
+    }
+}
+
+fn read_metrics(table: Table, mistakes: &mut Vec<Mistake>) -> Option<SocketAddr> {
+    let mut fields = Fields::new("metrics", table, mistakes);
+    let accepted = "IP:PORT, such as 127.0.0.1:9101";
+    let listen = fields.parsed("listen", accepted);
+    if listen.is_none() {
+        fields.missing("listen", accepted);
+    }
+    fields.finish();
+    listen
+}
+
+struct LevelName(Level);
+
+impl FromStr for LevelName {
+    type Err = telemetry::UnknownLevel;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        telemetry::parse_level(text).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Reading one table of the configuration file key by key, while gathering every mistake. A key that
+//! nobody asked for is a mistake, too.
+
+use std::fmt;
+use std::str::FromStr;
+
+use toml::{Table, Value};
+
+/// One wrong key: `key.path: what is wrong; accepted: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    key: String,
+    wrong: String,
+    accepted: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {}; accepted: {}",
+            self.key, self.wrong, self.accepted
+        )
+    }
+}
+
+/// One table being read.
+pub(super) struct Fields<'m> {
+    path: &'static str,
+    table: Table,
+    asked: Vec<&'static str>,
+    mistakes: &'m mut Vec<Mistake>,
+}
+
+impl<'m> Fields<'m> {
+    pub(super) fn new(path: &'static str, table: Table, mistakes: &'m mut Vec<Mistake>) -> Self {
+        Self {
+            path,
+            table,
+            asked: Vec::new(),
+            mistakes,
+        }
+    }
+
+    /// Takes a sub-table out; `None` when it is not there or is something else.
+    pub(super) fn section(&mut self, key: &'static str) -> Option<Table> {
+        match self.take(key)? {
+            Value::Table(table) => Some(table),
+            other => {
+                self.wrong(key, format!("is {}", kind(&other)), "a table");
+                None
+            }
+        }
+    }
+
+    /// A text, parsed by `FromStr`.
+    pub(super) fn parsed<T: FromStr>(&mut self, key: &'static str, accepted: &str) -> Option<T> {
+        let value = self.take(key)?;
+        self.parse_value(key, &value, accepted)
+    }
+
+    /// A list of texts, each parsed; a single text is not a list.
+    pub(super) fn list<T: FromStr>(&mut self, key: &'static str, accepted: &str) -> Vec<T> {
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let Value::Array(items) = value else {
+            self.wrong(
+                key,
+                format!("is {}", kind(&value)),
+                &format!("a list of {accepted}"),
+            );
+            return Vec::new();
+        };
+        items
+            .iter()
+            .filter_map(|item| self.parse_value(key, item, accepted))
+            .collect()
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number(&mut self, key: &'static str, min: u32, max: u32) -> Option<u32> {
+        let value = self.take(key)?;
+        self.number_value(key, &value, min, max)
+    }
+
+    /// A list of whole numbers within bounds.
+    pub(super) fn numbers(&mut self, key: &'static str, min: u32, max: u32) -> Vec<u32> {
+        match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items
+                .iter()
+                .filter_map(|item| self.number_value(key, item, min, max))
+                .collect(),
+            Some(other) => {
+                let accepted = format!("a list of whole numbers from {min} to {max}");
+                self.wrong(key, format!("is {}", kind(&other)), &accepted);
+                Vec::new()
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        match self.take(key)? {
+            Value::Boolean(flag) => Some(flag),
+            other => {
+                self.wrong(key, format!("is {}", kind(&other)), "true or false");
+                None
+            }
+        }
+    }
+
+    /// Notes that a key that must be there is not.
+    pub(super) fn missing(&mut self, key: &'static str, accepted: &str) {
+        if !self.noted(key) {
+            self.wrong(key, "is missing".to_owned(), accepted);
+        }
+    }
+
+    /// Notes a mistake about a key.
+    pub(super) fn wrong(&mut self, key: &str, wrong: String, accepted: &str) {
+        let key = self.full(key);
+        self.mistakes.push(Mistake {
+            key,
+            wrong,
+            accepted: accepted.to_owned(),
+        });
+    }
+
+    /// Notes the keys that nobody asked for.
+    pub(super) fn finish(mut self) {
+        let accepted = self.asked.join(", ");
+        for key in std::mem::take(&mut self.table).keys() {
+            self.wrong(key, "is not a key of this table".to_owned(), &accepted);
+        }
+    }
+
+    fn noted(&self, key: &str) -> bool {
+        let key = self.full(key);
+        self.mistakes.iter().any(|mistake| mistake.key == key)
+    }
+
+    fn full(&self, key: &str) -> String {
+        match self.path {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.table.remove(key)
+    }
+
+    fn parse_value<T: FromStr>(&mut self, key: &str, value: &Value, accepted: &str) -> Option<T> {
+        let Value::String(text) = value else {
+            self.wrong(key, format!("is {}", kind(value)), accepted);
+            return None;
+        };
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.wrong(key, format!("`{text}` cannot be read"), accepted);
+        }
+        parsed
+    }
+
+    fn number_value(&mut self, key: &str, value: &Value, min: u32, max: u32) -> Option<u32> {
+        let number = match value {
+            Value::Integer(number) => u32::try_from(*number).ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            let accepted = format!("a whole number from {min} to {max}");
+            let wrong = match value {
+                Value::Integer(number) => format!("is {number}"),
+                _ => format!("is {}", kind(value)),
+            };
+            self.wrong(key, wrong, &accepted);
+        }
+        number
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number with a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,174 @@
+use super::*;
+
+const SAMPLE: &str = include_str!("../../../docs/config/edge-gateway.toml");
+
+fn read(text: &str) -> Result<Config, Vec<String>> {
+    let raw: RawConfig = toml::from_str(text).unwrap();
+    Config::try_from(raw).map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
+}
+
+/// The sample with one text replaced, and the mistakes that this makes.
+fn mistakes_with(from: &str, to: &str) -> Vec<String> {
+    assert!(SAMPLE.contains(from), "the sample has no {from}");
+    read(&SAMPLE.replace(from, to)).unwrap_err()
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_key_path() {
+    let mistakes = read(
+        r#"
+        state-dir = 7
+        colour = "blue"
+        log-level = "loud"
+        drain-timeout-s = 601
+        nat = "inet0"
+        [provisioning]
+        url = "http://198.18.2.2:8443"
+        spki-sha256 = ["00"]
+        shards = [-1]
+        [tunnel]
+        listen = "0.0.0.0:51820"
+        interface = "culvert0; drop"
+        addresses = ["10.64.0.1/33"]
+        mtu = 1279
+        workers = 2
+        [dns]
+        listen = ["10.64.0.1"]
+        provider-name = "pop1.example"
+        mode = "guess"
+        dnssec = "yes"
+        [metrics]
+        port = 1
+        "#,
+    )
+    .unwrap_err();
+
+    let keys: Vec<_> = mistakes
+        .iter()
+        .map(|line| line.split_once(": ").unwrap().0)
+        .collect();
+    let expected = [
+        "state-dir",
+        "log-level",
+        "drain-timeout-s",
+        "nat",
+        "colour",
+        "provisioning.url",
+        "provisioning.spki-sha256",
+        "provisioning.shards",
+        "tunnel.listen",
+        "tunnel.interface",
+        "tunnel.addresses",
+        "tunnel.mtu",
+        "tunnel.workers",
+        "dns.listen",
+        "dns.provider-name",
+        "dns.provider-key-file",
+        "dns.mode",
+        "dns.dnssec",
+        "metrics.listen",
+        "metrics.port",
+    ];
+    assert_eq!(keys, expected, "{mistakes:#?}");
+    assert!(
+        mistakes.iter().all(|line| line.contains("; accepted: ")),
+        "{mistakes:#?}"
+    );
+}
+
+#[test]
+fn an_empty_file_names_what_must_be_there() {
+    let mistakes = read("").unwrap_err();
+
+    assert_eq!(
+        mistakes,
+        [
+            "provisioning.url: is missing; accepted: https://HOST:PORT",
+            "provisioning.spki-sha256: is missing; accepted: 64 hex digits, as `provisioning init` \
+             prints them",
+            "provisioning.shards: is missing; accepted: a list of shard numbers",
+            "tunnel.listen: is missing; accepted: IP:PORT, such as 0.0.0.0:51820 or [::]:51820",
+            "tunnel.addresses: is missing; accepted: ADDRESS/PREFIX, such as 10.64.0.1/16 or \
+             fd64::1/48",
+        ]
+    );
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_the_keys_there_are() {
+    let mistakes = mistakes_with("ipv4 = true", "ipv6 = true");
+
+    assert_eq!(
+        mistakes,
+        ["nat.ipv6: is not a key of this table; accepted: interface, ipv4"]
+    );
+}
+
+#[test]
+fn a_resolver_outside_the_tunnel_is_refused() {
+    let mistakes = mistakes_with("\"10.64.0.1:443\"", "\"198.18.1.2:443\"");
+
+    assert_eq!(mistakes.len(), 1);
+    assert!(
+        mistakes[0].starts_with("dns.listen: 198.18.1.2 is not an inner address of this gateway;"),
+        "{mistakes:?}"
+    );
+}
+
+#[test]
+fn a_provider_key_and_a_directory_of_certificates_exclude_each_other() {
+    let mistakes = mistakes_with(
+        "mode = ",
+        "certificates-dir = \"/etc/culvert/certs\"\nmode = ",
+    );
+
+    assert_eq!(
+        mistakes,
+        ["dns.provider-key-file: stands beside certificates-dir; accepted: one of the two"]
+    );
+}
+
+#[test]
+fn forwarding_without_a_resolver_and_recursion_with_one_are_refused() {
+    let none = mistakes_with("forward = [\"203.0.113.10:53\"]", "");
+    let beside = mistakes_with("mode = \"forward\"", "mode = \"recurse\"");
+
+    assert_eq!(
+        none,
+        ["dns.forward: is missing; accepted: IP:PORT of a resolver"]
+    );
+    assert_eq!(
+        beside,
+        ["dns.forward: has no meaning with mode recurse; accepted: nothing"]
+    );
+}
+
+#[test]
+fn a_url_is_an_https_authority_and_nothing_more() {
+    for wrong in [
+        "",
+        "198.18.2.2:8443",
+        "http://a",
+        "https://a/path",
+        "https://a?q",
+        "https://",
+    ] {
+        assert_eq!(wrong.parse::<ServerUrl>(), Err(UnreadableUrl), "{wrong:?}");
+    }
+    let url: ServerUrl = "https://[2001:db8::2]:8443".parse().unwrap();
+    assert_eq!((url.host.as_str(), url.port), ("2001:db8::2", 8443));
+    assert_eq!(url.authority(), "[2001:db8::2]:8443");
+}
+
+#[test]
+fn the_sample_configuration_is_accepted() {
+    let config = read(SAMPLE).unwrap();
+
+    assert_eq!(config.tunnel.mtu, 1420);
+    assert_eq!(config.provisioning.url.port, 8443);
+    assert_eq!(config.nat.unwrap().interface, "inet0");
+    assert_eq!(
+        config.dns.unwrap().upstream,
+        Upstream::Forward(vec!["203.0.113.10:53".parse().unwrap()])
+    );
+}

@@ -1,0 +1,393 @@
+//! From a query in wire format to its answer: asks a forwarder or recurses, validates DNSSEC, caches.
+//! No lookup is logged or counted by name, and no client subnet (RFC 7871) ever goes upstream: the
+//! resolver writes its own queries and copies nothing from a client's but name, type and DO.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::recursor::{
+    DnssecConfig, DnssecPolicy, Recursor, RecursorError, RecursorOptions,
+};
+use hickory_resolver::{Resolver as Forwarder, TokioResolver};
+use tokio::sync::Semaphore;
+
+use crate::config::{self, Upstream};
+use crate::exit::{Exit, Fault};
+
+mod roots;
+
+/// Answers kept; entries are a few hundred bytes.
+const CACHE_ENTRIES: u64 = 65_536;
+/// Zones whose servers are remembered.
+const SERVER_CACHE_ENTRIES: usize = 4_096;
+/// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
+const MAX_LOOKUPS: usize = 2_048;
+/// Stubs ask again after 5 s; an answer later than this helps nobody.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
+/// A single forwarder's time to answer before it is asked again.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_ACTIVE_PER_SERVER: usize = 1_024;
+/// What fits every path without fragments (DNS flag day 2020).
+const EDNS_PAYLOAD_BYTES: u16 = 1_232;
+
+/// How a lookup ended; the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Records, or their proven or claimed absence.
+    Answered,
+    /// The answer fails DNSSEC validation: SERVFAIL.
+    Bogus,
+    /// No server gave an answer in time: SERVFAIL.
+    Failed,
+    /// Too many lookups under way: SERVFAIL.
+    Busy,
+    /// A kind of question that is not served: REFUSED or NOTIMP.
+    Refused,
+    /// Not a query: no answer at all.
+    Malformed,
+}
+
+impl Outcome {
+    /// Every outcome, for tables of counters.
+    pub const ALL: [Self; 6] = [
+        Self::Answered,
+        Self::Bogus,
+        Self::Failed,
+        Self::Busy,
+        Self::Refused,
+        Self::Malformed,
+    ];
+
+    /// The label's value.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Bogus => "bogus",
+            Self::Failed => "failed",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// The resolver behind the DNSCrypt server.
+pub struct Resolver {
+    source: Source,
+    validates: bool,
+    lookups: Semaphore,
+}
+
+enum Source {
+    Forward(TokioResolver),
+    Recurse(Box<Recursor<TokioRuntimeProvider>>),
+}
+
+/// What came back from the source, before it is judged.
+struct Found {
+    code: ResponseCode,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+    summary: DnssecSummary,
+}
+
+impl Resolver {
+    /// Sets the resolver up; nothing is asked yet.
+    pub fn new(dns: &config::Dns) -> Result<Self, Fault> {
+        let anchors = match &dns.trust_anchor_file {
+            Some(file) => Arc::new(TrustAnchors::from_file(file).map_err(|error| {
+                let file = file.display();
+                Fault::new(
+                    Exit::Config,
+                    format!("dns.trust-anchor-file {file} holds no DNSKEY records: {error}"),
+                )
+            })?),
+            None => Arc::new(TrustAnchors::default()),
+        };
+        let source = match &dns.upstream {
+            Upstream::Forward(servers) => {
+                Source::Forward(forwarder(servers, dns.dnssec.then_some(anchors))?)
+            }
+            Upstream::Recurse(roots) => {
+                Source::Recurse(Box::new(recursor(roots, dns.dnssec.then_some(anchors))?))
+            }
+        };
+        Ok(Self {
+            source,
+            validates: dns.dnssec,
+            lookups: Semaphore::new(MAX_LOOKUPS),
+        })
+    }
+
+    /// Answers one query; `None` when it is not a query at all.
+    pub async fn answer(&self, query: &[u8]) -> (Option<Vec<u8>>, Outcome) {
+        let Ok(request) = Message::from_vec(query) else {
+            return (None, Outcome::Malformed);
+        };
+        let [question] = request.queries.as_slice() else {
+            return (None, Outcome::Malformed);
+        };
+        if request.metadata.message_type != MessageType::Query {
+            return (None, Outcome::Malformed);
+        }
+        let (response, outcome) = match unserved(&request, question) {
+            Some(code) => (error(&request, code), Outcome::Refused),
+            None => self.resolve(&request, question.clone()).await,
+        };
+        match response.to_vec() {
+            Ok(bytes) => (Some(bytes), outcome),
+            // An answer that cannot be written (over 64 KiB) is as good as none.
+            Err(_) => (
+                error(&request, ResponseCode::ServFail).to_vec().ok(),
+                Outcome::Failed,
+            ),
+        }
+    }
+
+    async fn resolve(&self, request: &Message, question: Query) -> (Message, Outcome) {
+        let failure = |outcome| (error(request, ResponseCode::ServFail), outcome);
+        let Ok(_slot) = self.lookups.try_acquire() else {
+            return failure(Outcome::Busy);
+        };
+        let dnssec_ok = request
+            .edns
+            .as_ref()
+            .is_some_and(|edns| edns.flags().dnssec_ok);
+        let lookup = Box::pin(self.source.lookup(question));
+        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(outcome)) => return failure(outcome),
+            Err(_elapsed) => return failure(Outcome::Failed),
+        };
+        if self.validates && found.summary == DnssecSummary::Bogus {
+            return failure(Outcome::Bogus);
+        }
+        let mut response = head(request, found.code);
+        let secure = self.validates && found.summary == DnssecSummary::Secure;
+        response.metadata.authentic_data = secure && (dnssec_ok || request.metadata.authentic_data);
+        response.answers = found.answers;
+        response.authorities = found.authorities;
+        (
+            response.maybe_strip_dnssec_records(dnssec_ok),
+            Outcome::Answered,
+        )
+    }
+}
+
+/// Kinds of question that a resolver for homes has no answer to.
+fn unserved(request: &Message, question: &Query) -> Option<ResponseCode> {
+    let whole_zone = matches!(
+        question.query_type(),
+        RecordType::AXFR | RecordType::IXFR | RecordType::ANY | RecordType::OPT
+    );
+    if request.metadata.op_code != OpCode::Query {
+        Some(ResponseCode::NotImp)
+    } else if question.query_class() != DNSClass::IN
+        || whole_zone
+        || !request.metadata.recursion_desired
+    {
+        Some(ResponseCode::Refused)
+    } else {
+        None
+    }
+}
+
+fn error(request: &Message, code: ResponseCode) -> Message {
+    head(request, code)
+}
+
+/// A response to `request` with its header, question and OPT record.
+fn head(request: &Message, code: ResponseCode) -> Message {
+    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+    response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.metadata.checking_disabled = request.metadata.checking_disabled;
+    response.metadata.response_code = code;
+    response.add_queries(request.queries.iter().cloned());
+    if let Some(asked) = &request.edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(EDNS_PAYLOAD_BYTES);
+        edns.set_dnssec_ok(asked.flags().dnssec_ok);
+        response.set_edns(edns);
+    }
+    response
+}
+
+fn forwarder(
+    servers: &[SocketAddr],
+    anchors: Option<Arc<TrustAnchors>>,
+) -> Result<TokioResolver, Fault> {
+    let servers = servers
+        .iter()
+        .map(|server| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
+                .into_iter()
+                .map(|mut connection| {
+                    connection.port = server.port();
+                    connection
+                })
+                .collect();
+            NameServerConfig::new(server.ip(), true, connections)
+        })
+        .collect();
+    let mut options = ResolverOpts::default();
+    options.timeout = FORWARD_TIMEOUT;
+    options.cache_size = CACHE_ENTRIES;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.max_active_requests = MAX_ACTIVE_PER_SERVER;
+    options.case_randomization = true;
+    options.edns_payload_len = EDNS_PAYLOAD_BYTES;
+    options.validate = anchors.is_some();
+    let builder = Forwarder::builder_with_config(
+        ResolverConfig::from_name_servers(servers),
+        TokioRuntimeProvider::default(),
+    )
+    .with_options(options);
+    let builder = match anchors {
+        Some(anchors) => builder.with_trust_anchor(anchors),
+        None => builder,
+    };
+    builder.build().map_err(|error| set_up(&error))
+}
+
+fn recursor(
+    roots: &[IpAddr],
+    anchors: Option<Arc<TrustAnchors>>,
+) -> Result<Recursor<TokioRuntimeProvider>, Fault> {
+    let policy = match anchors {
+        Some(anchors) => {
+            let mut config = DnssecConfig::default();
+            config.trust_anchor = Some(anchors);
+            DnssecPolicy::ValidateWithStaticKey(config)
+        }
+        None => DnssecPolicy::ValidationDisabled,
+    };
+    let mut options = RecursorOptions {
+        ns_cache_size: SERVER_CACHE_ENTRIES,
+        response_cache_size: CACHE_ENTRIES,
+        edns_payload_len: EDNS_PAYLOAD_BYTES,
+        ..RecursorOptions::default()
+    };
+    // Roots of one's own mean a closed network, whose servers may well have private addresses.
+    let roots = if roots.is_empty() {
+        roots::INTERNET.to_vec()
+    } else {
+        options.deny_server.clear();
+        roots.to_vec()
+    };
+    Recursor::new(
+        &roots,
+        policy,
+        None,
+        options,
+        TokioRuntimeProvider::default(),
+    )
+    .map_err(|error| set_up(&error))
+}
+
+fn set_up(error: &dyn std::error::Error) -> Fault {
+    Fault::new(Exit::Bug, format!("the resolver cannot be set up: {error}"))
+}
+
+impl Source {
+    async fn lookup(&self, question: Query) -> Result<Found, Outcome> {
+        match self {
+            Self::Forward(forwarder) => {
+                match forwarder
+                    .lookup(question.name().clone(), question.query_type())
+                    .await
+                {
+                    Ok(lookup) => Ok(found(lookup.message().clone())),
+                    Err(error) => negative(error),
+                }
+            }
+            Self::Recurse(recursor) => {
+                match recursor.resolve(question, Instant::now(), true).await {
+                    Ok(message) => Ok(found(message)),
+                    Err(RecursorError::Net(error)) => negative(error),
+                    Err(RecursorError::Negative(data)) => {
+                        let code = if RecursorError::Negative(data.clone()).is_nx_domain() {
+                            ResponseCode::NXDomain
+                        } else {
+                            ResponseCode::NoError
+                        };
+                        let soa = data.soa.map(|soa| soa.into_record_of_rdata());
+                        Ok(absent(code, soa, data.authorities.as_deref()))
+                    }
+                    // The enum may grow; whatever it is, there is no answer.
+                    Err(_) => Err(Outcome::Failed),
+                }
+            }
+        }
+    }
+}
+
+fn found(message: Message) -> Found {
+    let summary = DnssecSummary::from_records(message.answers.iter().chain(&message.authorities));
+    Found {
+        code: message.metadata.response_code,
+        answers: message.answers,
+        authorities: message.authorities,
+        summary,
+    }
+}
+
+/// Errors of the source that are answers: a name or type that is not there.
+fn negative(error: NetError) -> Result<Found, Outcome> {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(NoRecords {
+            soa,
+            response_code,
+            authorities,
+            ..
+        })) if matches!(
+            response_code,
+            ResponseCode::NXDomain | ResponseCode::NoError
+        ) =>
+        {
+            let soa = soa.map(|soa| soa.into_record_of_rdata());
+            Ok(absent(response_code, soa, authorities.as_deref()))
+        }
+        NetError::Dns(DnsError::Nsec {
+            response, proof, ..
+        }) => match proof {
+            Proof::Insecure => {
+                let soa = response
+                    .soa()
+                    .map(|soa| soa.to_owned().into_record_of_rdata());
+                Ok(absent(response.metadata.response_code, soa, None))
+            }
+            Proof::Bogus | Proof::Indeterminate | Proof::Secure => Err(Outcome::Bogus),
+        },
+        NetError::Dns(DnsError::DnssecBogus) => Err(Outcome::Bogus),
+        // Timeouts, refusals, broken answers, and what the enum may grow.
+        _ => Err(Outcome::Failed),
+    }
+}
+
+fn absent(code: ResponseCode, soa: Option<Record>, others: Option<&[Record]>) -> Found {
+    let others = others.unwrap_or_default().iter();
+    let others = others
+        .filter(|record| record.record_type() != RecordType::SOA)
+        .cloned();
+    let authorities: Vec<Record> = soa.into_iter().chain(others).collect();
+    let summary = DnssecSummary::from_records(authorities.iter());
+    Found {
+        code,
+        answers: Vec::new(),
+        authorities,
+        summary,
+    }
+}
+
+#[cfg(test)]
+mod tests;
