@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::iperf::IperfServer;
 use crate::process::Running;
 use crate::topology::{Lab, ROOT_SERVER, WEB, WEB_V6, ZONE_SERVER};
 use crate::zones::{PAGE_NAME, Zones};
@@ -16,8 +17,6 @@ use crate::zones::{PAGE_NAME, Zones};
 pub const PAGE_MARKER: &str = "culvert-page-marker";
 /// How much the home fetches.
 pub const DOWNLOAD_BYTES: u64 = 100_000_000;
-/// iperf3's port.
-pub const IPERF_PORT: u16 = 5201;
 const START: Duration = Duration::from_secs(10);
 
 /// The running services.
@@ -28,6 +27,7 @@ pub struct Internet {
     /// The file of [`DOWNLOAD_BYTES`] as the server has it.
     pub download: PathBuf,
     _services: Vec<Running>,
+    _iperf: IperfServer,
 }
 
 impl Internet {
@@ -47,9 +47,6 @@ impl Internet {
             )?,
             nginx(lab, &dir)?,
         ];
-        let port = IPERF_PORT.to_string();
-        let args = ["-s", "-B", WEB, "-p", &port].map(OsStr::new);
-        services.push(lab.internet.spawn("iperf3", "iperf3", &args)?);
         for (service, answers) in services.iter_mut().zip([
             ["dig", "+time=1", "+tries=1", "@203.0.113.53", ".", "SOA"].as_slice(),
             &[
@@ -70,6 +67,7 @@ impl Internet {
             zones,
             download,
             _services: services,
+            _iperf: IperfServer::start(&lab.internet, WEB)?,
         })
     }
 }

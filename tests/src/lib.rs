@@ -10,27 +10,41 @@ mod undertaker;
 mod wait;
 
 mod internet;
+mod iperf;
+mod office;
+mod pop;
+mod router;
 mod zones;
 
 mod judge;
 mod observer;
 mod pcap;
 
+mod cutter;
+mod peers;
 mod programs;
 pub mod tools;
+mod wireguard_go;
 
 pub mod bench;
 pub mod demo;
 
-pub use internet::{DOWNLOAD_BYTES, IPERF_PORT, Internet, PAGE_MARKER};
+pub use cutter::{Cutter, Direction};
+pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
+pub use iperf::{IPERF_PORT, IperfServer, Way, stream};
 pub use judge::{Allowed, Kind};
 pub use netns::{Netns, said};
 pub use observer::{Findings, Observer, allowed_in_the_lab, search};
+pub use office::{Office, PROVISIONING_PORT};
+pub use peers::Peers;
+pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop};
 pub use process::Running;
 pub use programs::Programs;
+pub use router::{Image, Router};
 pub use topology::{
     GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,
     ROUTER_WAN, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
 };
 pub use wait::{wait_for, wait_until};
+pub use wireguard_go::{WgKey, WgPeer, WireGuardGo};
 pub use zones::{BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, Zones};

@@ -1,0 +1,78 @@
+//! Throughput by iperf3.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::netns::Netns;
+use crate::process::Running;
+
+/// iperf3's usual port.
+pub const IPERF_PORT: u16 = 5201;
+
+/// Which way the data flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the client.
+    Up,
+    /// To the client.
+    Down,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A listening iperf3.
+#[derive(Debug)]
+pub struct IperfServer {
+    _process: Running,
+}
+
+impl IperfServer {
+    /// Starts one on an address and waits until it listens.
+    pub fn start(netns: &Netns, address: &str) -> Result<Self> {
+        let port = IPERF_PORT.to_string();
+        let args = ["-s", "-B", address, "-p", &port, "--forceflush"].map(AsRef::as_ref);
+        let mut process = netns.spawn(&format!("iperf3-{address}"), "iperf3", &args)?;
+        let log = process.log_path().to_owned();
+        process.wait_ready("listens", Duration::from_secs(5), || {
+            let said = std::fs::read_to_string(&log).context("reading iperf3's log")?;
+            Ok(said.contains("Server listening").then_some(()))
+        })?;
+        Ok(Self { _process: process })
+    }
+}
+
+/// Sends one TCP stream for some seconds and gives what arrived in Gb/s.
+pub fn stream(client: &Netns, server: &str, way: Way, seconds: u32) -> Result<f64> {
+    let (port, time) = (IPERF_PORT.to_string(), seconds.to_string());
+    let mut argv = vec![
+        "iperf3",
+        "-c",
+        server,
+        "-p",
+        &port,
+        "-t",
+        &time,
+        "-J",
+        "--connect-timeout",
+        "5000",
+    ];
+    if way == Way::Down {
+        argv.push("-R");
+    }
+    let printed = client.run(&argv)?;
+    let report: Value = serde_json::from_str(&printed).context("reading iperf3's report")?;
+    let bits = report["end"]["sum_received"]["bits_per_second"]
+        .as_f64()
+        .context("iperf3 reports no throughput")?;
+    Ok(bits / 1e9)
+}

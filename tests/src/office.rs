@@ -1,0 +1,152 @@
+//! The provider's office: a provisioning server, its claim codes, and what it puts into a router's image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::netns::{Netns, said};
+use crate::process::Running;
+use crate::programs::Programs;
+use crate::topology::{Lab, OFFICE};
+
+/// Provisioning's TLS port.
+pub const PROVISIONING_PORT: u16 = 8443;
+const START: Duration = Duration::from_secs(15);
+
+/// An initialised provisioning server; it runs while the value of [`Office::start`] lives.
+#[derive(Debug, Clone)]
+pub struct Office {
+    netns: Netns,
+    program: PathBuf,
+    data: PathBuf,
+    config: PathBuf,
+}
+
+impl Office {
+    /// Makes keys, store and image.
+    pub fn init(lab: &Lab, programs: &Programs) -> Result<Self> {
+        let data = lab.work().join("provisioning");
+        let config = lab.work().join("provisioning.toml");
+        let office = Self {
+            netns: lab.office.clone(),
+            program: programs.provisioning(),
+            data,
+            config,
+        };
+        office.cli(&[
+            "init",
+            "--name",
+            "culvert.example/lab",
+            "--listen-url",
+            &office.url(),
+        ])?;
+        fs::write(&office.config, office.configuration())
+            .context("writing provisioning's configuration")?;
+        Ok(office)
+    }
+
+    /// Starts the server and waits until it answers.
+    pub fn start(&self) -> Result<Running> {
+        let args = [
+            "serve".as_ref(),
+            "--config".as_ref(),
+            self.config.as_os_str(),
+        ];
+        let mut server = self.netns.spawn("provisioning", &self.program, &args)?;
+        let health = format!("{}/healthz", self.url());
+        server.wait_ready("answers", START, || {
+            let output = self
+                .netns
+                .output(&["curl", "-skf", "--max-time", "2", &health])?;
+            Ok(output.status.success().then_some(()))
+        })?;
+        Ok(server)
+    }
+
+    /// The server's address as an image carries it.
+    pub fn url(&self) -> String {
+        format!("https://{OFFICE}:{PROVISIONING_PORT}")
+    }
+
+    /// The folder with what an image carries: `trust.policy` and `server.spki`.
+    pub fn image(&self) -> PathBuf {
+        self.data.join("image")
+    }
+
+    /// The server's store.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The pin of the server's key, in hex.
+    pub fn spki(&self) -> Result<String> {
+        let text = fs::read_to_string(self.image().join("server.spki"))
+            .context("reading the image's pin")?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// Makes a claim code.
+    pub fn claim(&self) -> Result<String> {
+        let made = self.cli_json(&["claim", "new"])?;
+        made["code"]
+            .as_str()
+            .map(str::to_owned)
+            .context("`claim new --json` without a code")
+    }
+
+    /// What `device list` shows.
+    pub fn devices(&self) -> Result<Vec<Value>> {
+        list(self.cli_json(&["device", "list"])?)
+    }
+
+    /// What `claim list` shows.
+    pub fn claims(&self) -> Result<Vec<Value>> {
+        list(self.cli_json(&["claim", "list"])?)
+    }
+
+    /// Runs the command line on the server's store.
+    pub fn cli(&self, args: &[&str]) -> Result<String> {
+        let output = self.try_cli(args)?;
+        ensure!(
+            output.status.success(),
+            "provisioning {}: {}",
+            args.join(" "),
+            said(&output)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs the command line and reads its JSON.
+    pub fn cli_json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.cli(&[args, &["--json"]].concat())?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("provisioning {} --json printed: {text}", args.join(" ")))
+    }
+
+    /// Runs the command line, whatever comes of it.
+    pub fn try_cli(&self, args: &[&str]) -> Result<Output> {
+        let data = self.data.to_string_lossy();
+        let program = self.program.to_string_lossy();
+        self.netns
+            .output(&[&[program.as_ref(), "--data-dir", data.as_ref()], args].concat())
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "listen = [\"{OFFICE}:{PROVISIONING_PORT}\"]\ndata-dir = \"{}\"\nmetrics-listen = \"127.0.0.1:9102\"\n\n\
+             [[pool]]\npop = \"pop1\"\nshard = 1\nv4 = \"10.64.0.0/16\"\nv6 = \"fd64::/48\"\n",
+            self.data.display()
+        )
+    }
+}
+
+fn list(value: Value) -> Result<Vec<Value>> {
+    value
+        .as_array()
+        .cloned()
+        .with_context(|| format!("a list was expected: {value}"))
+}

@@ -1,0 +1,174 @@
+//! Programs of other hands that Debian 12 does not carry, fetched or built once under `target/peers`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::netns::said;
+use crate::programs::Programs;
+
+const DNSCRYPT_PROXY: &str = "2.1.18";
+const ENCRYPTED_DNS: &str = "0.9.22";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The cache of foreign programs.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    dir: PathBuf,
+}
+
+impl Peers {
+    /// The cache in this build's target folder.
+    pub fn of_this_build() -> Result<Self> {
+        let dir = Programs::of_this_build()?.target().join("peers");
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// Fetches and builds everything ahead of the tests, telling `say` what takes long.
+    pub fn prepare(&self, mut say: impl FnMut(&str)) -> Result<()> {
+        if !self.dnscrypt_proxy_path().exists() {
+            say(&format!(
+                "fetching dnscrypt-proxy {DNSCRYPT_PROXY} from Debian forky: DNSCrypt client to test against"
+            ));
+        }
+        self.dnscrypt_proxy()?;
+        if !self.encrypted_dns_path().exists() {
+            say(&format!(
+                "building encrypted-dns {ENCRYPTED_DNS}: DNSCrypt server to test against (some minutes)"
+            ));
+        }
+        self.encrypted_dns()?;
+        Ok(())
+    }
+
+    /// dnscrypt-proxy, the Go client, from Debian forky.
+    pub fn dnscrypt_proxy(&self) -> Result<PathBuf> {
+        let path = self.dnscrypt_proxy_path();
+        let _alone = self.lock()?;
+        if !path.exists() {
+            let apt = PrivateApt::new(&self.dir.join("apt-forky"), "forky")?;
+            let package = apt.download("dnscrypt-proxy")?;
+            let root = self.dir.join("forky");
+            run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root))?;
+        }
+        let version = run(Command::new(&path).arg("-version"))?;
+        ensure!(
+            version.trim() == DNSCRYPT_PROXY,
+            "{} is version {}, and {DNSCRYPT_PROXY} is wanted; Debian forky has moved on",
+            path.display(),
+            version.trim()
+        );
+        Ok(path)
+    }
+
+    /// encrypted-dns, the Rust server, built from its release.
+    pub fn encrypted_dns(&self) -> Result<PathBuf> {
+        let path = self.encrypted_dns_path();
+        let _alone = self.lock()?;
+        if !path.exists() {
+            let build = self.dir.join("build");
+            run(Command::new("cargo")
+                .args(["install", "--locked", "--version", ENCRYPTED_DNS, "--root"])
+                .arg(&self.dir)
+                .arg("encrypted-dns")
+                .env("CARGO_TARGET_DIR", &build)
+                .current_dir("/"))?;
+            fs::remove_dir_all(&build).context("removing a finished build")?;
+        }
+        Ok(path)
+    }
+
+    fn dnscrypt_proxy_path(&self) -> PathBuf {
+        self.dir.join("forky/usr/sbin/dnscrypt-proxy")
+    }
+
+    fn encrypted_dns_path(&self) -> PathBuf {
+        self.dir.join("bin/encrypted-dns")
+    }
+
+    /// Two test programs may want the same peer at once.
+    fn lock(&self) -> Result<File> {
+        let file = File::create(self.dir.join("lock")).context("creating the cache's lock")?;
+        file.lock().context("waiting for the cache's lock")?;
+        Ok(file)
+    }
+}
+
+/// An apt state of our own, so that the system's package lists stay as they are.
+struct PrivateApt {
+    dir: PathBuf,
+}
+
+impl PrivateApt {
+    fn new(dir: &Path, suite: &str) -> Result<Self> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(dir.join(folder)).context("creating a private apt state")?;
+        }
+        let uri = archive()?;
+        fs::write(
+            dir.join("sources.list"),
+            format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"),
+        )
+        .context("writing a private sources.list")?;
+        let apt = Self {
+            dir: dir.to_owned(),
+        };
+        run(apt.get().arg("update"))?;
+        Ok(apt)
+    }
+
+    fn download(&self, package: &str) -> Result<PathBuf> {
+        run(self.get().args(["download", package]))?;
+        fs::read_dir(&self.dir)
+            .context("listing a private apt state")?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|e| e == "deb"))
+            .with_context(|| format!("apt-get download {package} left no file"))
+    }
+
+    fn get(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        for (option, value) in [
+            ("Dir::Etc::sourcelist", self.dir.join("sources.list")),
+            ("Dir::Etc::sourceparts", "-".into()),
+            ("Dir::State::lists", self.dir.join("lists")),
+            ("Dir::Cache", self.dir.join("cache")),
+            ("Dir::State::status", "/dev/null".into()),
+            ("APT::Sandbox::User", "root".into()),
+        ] {
+            command
+                .arg("-o")
+                .arg(format!("{option}={}", value.display()));
+        }
+        command.arg("-q").current_dir(&self.dir);
+        command
+    }
+}
+
+/// Where the system itself gets Debian from.
+fn archive() -> Result<String> {
+    let targets = run(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(LABEL) $(CODENAME) $(REPO_URI)",
+        "Created-By: Packages",
+    ]))?;
+    targets
+        .lines()
+        .find_map(|line| line.strip_prefix("Debian bookworm "))
+        .map(str::to_owned)
+        .context("the system's own apt sources do not name Debian bookworm; run `apt-get update`")
+}
+
+fn run(command: &mut Command) -> Result<String> {
+    let words = format!("{command:?}");
+    let output = command
+        .output()
+        .with_context(|| format!("starting {words}"))?;
+    ensure!(output.status.success(), "{words}: {}", said(&output));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

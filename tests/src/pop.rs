@@ -1,0 +1,182 @@
+//! The gateway's site: an edge gateway with its keys and its entry in provisioning.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::netns::Netns;
+use crate::office::Office;
+use crate::process::Running;
+use crate::programs::Programs;
+use crate::topology::{GATEWAY, GATEWAY_V6, Lab, ROOT_SERVER};
+use crate::zones::Zones;
+
+/// The gateway's own address inside the tunnel.
+pub const GATEWAY_INNER: &str = "10.64.0.1";
+/// The gateway's own IPv6 address inside the tunnel.
+pub const GATEWAY_INNER_V6: &str = "fd64::1";
+/// The name under which the gateway's DNSCrypt certificates are asked for.
+pub const PROVIDER_NAME: &str = "2.dnscrypt-cert.pop1.example";
+const START: Duration = Duration::from_secs(15);
+
+/// A gateway that provisioning knows; it runs while the value of [`Pop::start`] lives.
+#[derive(Debug, Clone)]
+pub struct Pop {
+    netns: Netns,
+    program: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+    /// The gateway's DNSCrypt server as a stamp.
+    pub stamp: String,
+    /// The gateway's WireGuard key, in base64.
+    pub wireguard: String,
+}
+
+impl Pop {
+    /// Makes the gateway's keys and configuration and adds it to provisioning.
+    pub fn install(lab: &Lab, programs: &Programs, office: &Office, zones: &Zones) -> Result<Self> {
+        let state = lab.folder("gateway")?;
+        let state_arg = state.to_string_lossy();
+        let gateway = programs.gateway();
+        let dns = programs.dns();
+        let program = gateway.to_string_lossy();
+        let made = lab.pop.run(&[
+            program.as_ref(),
+            "init",
+            "--state-dir",
+            state_arg.as_ref(),
+            "--json",
+        ])?;
+        let keys: Value = serde_json::from_str(&made)
+            .with_context(|| format!("`edge-gateway init` printed: {made}"))?;
+        let key_file = state.join("provider.key");
+        lab.pop.run(&[
+            dns.to_string_lossy().as_ref(),
+            "provider-key",
+            "new",
+            key_file.to_string_lossy().as_ref(),
+        ])?;
+        let config = lab.work().join("gateway.toml");
+        let socket = lab.work().join("gateway.sock");
+        let pop = Self {
+            netns: lab.pop.clone(),
+            program: gateway.clone(),
+            config: config.clone(),
+            socket,
+            stamp: String::new(),
+            wireguard: text(&keys, "wg")?,
+        };
+        fs::write(&config, pop.configuration(&state_arg, office, zones)?)
+            .context("writing the gateway's configuration")?;
+        let stamp = lab.pop.run(&[
+            program.as_ref(),
+            "dns-stamp",
+            "--config",
+            config.to_string_lossy().as_ref(),
+        ])?;
+        let pop = Self {
+            stamp: stamp.trim().to_owned(),
+            ..pop
+        };
+        pop.add_to(office, &text(&keys, "ed25519")?, &pop.wireguard)?;
+        Ok(pop)
+    }
+
+    /// Starts the gateway and waits until it answers.
+    pub fn start(&self) -> Result<Running> {
+        let args = ["run".as_ref(), "--config".as_ref(), self.config.as_os_str()];
+        let mut gateway = self.netns.spawn("gateway", &self.program, &args)?;
+        gateway.wait_ready("answers", START, || self.status().map(Some))?;
+        Ok(gateway)
+    }
+
+    /// What `edge-gateway status --json` says.
+    pub fn status(&self) -> Result<Value> {
+        let program = self.program.to_string_lossy();
+        let socket = self.socket.to_string_lossy();
+        let said = self.netns.run(&[
+            program.as_ref(),
+            "status",
+            "--json",
+            "--socket",
+            socket.as_ref(),
+        ])?;
+        serde_json::from_str(&said)
+            .with_context(|| format!("`edge-gateway status --json` printed: {said}"))
+    }
+
+    fn add_to(&self, office: &Office, ed25519: &str, wireguard: &str) -> Result<()> {
+        office.cli(&[
+            "gateway",
+            "add",
+            "--name",
+            "gw1",
+            "--ed25519",
+            ed25519,
+            "--wg",
+            wireguard,
+            "--endpoint",
+            &format!("{GATEWAY}:51820,[{GATEWAY_V6}]:51820"),
+            "--pop",
+            "pop1",
+            "--shard",
+            "1",
+            "--inner",
+            &format!("{GATEWAY_INNER},{GATEWAY_INNER_V6}"),
+            "--dns",
+            &self.stamp,
+        ])?;
+        Ok(())
+    }
+
+    fn configuration(&self, state: &str, office: &Office, zones: &Zones) -> Result<String> {
+        Ok(format!(
+            r#"state-dir = "{state}"
+trust-policy = "{image}/trust.policy"
+status-socket = "{socket}"
+
+[provisioning]
+url = "{url}"
+spki-sha256 = ["{spki}"]
+shards = [1]
+
+[tunnel]
+listen = ["0.0.0.0:51820", "[::]:51820"]
+interface = "culvert0"
+addresses = ["{GATEWAY_INNER}/16", "{GATEWAY_INNER_V6}/48"]
+mtu = 1420
+
+[nat]
+interface = "inet0"
+ipv4 = true
+
+[dns]
+listen = ["{GATEWAY_INNER}:443", "[{GATEWAY_INNER_V6}]:443"]
+provider-name = "{PROVIDER_NAME}"
+provider-key-file = "{state}/provider.key"
+mode = "recurse"
+roots = ["{ROOT_SERVER}"]
+trust-anchor-file = "{anchor}"
+dnssec = true
+
+[metrics]
+listen = "127.0.0.1:9101"
+"#,
+            image = office.image().display(),
+            socket = self.socket.display(),
+            url = office.url(),
+            spki = office.spki()?,
+            anchor = zones.trust_anchor.display(),
+        ))
+    }
+}
+
+fn text(value: &Value, key: &str) -> Result<String> {
+    value[key]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("no `{key}` in {value}"))
+}

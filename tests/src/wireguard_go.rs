@@ -1,0 +1,158 @@
+//! wireguard-go of Debian 12, in either role.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::netns::Netns;
+use crate::process::Running;
+use crate::topology::Lab;
+
+/// A WireGuard key pair in base64, as `wg` writes it.
+#[derive(Debug, Clone)]
+pub struct WgKey {
+    /// The private half.
+    pub private: String,
+    /// The public half.
+    pub public: String,
+}
+
+impl WgKey {
+    /// Makes a pair with `wg genkey`.
+    pub fn generate() -> Result<Self> {
+        Self::of_private(wg(&["genkey"], "")?)
+    }
+
+    /// Completes a pair with `wg pubkey`.
+    pub fn of_private(private: String) -> Result<Self> {
+        let public = wg(&["pubkey"], &private)?;
+        Ok(Self { private, public })
+    }
+}
+
+/// The other end, as `[Peer]` of wg(8) has it.
+#[derive(Debug, Clone)]
+pub struct WgPeer {
+    /// Its public key in base64.
+    pub public: String,
+    /// `IP:PORT`, when we are to begin.
+    pub endpoint: Option<String>,
+    /// Networks behind it.
+    pub allowed: Vec<String>,
+}
+
+/// A running wireguard-go with its interface.
+#[derive(Debug)]
+pub struct WireGuardGo {
+    netns: Netns,
+    /// The interface's name.
+    pub interface: String,
+    _process: Running,
+}
+
+impl WireGuardGo {
+    /// Starts one, with keys, peers, addresses and routes to what the peers allow.
+    pub fn start(
+        lab: &Lab,
+        netns: &Netns,
+        key: &WgKey,
+        port: u16,
+        addresses: &[&str],
+        peers: &[WgPeer],
+    ) -> Result<Self> {
+        // Its control socket has a fixed place in the file system, which namespaces share.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let interface = format!("wg{}x{n}", std::process::id());
+        let mut process = netns.spawn(
+            &interface,
+            "wireguard-go",
+            &["-f".as_ref(), interface.as_ref()],
+        )?;
+        let socket = format!("/var/run/wireguard/{interface}.sock");
+        process.wait_ready("has its control socket", Duration::from_secs(10), || {
+            Ok(Path::new(&socket).exists().then_some(()))
+        })?;
+        let config = lab.work().join(format!("{interface}.conf"));
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&config)
+            .and_then(|mut file| file.write_all(configuration(key, port, peers).as_bytes()))
+            .context("writing wireguard-go's configuration")?;
+        netns.run(&["wg", "setconf", &interface, &config.to_string_lossy()])?;
+        for address in addresses {
+            netns.run(&["ip", "addr", "add", address, "dev", &interface, "nodad"])?;
+        }
+        netns.run(&["ip", "link", "set", &interface, "mtu", "1420", "up"])?;
+        for network in peers.iter().flat_map(|peer| &peer.allowed) {
+            netns.run(&["ip", "route", "replace", network, "dev", &interface])?;
+        }
+        Ok(Self {
+            netns: netns.clone(),
+            interface,
+            _process: process,
+        })
+    }
+
+    /// Seconds since 1970 of the newest handshake with a peer; 0 is never.
+    pub fn latest_handshake(&self, public: &str) -> Result<u64> {
+        let table = self
+            .netns
+            .run(&["wg", "show", &self.interface, "latest-handshakes"])?;
+        let line = table
+            .lines()
+            .find(|line| line.starts_with(public))
+            .context("wireguard-go does not know the peer")?;
+        line.split_whitespace()
+            .nth(1)
+            .context("a peer without a time")?
+            .parse()
+            .context("a time that is no number")
+    }
+}
+
+fn configuration(key: &WgKey, port: u16, peers: &[WgPeer]) -> String {
+    let mut text = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = {port}\n",
+        key.private
+    );
+    for peer in peers {
+        text += &format!(
+            "[Peer]\nPublicKey = {}\nAllowedIPs = {}\n",
+            peer.public,
+            peer.allowed.join(", ")
+        );
+        if let Some(endpoint) = &peer.endpoint {
+            text += &format!("Endpoint = {endpoint}\nPersistentKeepalive = 25\n");
+        }
+    }
+    text
+}
+
+fn wg(args: &[&str], input: &str) -> Result<String> {
+    let mut child = Command::new("wg")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting wg (Debian package wireguard-tools)")?;
+    let mut stdin = child.stdin.take().context("wg has no stdin")?;
+    stdin.write_all(input.as_bytes()).context("feeding wg")?;
+    drop(stdin);
+    let output = child.wait_with_output().context("waiting for wg")?;
+    ensure!(
+        output.status.success(),
+        "wg {}: {}",
+        args.join(" "),
+        output.status
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
