@@ -1,5 +1,18 @@
-//! Linux network I/O: the only crate with `unsafe`.
+//! Linux as Culvert needs it: the TUN device, UDP sockets with segmentation offload, waiting, clocks,
+//! addresses and routes, the firewall, and giving up root. The only crate that may use `unsafe`; it knows
+//! nothing of WireGuard, DNSCrypt or leases.
+//!
+//! The packet loop of an agent or a gateway is [`poll::Poller`] over one [`tun::Tun`] queue and one or two
+//! [`udp::Udp`] sockets; the order of its steps is in the documentation of the `tunnel` crate.
 
+pub mod clock;
 pub mod netlink;
 pub mod nftables;
+pub mod poll;
 pub mod privileges;
+pub mod tun;
+pub mod udp;
+
+pub use poll::{Poller, Waker};
+pub use tun::Tun;
+pub use udp::{RecvBuffer, Udp, UdpOptions};

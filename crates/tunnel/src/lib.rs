@@ -1,1 +1,63 @@
-//! To come.
+//! WireGuard for both ends of the last mile, without I/O: what to send, what to write to the TUN device, and when to
+//! come back are returned; the caller has the sockets and the clock.
+//!
+//! Both roles have the same verbs. The law: after any `handle_*`, drain `poll_transmit` and `poll_event` to
+//! empty before waiting again; `handle_tun_input` and `handle_network_input` may be called for a batch first.
+//! A dropped packet is an `Err` that is counted already; the caller goes on with the next.
+//!
+//! # The loop
+//!
+//! Both engines run this order, one thread and one buffer of each kind for ever (`tun`, `udp`, `poller` are `netio`'s):
+//!
+//! ```ignore
+//! let mut packets = RecvBuffer::new();
+//! let mut inner = vec![0; 65_536];
+//! loop {
+//!     let now = Instant::now();
+//!     let deadline = tunnel.poll_timeout().map(|(at, _why)| at.saturating_duration_since(now));
+//!     for ready in poller.wait(deadline)? { /* note which of tun, udp, waker */ }
+//!     let now = Instant::now();
+//!
+//!     // 1. the network, at most BATCH runs: opened, and written to the TUN device
+//!     for _ in 0..BATCH {
+//!         let Some(received) = udp.recv(&mut packets)? else { break };
+//!         for datagram in received.datagrams() {
+//!             if let Ok(Some(packet)) = tunnel.handle_network_input(datagram, received.from, &mut inner, now) {
+//!                 tun.send(packet.as_bytes())?;
+//!             }
+//!         }
+//!         while let Some(run) = tunnel.poll_transmit() { udp.send(run.to, run.payload, run.segment); }
+//!     }
+//!     // 2. the TUN device, at most BATCH packets (64 make one UDP_SEGMENT run): sealed side by side
+//!     for _ in 0..BATCH {
+//!         let Some(len) = tun.recv(&mut inner)? else { break };
+//!         let _counted = tunnel.handle_tun_input(&inner[..len], now);
+//!     }
+//!     while let Some(run) = tunnel.poll_transmit() { udp.send(run.to, run.payload, run.segment); }
+//!     // 3. time
+//!     if tunnel.poll_timeout().is_some_and(|(at, _)| at <= now) { tunnel.handle_timeout(now); }
+//!     while let Some(run) = tunnel.poll_transmit() { udp.send(run.to, run.payload, run.segment); }
+//!     while let Some(event) = tunnel.poll_event() { /* state, log, metrics */ }
+//! }
+//! ```
+
+pub mod agent;
+pub mod dropped;
+pub mod edge;
+pub mod packet;
+mod peers;
+pub mod policy;
+pub mod stats;
+mod timers;
+pub mod transmit;
+mod wg;
+
+pub use agent::AgentTunnel;
+pub use dropped::{DropCounts, Dropped};
+pub use edge::EdgeTunnel;
+pub use policy::SourceChecked;
+pub use stats::{PeerStats, Traffic};
+pub use transmit::Transmit;
+
+/// The longest inner packet that fits an Ethernet frame of 1,500 bytes over IPv6, WireGuard's usual MTU.
+pub const DEFAULT_MTU: u16 = 1_420;

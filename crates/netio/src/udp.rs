@@ -1,0 +1,302 @@
+//! UDP with the kernel's segmentation offload: one system call for a run of equal datagrams to one destination,
+//! and one for a run that arrived. Where the kernel has no offload, the same calls work datagram by datagram.
+//! Raw addresses and control messages are in `udp/message.rs`.
+
+mod message;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
+
+/// The most datagrams that one [`Udp::send`] takes (the kernel's `UDP_MAX_SEGMENTS` before Linux 6.9).
+pub const MAX_SEGMENTS: usize = 64;
+
+/// The most bytes that one [`Udp::send`] takes: an IPv4 datagram's payload, less room for IP options.
+pub const MAX_RUN_BYTES: usize = 65_000;
+
+/// What a receive buffer must hold: the largest run that the kernel hands over.
+const RECV_BYTES: usize = 65_536;
+
+/// Why a UDP socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum UdpError {
+    /// Another process has the port.
+    #[error("UDP {0} is in use by another process; stop it or choose another port")]
+    Busy(SocketAddr),
+    /// A mark, a device or a low port without the capability for it.
+    #[error("no permission for {what} on UDP {address}; run as root or with CAP_NET_ADMIN")]
+    Permission {
+        /// The step that was refused.
+        what: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
+    /// The address is not on this machine.
+    #[error("UDP {0} is not an address of this machine")]
+    NoSuchAddress(SocketAddr),
+    /// The kernel refused for another reason.
+    #[error("{what} on UDP {address} failed")]
+    Os {
+        /// The step that failed.
+        what: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Whether to use the kernel's segmentation offload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// Where the kernel has it.
+    #[default]
+    Auto,
+    /// Never: every datagram is its own system call.
+    Never,
+}
+
+/// How a socket is made.
+#[derive(Clone, Debug)]
+pub struct UdpOptions {
+    /// Several sockets share the port, one per worker (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// The firewall mark of what is sent (`SO_MARK`).
+    pub mark: Option<u32>,
+    /// The only interface to send and receive on (`SO_BINDTODEVICE`).
+    pub device: Option<String>,
+    /// The kernel's buffer, in each direction; beyond the system's limit only with `CAP_NET_ADMIN`.
+    pub buffer_bytes: usize,
+    /// Segmentation offload.
+    pub offload: Offload,
+}
+
+impl Default for UdpOptions {
+    fn default() -> Self {
+        Self {
+            reuse_port: false,
+            mark: None,
+            device: None,
+            buffer_bytes: 4 << 20,
+            offload: Offload::Auto,
+        }
+    }
+}
+
+/// What became of a run given to [`Udp::send`].
+#[must_use]
+#[derive(Debug)]
+pub enum Sent {
+    /// The kernel has it.
+    Yes,
+    /// The socket's buffer is full: the run, or what was left of it, is dropped.
+    Full,
+    /// The kernel does not send it: no route, a firewall's rule, too big for the path.
+    Failed(io::Error),
+}
+
+/// A nonblocking UDP socket of one address family.
+#[derive(Debug)]
+pub struct Udp {
+    socket: UdpSocket,
+    segments: AtomicBool,
+}
+
+impl Udp {
+    /// Binds `address`; an IPv6 socket takes IPv6 only, so that both families can have the same port.
+    ///
+    /// # Errors
+    /// By cause, see [`UdpError`].
+    pub fn bind(address: SocketAddr, options: &UdpOptions) -> Result<Self, UdpError> {
+        let failed = |what| move |e: Errno| refusal(what, address, e);
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd =
+            socket(family, SockType::Datagram, flags, None).map_err(failed("opening a socket"))?;
+        if address.is_ipv6() {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(failed("IPV6_V6ONLY"))?;
+        }
+        if options.reuse_port {
+            setsockopt(&fd, sockopt::ReusePort, &true).map_err(failed("SO_REUSEPORT"))?;
+        }
+        if let Some(mark) = options.mark {
+            setsockopt(&fd, sockopt::Mark, &mark).map_err(failed("SO_MARK"))?;
+        }
+        if let Some(device) = &options.device {
+            setsockopt(&fd, sockopt::BindToDevice, &device.into())
+                .map_err(failed("SO_BINDTODEVICE"))?;
+        }
+        enlarge_buffers(&fd, options.buffer_bytes);
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed("binding"))?;
+        let offload = options.offload == Offload::Auto;
+        if offload {
+            // A kernel without it hands over one datagram at a time, which `recv` takes as well.
+            let _without = setsockopt(&fd, sockopt::UdpGroSegment, &true);
+        }
+        Ok(Self {
+            socket: UdpSocket::from(fd),
+            segments: AtomicBool::new(offload),
+        })
+    }
+
+    /// The address and port in use.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Sends `payload` to `to`, cut into datagrams of `segment` bytes, of which the last may be shorter.
+    ///
+    /// At most [`MAX_SEGMENTS`] datagrams and [`MAX_RUN_BYTES`] bytes.
+    pub fn send(&self, to: SocketAddr, payload: &[u8], segment: usize) -> Sent {
+        if segment == 0 || payload.len() <= segment {
+            return self.send_one(to, payload);
+        }
+        if self.segments.load(Ordering::Relaxed) {
+            match message::send_run(self.socket.as_fd(), to, payload, segment) {
+                Ok(()) => return Sent::Yes,
+                Err(e) if is_full(&e) => return Sent::Full,
+                Err(e) => match e.raw_os_error() {
+                    // No offload in this kernel, or none on the interface that the route leads to.
+                    Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => {
+                        self.segments.store(false, Ordering::Relaxed);
+                    }
+                    Some(libc::EMSGSIZE) => {}
+                    _ => return Sent::Failed(e),
+                },
+            }
+        }
+        for datagram in payload.chunks(segment) {
+            match self.send_one(to, datagram) {
+                Sent::Yes => {}
+                refused @ (Sent::Full | Sent::Failed(_)) => return refused,
+            }
+        }
+        Sent::Yes
+    }
+
+    fn send_one(&self, to: SocketAddr, datagram: &[u8]) -> Sent {
+        match self.socket.send_to(datagram, to) {
+            Ok(_) => Sent::Yes,
+            Err(e) if is_full(&e) => Sent::Full,
+            Err(e) => Sent::Failed(e),
+        }
+    }
+
+    /// Receives what has arrived from one sender, or `None` when nothing is waiting.
+    ///
+    /// # Errors
+    /// When the socket is unusable; an ICMP error that came back is not one.
+    pub fn recv<'a>(&self, buffer: &'a mut RecvBuffer) -> io::Result<Option<Received<'a>>> {
+        match message::receive(self.socket.as_fd(), &mut buffer.0) {
+            Ok((len, from, segment)) => {
+                let bytes = buffer.0.get_mut(..len).unwrap_or_default();
+                let segment = segment.unwrap_or(len).max(1);
+                Ok(Some(Received {
+                    from,
+                    segment,
+                    bytes,
+                }))
+            }
+            Err(e) if is_transient(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsFd for Udp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Where [`Udp::recv`] puts a run; one per worker, reused for ever.
+#[derive(Debug)]
+pub struct RecvBuffer(Box<[u8]>);
+
+impl RecvBuffer {
+    /// Room for the largest run.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(vec![0; RECV_BYTES].into_boxed_slice())
+    }
+}
+
+impl Default for RecvBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Datagrams of one sender, equally long but for the last.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// Who sent them.
+    pub from: SocketAddr,
+    segment: usize,
+    bytes: &'a mut [u8],
+}
+
+impl Received<'_> {
+    /// The datagrams in the order of their arrival; an empty one is not reported.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks(self.segment)
+    }
+
+    /// The same, for callers that decrypt in place.
+    pub fn datagrams_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes.chunks_mut(self.segment)
+    }
+}
+
+/// Asks for more than the system's limit first, which needs a capability, then for what everybody may have.
+fn enlarge_buffers(fd: &impl AsFd, bytes: usize) {
+    // Smaller buffers only cost packets under bursts, so a refusal is not an error.
+    let _receive = setsockopt(fd, sockopt::RcvBufForce, &bytes)
+        .or_else(|_| setsockopt(fd, sockopt::RcvBuf, &bytes));
+    let _send = setsockopt(fd, sockopt::SndBufForce, &bytes)
+        .or_else(|_| setsockopt(fd, sockopt::SndBuf, &bytes));
+}
+
+fn refusal(what: &'static str, address: SocketAddr, e: Errno) -> UdpError {
+    match e {
+        Errno::EADDRINUSE => UdpError::Busy(address),
+        Errno::EADDRNOTAVAIL => UdpError::NoSuchAddress(address),
+        Errno::EPERM | Errno::EACCES => UdpError::Permission { what, address },
+        other => UdpError::Os {
+            what,
+            address,
+            source: other.into(),
+        },
+    }
+}
+
+fn is_full(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+fn is_transient(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! The gateway's side: many leased peers behind one key. A datagram finds its peer by receiver index, an initiation
+//! by the static key it claims; an inner packet by its destination. A peer is asleep until one of them asks for it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use x25519_dalek::StaticSecret;
+
+pub use crate::peers::{PeerConfig, UpsertError, Upserted};
+
+use crate::DEFAULT_MTU;
+use crate::dropped::{DropCounts, Dropped};
+use crate::packet;
+use crate::peers::{Peer, Peers};
+use crate::policy::{Slot, SourceChecked};
+use crate::stats::PeerStats;
+use crate::timers::{Jitter, Pace};
+use crate::transmit::{Outbox, Transmit};
+use crate::wg::{Gate, Heard, Message, Sealed, Shape, Tick};
+
+/// Initiations to a peer that does not answer, before it is left asleep.
+const MAX_TRIES: u32 = 4;
+/// Packets that wait for a peer's session.
+const MAX_WAITING: usize = 8;
+/// Peers that packets from the internet may wake in a second: each costs a handshake.
+const WAKES_PER_S: u32 = 200;
+/// Peers ticked in one call, so that a crowd does not hold packets up; the rest stays due.
+const TICKS_PER_CALL: usize = 256;
+/// Events that the shell has not taken yet; it takes them after every call.
+const MAX_EVENTS: usize = 4_096;
+/// A tick is never due at once again, whatever the timers say.
+const MIN_TICK: Duration = Duration::from_millis(1);
+
+/// How much a gateway takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeLimits {
+    /// Leases in the table.
+    pub max_peers: usize,
+    /// Peers with a session or a handshake, at about 12 KB each.
+    pub max_awake: usize,
+    /// Handshake messages in a second beyond which senders must show a cookie.
+    pub handshakes_per_s: u32,
+    /// The longest inner packet.
+    pub mtu: u16,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self {
+            max_peers: 65_536,
+            max_awake: 16_384,
+            handshakes_per_s: 1_000,
+            mtu: DEFAULT_MTU,
+        }
+    }
+}
+
+/// What an operator may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeEvent {
+    /// The peer has a session.
+    Connected {
+        /// The device.
+        id: [u8; 32],
+    },
+    /// The peer has none any more.
+    Asleep {
+        /// The device.
+        id: [u8; 32],
+    },
+    /// The peer speaks from another address.
+    Roamed {
+        /// The device.
+        id: [u8; 32],
+    },
+    /// The peer's lease has ended; nothing passes until it is renewed.
+    Expired {
+        /// The device.
+        id: [u8; 32],
+        /// Its WireGuard key.
+        public: [u8; 32],
+    },
+}
+
+/// The tunnel of one gateway, or of one worker of it.
+pub struct EdgeTunnel {
+    gate: Gate,
+    peers: Peers,
+    shape: Shape,
+    max_awake: usize,
+    wakes: Wakes,
+    jitter: Jitter,
+    outbox: Outbox,
+    events: VecDeque<EdgeEvent>,
+    dropped: DropCounts,
+}
+
+/// The budget for waking peers in the current second.
+struct Wakes {
+    since: Instant,
+    left: u32,
+}
+
+impl EdgeTunnel {
+    /// A gateway without peers and with the default limits.
+    #[must_use]
+    pub fn new(private: StaticSecret, now: Instant) -> Self {
+        Self::with_limits(private, EdgeLimits::default(), now)
+    }
+
+    /// A gateway without peers.
+    #[must_use]
+    pub fn with_limits(private: StaticSecret, limits: EdgeLimits, now: Instant) -> Self {
+        let gate = Gate::new(private, limits.handshakes_per_s, now);
+        // Retries of gateways need not differ between runs, only between gateways.
+        let seed = gate
+            .public()
+            .iter()
+            .fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        Self {
+            gate,
+            peers: Peers::new(limits.max_peers),
+            shape: Shape {
+                pace: Pace::EDGE,
+                mtu: limits.mtu.into(),
+                max_waiting: MAX_WAITING,
+            },
+            max_awake: limits.max_awake,
+            wakes: Wakes {
+                since: now,
+                left: WAKES_PER_S,
+            },
+            jitter: Jitter(seed),
+            outbox: Outbox::default(),
+            events: VecDeque::new(),
+            dropped: DropCounts::default(),
+        }
+    }
+
+    /// Takes a packet for one of the peers.
+    ///
+    /// # Errors
+    /// When it is dropped, and then counted.
+    pub fn handle_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
+        let result = self.send(packet, now);
+        self.count(result)
+    }
+
+    fn send(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
+        let header = packet::parse(packet)?;
+        let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
+        let slot = self
+            .peers
+            .routes
+            .lookup(header.destination)
+            .ok_or(Dropped::NotRouted)?;
+        let peer = self.peers.get(slot).ok_or(Dropped::NotRouted)?;
+        if peer.is_expired(now) {
+            return Err(Dropped::LeaseExpired);
+        }
+        let to = peer.endpoint.ok_or(Dropped::NoSession)?;
+        if peer.awake.is_none() {
+            self.wakes.take(now)?;
+            self.wake(slot, now)?;
+        }
+        let wg = self
+            .peers
+            .get_mut(slot)
+            .and_then(|peer| peer.awake.as_mut());
+        let sealed = wg
+            .ok_or(Dropped::NoSession)?
+            .seal(packet, to, &mut self.outbox, now);
+        if sealed == Ok(Sealed::Waiting) {
+            self.tick(slot, now);
+        }
+        sealed.map(|_| ())
+    }
+
+    /// Takes a datagram that came from `from`; the inner packet, if it brought one, is in `buf`, which must be at
+    /// least as long as the datagram.
+    ///
+    /// # Errors
+    /// When it is dropped, and then counted.
+    pub fn handle_network_input<'b>(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        buf: &'b mut [u8],
+        now: Instant,
+    ) -> Result<Option<SourceChecked<'b>>, Dropped> {
+        let result = self.receive(datagram, from, buf, now);
+        self.count(result)
+    }
+
+    fn receive<'b>(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        buf: &'b mut [u8],
+        now: Instant,
+    ) -> Result<Option<SourceChecked<'b>>, Dropped> {
+        let message = self.gate.admit(datagram, from, &mut self.outbox, now)?;
+        let slot = match message {
+            Message::Initiation => self.slot_of_initiator(datagram, now)?,
+            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
+                index >> 8
+            }
+        };
+        let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
+        if peer.is_expired(now) {
+            return Err(Dropped::LeaseExpired);
+        }
+        let wg = peer.awake.as_mut().ok_or(Dropped::NoSession)?;
+        let before = wg.timers.session_since(now);
+        let heard = wg.open(message, datagram, from, buf, &mut self.outbox, now);
+        let is_new = before.is_none() && wg.timers.session_since(now).is_some();
+        if !matches!(message, Message::Data { .. }) || is_new {
+            self.rearm(slot, now);
+        }
+        let heard = heard?;
+        match heard {
+            // Only who has the keys of a session moves the endpoint: an initiation may be replayed from anywhere.
+            Heard::Initiation | Heard::Cookie => return Ok(None),
+            Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
+                self.on_heard(slot, from, is_new)
+            }
+        }
+        let Heard::Packet(packet) = heard else {
+            return Ok(None);
+        };
+        let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
+        let header = packet::parse(packet)?;
+        let packet = SourceChecked::from_peer(packet, &header, &peer.allowed)?;
+        if let Some(wg) = &mut peer.awake {
+            wg.traffic.count_received(header.len);
+        }
+        Ok(Some(packet))
+    }
+
+    /// The leased peer that an initiation claims to be, awake.
+    fn slot_of_initiator(&mut self, datagram: &[u8], now: Instant) -> Result<Slot, Dropped> {
+        let public = self.gate.initiator(datagram)?;
+        let slot = self.peers.slot_of(&public).ok_or(Dropped::UnknownPeer)?;
+        let peer = self.peers.get(slot).ok_or(Dropped::UnknownPeer)?;
+        if peer.is_expired(now) {
+            return Err(Dropped::LeaseExpired);
+        }
+        if peer.awake.is_none() {
+            self.wake(slot, now)?;
+        }
+        Ok(slot)
+    }
+
+    fn on_heard(&mut self, slot: Slot, from: SocketAddr, is_new: bool) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let id = peer.id;
+        let before = peer.endpoint.replace(from);
+        if is_new {
+            self.tell(EdgeEvent::Connected { id });
+        } else if before != Some(from) {
+            self.tell(EdgeEvent::Roamed { id });
+        }
+    }
+
+    /// Does what is due: ends of leases, retries, keepalives, sessions that die.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(slot) = self.peers.take_expired(now) {
+            self.peers.sleep(slot);
+            if let Some(Peer { id, public, .. }) = self.peers.get(slot) {
+                let event = EdgeEvent::Expired {
+                    id: *id,
+                    public: *public,
+                };
+                self.tell(event);
+            }
+        }
+        for _ in 0..TICKS_PER_CALL {
+            let Some(slot) = self.peers.due(now) else {
+                return;
+            };
+            self.tick(slot, now);
+        }
+    }
+
+    fn tick(&mut self, slot: Slot, now: Instant) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let (id, endpoint) = (peer.id, peer.endpoint);
+        if let Some(wg) = &mut peer.awake {
+            wg.forget_unconfirmed(now);
+            loop {
+                match wg.tick(endpoint, &mut self.outbox, &mut self.jitter, now) {
+                    Tick::Quiet => break,
+                    Tick::Expired => {}
+                    Tick::WantsHandshake => {
+                        let tries = wg.timers.attempt().map_or(0, |attempt| attempt.tries);
+                        match endpoint.filter(|_| tries < MAX_TRIES) {
+                            // A full outbox costs one try; the next is due in seconds.
+                            Some(to) => {
+                                _ = wg.initiate(to, &mut self.outbox, &mut self.jitter, now)
+                            }
+                            None => wg.timers.give_up_attempt(),
+                        }
+                    }
+                }
+            }
+            if wg.is_at_rest() {
+                self.peers.sleep(slot);
+                self.tell(EdgeEvent::Asleep { id });
+                return;
+            }
+        }
+        self.rearm(slot, now);
+    }
+
+    fn rearm(&mut self, slot: Slot, now: Instant) {
+        let awake = self.peers.get(slot).and_then(|peer| peer.awake.as_ref());
+        let at = awake
+            .and_then(|wg| wg.next_deadline())
+            .map(|(at, _)| at.max(now + MIN_TICK));
+        self.peers.arm(slot, at);
+    }
+
+    /// When [`EdgeTunnel::handle_timeout`] is to be called, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.peers.next_deadline()
+    }
+
+    /// The next run of datagrams to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
+        self.outbox.poll()
+    }
+
+    /// What happened since it was last asked.
+    pub fn poll_event(&mut self) -> Option<EdgeEvent> {
+        self.events.pop_front()
+    }
+
+    /// Admits a lease, or changes the one that its device has.
+    ///
+    /// # Errors
+    /// When there is no room, or its key or an address is another device's.
+    pub fn upsert_peer(
+        &mut self,
+        config: PeerConfig,
+        now: Instant,
+    ) -> Result<Upserted, UpsertError> {
+        self.peers.upsert(config, now)
+    }
+
+    /// Forgets a peer and its session at once, and returns its last counters.
+    pub fn remove_peer(&mut self, public: &[u8; 32], now: Instant) -> Option<PeerStats> {
+        let slot = self.peers.slot_of(public)?;
+        self.peers.remove(slot).map(|peer| peer.stats(now))
+    }
+
+    /// A peer's counters.
+    #[must_use]
+    pub fn peer_stats(&self, public: &[u8; 32], now: Instant) -> Option<PeerStats> {
+        let slot = self.peers.slot_of(public)?;
+        self.peers.get(slot).map(|peer| peer.stats(now))
+    }
+
+    /// Every device with its counters.
+    pub fn peers(&self, now: Instant) -> impl Iterator<Item = ([u8; 32], PeerStats)> + '_ {
+        self.peers
+            .iter()
+            .map(move |peer| (peer.id, peer.stats(now)))
+    }
+
+    /// How many leases the table has.
+    #[must_use]
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// How many of them have a session or a handshake.
+    #[must_use]
+    pub fn awake_count(&self) -> usize {
+        self.peers.awake()
+    }
+
+    /// Our own key.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        self.gate.public()
+    }
+
+    /// How packets died.
+    #[must_use]
+    pub fn dropped(&self) -> &DropCounts {
+        &self.dropped
+    }
+
+    fn wake(&mut self, slot: Slot, now: Instant) -> Result<(), Dropped> {
+        if self.peers.awake() >= self.max_awake {
+            return Err(Dropped::TableFull);
+        }
+        let public = self.peers.get(slot).ok_or(Dropped::UnknownPeer)?.public;
+        let wg = self.gate.peer(public, slot, self.shape, now);
+        self.peers.wake(slot, wg);
+        self.peers.arm(slot, Some(now + MIN_TICK));
+        Ok(())
+    }
+
+    fn tell(&mut self, event: EdgeEvent) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+
+    fn count<T>(&mut self, result: Result<T, Dropped>) -> Result<T, Dropped> {
+        if let Err(reason) = &result {
+            self.dropped.add(*reason);
+        }
+        result
+    }
+}
+
+impl Wakes {
+    fn take(&mut self, now: Instant) -> Result<(), Dropped> {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self {
+                since: now,
+                left: WAKES_PER_S,
+            };
+        }
+        self.left = self.left.checked_sub(1).ok_or(Dropped::RateLimited)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! What both roles tell of a peer: counters and the age of its session.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What passed, counted in inner packets; keepalives and handshakes are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes received from the peer and admitted.
+    pub rx_bytes: u64,
+    /// Bytes sent to the peer.
+    pub tx_bytes: u64,
+    /// Packets received from the peer and admitted.
+    pub rx_packets: u64,
+    /// Packets sent to the peer.
+    pub tx_packets: u64,
+}
+
+impl Traffic {
+    pub(crate) fn count_sent(&mut self, bytes: usize) {
+        self.tx_packets += 1;
+        self.tx_bytes += bytes as u64;
+    }
+
+    pub(crate) fn count_received(&mut self, bytes: usize) {
+        self.rx_packets += 1;
+        self.rx_bytes += bytes as u64;
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            rx_bytes: self.rx_bytes + other.rx_bytes,
+            tx_bytes: self.tx_bytes + other.tx_bytes,
+            rx_packets: self.rx_packets + other.rx_packets,
+            tx_packets: self.tx_packets + other.tx_packets,
+        }
+    }
+}
+
+/// A peer as seen from this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStats {
+    /// What passed since the peer was added.
+    pub traffic: Traffic,
+    /// Where it was heard last, or is looked for.
+    pub endpoint: Option<SocketAddr>,
+    /// How long ago the session in use was made; `None` without one.
+    pub session_age: Option<Duration>,
+}

@@ -1,0 +1,172 @@
+//! What is to be sent: sealed datagrams side by side in one buffer, in runs that one `UDP_SEGMENT` call can send.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::dropped::Dropped;
+
+/// The most datagrams in a run: the kernel's `UDP_MAX_SEGMENTS` before Linux 6.9.
+const MAX_SEGMENTS: usize = 64;
+
+/// The most bytes in a run: the payload of the largest UDP datagram, less room for IP options.
+const MAX_RUN_BYTES: usize = 65_000;
+
+/// The most bytes that wait to be sent; what is sealed beyond them is dropped.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// A run of datagrams to one destination, all of `segment` bytes but for the last, which may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The datagrams, end to end.
+    pub payload: &'a [u8],
+    /// The length of each.
+    pub segment: usize,
+}
+
+impl<'a> Transmit<'a> {
+    /// The datagrams one by one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.payload.chunks(self.segment.max(1))
+    }
+}
+
+/// The sealed datagrams that wait for `poll_transmit`; it grows to its high-water mark once and is reused.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    used: usize,
+    runs: VecDeque<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
+    to: SocketAddr,
+    start: usize,
+    end: usize,
+    segment: usize,
+}
+
+impl Outbox {
+    /// Room for one datagram of at most `len` bytes, to be followed by [`Outbox::commit`] if it is to be sent.
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<&mut [u8], Dropped> {
+        if self.runs.is_empty() {
+            self.used = 0;
+        }
+        let end = self.used + len;
+        if end > MAX_BYTES {
+            return Err(Dropped::QueueFull);
+        }
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes.get_mut(self.used..end).ok_or(Dropped::QueueFull)
+    }
+
+    /// Queues the first `len` bytes of what was reserved last.
+    pub(crate) fn commit(&mut self, len: usize, to: SocketAddr) {
+        let start = self.used;
+        self.used = (start + len).min(self.bytes.len());
+        match self.runs.back_mut() {
+            Some(run) if run.takes(len, to) => run.end = self.used,
+            _ => self.runs.push_back(Run {
+                to,
+                start,
+                end: self.used,
+                segment: len,
+            }),
+        }
+    }
+
+    /// Queues a copy of `datagram`.
+    pub(crate) fn push(&mut self, datagram: &[u8], to: SocketAddr) -> Result<(), Dropped> {
+        self.reserve(datagram.len())?.copy_from_slice(datagram);
+        self.commit(datagram.len(), to);
+        Ok(())
+    }
+
+    /// The next run.
+    pub(crate) fn poll(&mut self) -> Option<Transmit<'_>> {
+        let run = self.runs.pop_front()?;
+        let payload = self.bytes.get(run.start..run.end)?;
+        Some(Transmit {
+            to: run.to,
+            payload,
+            segment: run.segment,
+        })
+    }
+}
+
+impl Run {
+    /// A run whose last datagram is shorter than the others is complete.
+    fn takes(&self, len: usize, to: SocketAddr) -> bool {
+        let bytes = self.end - self.start;
+        self.to == to
+            && len <= self.segment
+            && bytes % self.segment == 0
+            && bytes / self.segment < MAX_SEGMENTS
+            && bytes + len <= MAX_RUN_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(port: u16) -> SocketAddr {
+        ([192, 0, 2, 1], port).into()
+    }
+
+    fn runs_of(pushed: &[(usize, u16)]) -> Vec<(usize, usize, u16)> {
+        let mut outbox = Outbox::default();
+        for (len, port) in pushed {
+            outbox.push(&vec![1; *len], to(*port)).unwrap();
+        }
+        let mut runs = Vec::new();
+        while let Some(run) = outbox.poll() {
+            runs.push((run.payload.len(), run.segment, run.to.port()));
+        }
+        runs
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_and_takes_again_when_drained() {
+        let mut outbox = Outbox::default();
+        let datagram = [0; 1_452];
+        let taken = (0..1_000)
+            .take_while(|_| outbox.push(&datagram, to(1)).is_ok())
+            .count();
+
+        assert_eq!(taken, MAX_BYTES / datagram.len());
+        assert_eq!(outbox.push(&datagram, to(1)), Err(Dropped::QueueFull));
+
+        while outbox.poll().is_some() {}
+        assert_eq!(outbox.push(&datagram, to(1)), Ok(()));
+    }
+
+    #[test]
+    fn equal_datagrams_make_one_run_that_a_shorter_one_ends() {
+        assert_eq!(
+            runs_of(&[(100, 1), (100, 1), (60, 1), (100, 1)]),
+            [(260, 100, 1), (100, 100, 1)]
+        );
+    }
+
+    #[test]
+    fn a_longer_datagram_or_another_destination_starts_a_run() {
+        assert_eq!(
+            runs_of(&[(60, 1), (100, 1), (100, 2), (100, 1)]),
+            [(60, 60, 1), (100, 100, 1), (100, 100, 2), (100, 100, 1)]
+        );
+    }
+
+    #[test]
+    fn a_run_stops_at_the_kernels_limits() {
+        let small = runs_of(&[(40, 1); 65]);
+        let large = runs_of(&[(1_452, 1); 50]);
+
+        assert_eq!(small, [(64 * 40, 40, 1), (40, 40, 1)]);
+        assert_eq!(large, [(44 * 1_452, 1_452, 1), (6 * 1_452, 1_452, 1)]);
+    }
+}
