@@ -1,1 +1,2 @@
+//! `culvert-dns`: DNSCrypt for a machine without an agent.
 fn main() {}

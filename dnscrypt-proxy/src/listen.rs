@@ -1,0 +1,278 @@
+//! Sockets that others send to: one loop per socket, shared by the LAN stub and the DNSCrypt server.
+//!
+//! Each loop owns its socket and the tasks that answer for it; dropping the future of [`run`] ends all of
+//! them and closes the sockets. Everything is bounded: what is too much is counted and dropped.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::proto::dropped::{Counted, Counters, Dropped};
+use crate::proto::{MAX_QUERY, Transport};
+
+/// How long a TCP peer may take to send a whole query, idle time before it included.
+const TCP_READ: Duration = Duration::from_secs(10);
+/// How long a TCP peer may take to accept an answer.
+const TCP_WRITE: Duration = Duration::from_secs(5);
+/// How many queries one connection may carry.
+const TCP_EXCHANGES: usize = 128;
+/// After an error of the socket itself, so that a broken one does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bound sockets, given by the caller.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Each gets its own loop.
+    pub udp: Vec<UdpSocket>,
+    /// Likewise.
+    pub tcp: Vec<TcpListener>,
+}
+
+/// What a listener lets in at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Queries over UDP that wait for an answer, per socket.
+    pub in_flight: usize,
+    /// TCP connections, per listener.
+    pub tcp_connections: usize,
+    /// TCP connections of one address, per listener.
+    pub tcp_per_source: usize,
+}
+
+impl Limits {
+    /// What suits a home.
+    pub const ROUTER: Self = Self {
+        in_flight: 256,
+        tcp_connections: 32,
+        tcp_per_source: 8,
+    };
+    /// What suits a server.
+    pub const SERVER: Self = Self {
+        in_flight: 8192,
+        tcp_connections: 1024,
+        tcp_per_source: 32,
+    };
+}
+
+/// A packet that arrived.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) source: SocketAddr,
+    pub(crate) transport: Transport,
+}
+
+/// What becomes of a packet.
+pub(crate) enum Step {
+    /// This is sent back at once.
+    Answer(Vec<u8>),
+    /// The answer comes later.
+    Wait(Pin<Box<dyn Future<Output = Result<Vec<u8>, Dropped>> + Send>>),
+    /// Nothing.
+    Drop(Dropped),
+}
+
+/// What answers packets: the stub for plain DNS, the server for DNSCrypt.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// What one socket's loop keeps for itself.
+    type Local: Send;
+
+    fn local(&self) -> Self::Local;
+    /// Decides without waiting.
+    fn begin(self: &Arc<Self>, local: &mut Self::Local, packet: Packet) -> Step;
+    fn counters(&self) -> &Counters;
+}
+
+/// A listening loop ended, which it never should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a listening loop ended unexpectedly")]
+pub struct Stopped;
+
+/// Answers on all sockets, until dropped.
+pub(crate) async fn run<S: Service>(service: Arc<S>, sockets: Sockets, limits: Limits) -> Stopped {
+    let mut loops = JoinSet::new();
+    for socket in sockets.udp {
+        loops.spawn(udp_loop(Arc::clone(&service), Arc::new(socket), limits));
+    }
+    for listener in sockets.tcp {
+        loops.spawn(tcp_loop(Arc::clone(&service), listener, limits));
+    }
+    loops.join_next().await;
+    Stopped
+}
+
+async fn udp_loop<S: Service>(service: Arc<S>, socket: Arc<UdpSocket>, limits: Limits) {
+    let mut local = service.local();
+    let slots = Arc::new(Semaphore::new(limits.in_flight));
+    let mut tasks = JoinSet::new();
+    // One byte more than the longest query: what fills it is too long.
+    let mut buffer = vec![0_u8; MAX_QUERY + 1];
+    loop {
+        let (len, source) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(%error, "udp receive failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        while tasks.try_join_next().is_some() {}
+        let packet = Packet {
+            bytes: buffer.get(..len).unwrap_or_default().to_vec(),
+            source,
+            transport: Transport::Udp,
+        };
+        match service.begin(&mut local, packet) {
+            Step::Answer(answer) => send(service.counters(), &socket, &answer, source).await,
+            Step::Drop(reason) => service.counters().drop_packet(reason),
+            Step::Wait(answer) => {
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                    service.counters().drop_packet(Dropped::Overloaded);
+                    continue;
+                };
+                let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
+                tasks.spawn(async move {
+                    match answer.await {
+                        Ok(answer) => send(service.counters(), &socket, &answer, source).await,
+                        Err(reason) => service.counters().drop_packet(reason),
+                    }
+                    drop(slot);
+                });
+            }
+        }
+    }
+}
+
+async fn send(counters: &Counters, socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
+    match socket.send_to(answer, to).await {
+        Ok(_) => counters.count(Counted::Answer),
+        Err(_) => counters.drop_packet(Dropped::SendFailed),
+    }
+}
+
+async fn tcp_loop<S: Service>(service: Arc<S>, listener: TcpListener, limits: Limits) {
+    let mut connections: JoinSet<IpAddr> = JoinSet::new();
+    let mut per_source: HashMap<IpAddr, usize> = HashMap::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                release(&mut per_source, ended.ok());
+                continue;
+            }
+        };
+        let (stream, source) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "tcp accept failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        let of_source = per_source.get(&source.ip()).copied().unwrap_or(0);
+        if connections.len() >= limits.tcp_connections || of_source >= limits.tcp_per_source {
+            service.counters().drop_packet(Dropped::TooManyConnections);
+            continue;
+        }
+        per_source.insert(source.ip(), of_source + 1);
+        let service = Arc::clone(&service);
+        connections.spawn(async move {
+            if let Err(reason) = connection(&service, stream, source).await {
+                service.counters().drop_packet(reason);
+            }
+            source.ip()
+        });
+    }
+}
+
+fn release(per_source: &mut HashMap<IpAddr, usize>, ended: Option<IpAddr>) {
+    let Some(ip) = ended else { return };
+    if let Some(count) = per_source.get_mut(&ip) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            per_source.remove(&ip);
+        }
+    }
+}
+
+/// Serves one connection, one query after the other.
+async fn connection<S: Service>(
+    service: &Arc<S>,
+    mut stream: TcpStream,
+    source: SocketAddr,
+) -> Result<(), Dropped> {
+    let mut local = service.local();
+    for _ in 0..TCP_EXCHANGES {
+        let read = timeout(TCP_READ, read_frame(&mut stream, MAX_QUERY)).await;
+        let Some(bytes) = read.map_err(|_| Dropped::TimedOut)?? else {
+            return Ok(());
+        };
+        let packet = Packet {
+            bytes,
+            source,
+            transport: Transport::Tcp,
+        };
+        let answer = match service.begin(&mut local, packet) {
+            Step::Answer(answer) => answer,
+            Step::Wait(answer) => answer.await?,
+            Step::Drop(reason) => return Err(reason),
+        };
+        let written = timeout(TCP_WRITE, write_frame(&mut stream, &answer)).await;
+        written.map_err(|_| Dropped::TimedOut)??;
+        service.counters().count(Counted::Answer);
+    }
+    Ok(())
+}
+
+/// Reads one length-prefixed message; `None` when the other side closed between two of them.
+pub(crate) async fn read_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    max: usize,
+) -> Result<Option<Vec<u8>>, Dropped> {
+    let mut prefix = [0; 2];
+    match stream.read(&mut prefix).await {
+        Ok(0) | Err(_) => return Ok(None),
+        Ok(1) => {
+            let (_, second) = prefix.split_at_mut(1);
+            stream
+                .read_exact(second)
+                .await
+                .map_err(|_| Dropped::TooShort)?;
+        }
+        Ok(_) => {}
+    }
+    let len = usize::from(u16::from_be_bytes(prefix));
+    if len > max {
+        return Err(Dropped::TooLong);
+    }
+    let mut message = vec![0; len];
+    stream
+        .read_exact(&mut message)
+        .await
+        .map_err(|_| Dropped::TooShort)?;
+    Ok(Some(message))
+}
+
+/// Writes one length-prefixed message.
+pub(crate) async fn write_frame(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &[u8],
+) -> Result<(), Dropped> {
+    let len = u16::try_from(message.len()).map_err(|_| Dropped::TooLong)?;
+    let mut frame = Vec::with_capacity(2 + message.len());
+    frame.extend_from_slice(&len.to_be_bytes());
+    frame.extend_from_slice(message);
+    stream
+        .write_all(&frame)
+        .await
+        .map_err(|_| Dropped::SendFailed)
+}

@@ -1,0 +1,268 @@
+//! Certificates: the resolver's short-term keys, signed by its provider.
+//!
+//! ```text
+//! 0 "DNSC"  4 es  6 minor  8 signature(64)  72 resolver-pk(n)  magic(8) serial(4) start(4) end(4) extensions
+//! ```
+//! The signature covers everything from byte 72 on. All numbers are big-endian.
+
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use thiserror::Error;
+
+/// First bytes of every certificate.
+pub const CERT_MAGIC: [u8; 4] = *b"DNSC";
+/// The prefix of an anonymized query; no certificate may claim it.
+pub const ANONYMOUS_MAGIC: [u8; 8] = [0xff; 8];
+/// The prefix of a resumed post-quantum query; no certificate may claim it.
+pub const RESUME_MAGIC: [u8; 8] = *b"PQResume";
+/// No known certificate is longer than this.
+pub const MAX_CERT: usize = 2048;
+
+const SIGNATURE_AT: usize = 8;
+const SIGNED_AT: usize = 72;
+const FIXED_TAIL: usize = 20;
+
+/// Selects a certificate: the first eight bytes of a query.
+pub type ClientMagic = [u8; 8];
+
+/// The construction that a certificate's keys are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum System {
+    /// es 1, X25519 with XSalsa20-Poly1305: legacy, recognised, not spoken.
+    XSalsa20Poly1305,
+    /// es 2, X25519 with XChaCha20-Poly1305.
+    XChaCha20Poly1305,
+    /// es 3, the post-quantum hybrid X-Wing: recognised, not spoken yet.
+    XWing,
+}
+
+impl System {
+    /// The number on the wire.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::XSalsa20Poly1305 => 1,
+            Self::XChaCha20Poly1305 => 2,
+            Self::XWing => 3,
+        }
+    }
+
+    /// Bytes of the resolver's public key.
+    #[must_use]
+    pub fn resolver_key_len(self) -> usize {
+        match self {
+            Self::XSalsa20Poly1305 | Self::XChaCha20Poly1305 => 32,
+            Self::XWing => 1216,
+        }
+    }
+
+    fn from_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::XSalsa20Poly1305),
+            2 => Some(Self::XChaCha20Poly1305),
+            3 => Some(Self::XWing),
+            _ => None,
+        }
+    }
+}
+
+/// Why one certificate is not used. One bad certificate does not spoil the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Skipped {
+    /// Too short, too long, or without the magic.
+    #[error("it is not a certificate")]
+    Malformed,
+    /// A construction that nobody here has heard of.
+    #[error("its encryption system {0} is unknown")]
+    UnknownSystem(u16),
+    /// A construction that is recognised but not spoken.
+    #[error("its encryption system {} is not spoken here", .0.number())]
+    NotSpoken(System),
+    /// Signed by somebody else than the provider, or altered.
+    #[error("it is not signed by the provider's key")]
+    BadSignature,
+    /// It ends before it starts, or claims a reserved magic.
+    #[error("its validity or its magic is not acceptable")]
+    Unacceptable,
+    /// Its time has not come.
+    #[error("it is valid only from {0} (unix time): is this machine's clock right?")]
+    NotYet(u32),
+    /// Its time is over.
+    #[error("it expired at {0} (unix time): is this machine's clock right?")]
+    Expired(u32),
+}
+
+/// What a certificate says. [`SignedCert::verify`] is the only way to one that may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The construction.
+    pub system: System,
+    /// The resolver's short-term public key, as long as the construction has it.
+    pub resolver_key: Vec<u8>,
+    /// What queries under this certificate begin with.
+    pub magic: ClientMagic,
+    /// Higher is newer, within one construction.
+    pub serial: u32,
+    /// First valid unix second.
+    pub start: u32,
+    /// Last valid unix second.
+    pub end: u32,
+}
+
+impl Certificate {
+    /// The resolver's key where it is an X25519 key.
+    #[must_use]
+    pub fn x25519_key(&self) -> Option<[u8; 32]> {
+        <[u8; 32]>::try_from(self.resolver_key.as_slice()).ok()
+    }
+
+    /// Whether a moment lies in the validity; both ends belong to it.
+    pub fn check_time(&self, now: u64) -> Result<(), Skipped> {
+        if now < u64::from(self.start) {
+            return Err(Skipped::NotYet(self.start));
+        }
+        if now > u64::from(self.end) {
+            return Err(Skipped::Expired(self.end));
+        }
+        Ok(())
+    }
+
+    /// Signs, giving the bytes for a TXT record.
+    #[must_use]
+    pub fn sign(&self, provider: &SigningKey) -> Vec<u8> {
+        let mut signed = self.resolver_key.clone();
+        signed.extend_from_slice(&self.magic);
+        for field in [self.serial, self.start, self.end] {
+            signed.extend_from_slice(&field.to_be_bytes());
+        }
+        let mut wire = Vec::with_capacity(SIGNED_AT + signed.len());
+        wire.extend_from_slice(&CERT_MAGIC);
+        wire.extend_from_slice(&self.system.number().to_be_bytes());
+        wire.extend_from_slice(&[0, 0]);
+        wire.extend_from_slice(&provider.sign(&signed).to_bytes());
+        wire.extend_from_slice(&signed);
+        wire
+    }
+}
+
+/// A certificate whose shape is right and whose signature nobody has looked at yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedCert {
+    claims: Certificate,
+    signature: [u8; 64],
+    signed: Vec<u8>,
+}
+
+impl SignedCert {
+    /// Takes the bytes apart. A minor version that is not known changes nothing; so do extensions of es 1 and 2.
+    pub fn parse(wire: &[u8]) -> Result<Self, Skipped> {
+        if wire.len() > MAX_CERT || !wire.starts_with(&CERT_MAGIC) {
+            return Err(Skipped::Malformed);
+        }
+        let number: [u8; 2] = field(wire, CERT_MAGIC.len())?;
+        let number = u16::from_be_bytes(number);
+        let system = System::from_number(number).ok_or(Skipped::UnknownSystem(number))?;
+        let signature = field(wire, SIGNATURE_AT)?;
+        let signed = wire.get(SIGNED_AT..).ok_or(Skipped::Malformed)?;
+        let key_len = system.resolver_key_len();
+        let (resolver_key, tail) = signed.split_at_checked(key_len).ok_or(Skipped::Malformed)?;
+        if tail.len() < FIXED_TAIL {
+            return Err(Skipped::Malformed);
+        }
+        let claims = Certificate {
+            system,
+            resolver_key: resolver_key.to_vec(),
+            magic: field(tail, 0)?,
+            serial: u32::from_be_bytes(field(tail, 8)?),
+            start: u32::from_be_bytes(field(tail, 12)?),
+            end: u32::from_be_bytes(field(tail, 16)?),
+        };
+        Ok(Self {
+            claims,
+            signature,
+            signed: signed.to_vec(),
+        })
+    }
+
+    /// What it claims, for showing only.
+    #[must_use]
+    pub fn claims(&self) -> &Certificate {
+        &self.claims
+    }
+
+    /// Checks signature, validity and magic.
+    pub fn verify(&self, provider_key: &[u8; 32], now: u64) -> Result<&Certificate, Skipped> {
+        VerifyingKey::from_bytes(provider_key)
+            .and_then(|key| {
+                key.verify_strict(&self.signed, &Signature::from_bytes(&self.signature))
+            })
+            .map_err(|_| Skipped::BadSignature)?;
+        if self.claims.start >= self.claims.end || !magic_is_acceptable(&self.claims.magic) {
+            return Err(Skipped::Unacceptable);
+        }
+        self.claims.check_time(now)?;
+        Ok(&self.claims)
+    }
+}
+
+/// The certificate to use out of an answer, and what became of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The one with the highest serial among those that are valid and spoken here.
+    pub best: Option<Certificate>,
+    /// Why each of the others was not even a candidate.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Chooses among the TXT records of an answer.
+pub fn select<'a>(
+    records: impl IntoIterator<Item = &'a [u8]>,
+    provider_key: &[u8; 32],
+    now: u64,
+) -> Selection {
+    let mut selection = Selection {
+        best: None,
+        skipped: Vec::new(),
+    };
+    for record in records {
+        match usable(record, provider_key, now) {
+            Ok(cert)
+                if selection
+                    .best
+                    .as_ref()
+                    .is_none_or(|best| cert.serial > best.serial) =>
+            {
+                selection.best = Some(cert);
+            }
+            Ok(_) => {}
+            Err(reason) => selection.skipped.push(reason),
+        }
+    }
+    selection
+}
+
+/// Whether a certificate may claim this magic: not what QUIC begins with, nor what other packets of
+/// this protocol begin with.
+#[must_use]
+pub fn magic_is_acceptable(magic: &ClientMagic) -> bool {
+    !magic.starts_with(&[0; 7]) && *magic != ANONYMOUS_MAGIC && *magic != RESUME_MAGIC
+}
+
+fn usable(record: &[u8], provider_key: &[u8; 32], now: u64) -> Result<Certificate, Skipped> {
+    let signed = SignedCert::parse(record)?;
+    let cert = signed.verify(provider_key, now)?;
+    match cert.system {
+        System::XChaCha20Poly1305 => Ok(cert.clone()),
+        System::XSalsa20Poly1305 | System::XWing => Err(Skipped::NotSpoken(cert.system)),
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Skipped> {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk::<N>())
+        .copied()
+        .ok_or(Skipped::Malformed)
+}
+
+#[cfg(test)]
+mod tests;

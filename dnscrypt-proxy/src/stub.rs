@@ -1,0 +1,351 @@
+//! The LAN's resolver: answers plain DNS from its cache, and asks the encrypted resolvers for the rest.
+//!
+//! It never asks anybody in clear. When no resolver can be reached it answers with what it still has, or
+//! with SERVFAIL and the reason. Identical questions in flight are asked once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hickory_proto::op::OpCode;
+use hickory_proto::rr::RecordType;
+use rand_core::{OsRng, RngCore as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::cache::{Cache, Found};
+use crate::listen::{self, Limits, Packet, Service, Sockets, Step, Stopped};
+use crate::proto::Transport;
+use crate::proto::dropped::{Counted, Counters, Dropped};
+use crate::proto::message::{self, CLASS_IN, ExtendedError, Fit, OUR_UDP_SIZE, Query, Response};
+use crate::upstream::Upstream;
+
+/// What we let resolvers send us. The encrypted packet bounds it again.
+const UPSTREAM_UDP_SIZE: u16 = 4096;
+/// A client that waited this long gets the stale answer, if there is one (RFC 8767, section 5).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
+/// After a failure, the same question fails at once for this long (RFC 9520).
+const FAILURE_KEPT: Duration = Duration::from_secs(2);
+/// Questions that may be asked upstream at the same time.
+const MAX_FLIGHTS: usize = 512;
+const TCP_ROOM: usize = 65_535;
+
+const RCODE_SERVFAIL: u16 = 2;
+const RCODE_NOTIMP: u16 = 4;
+const RCODE_REFUSED: u16 = 5;
+const RCODE_BADVERS: u16 = 16;
+
+/// How a stub works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StubConfig {
+    /// The cache's bound; 0 keeps nothing.
+    pub cache_bytes: usize,
+    /// What is let in at the same time.
+    pub limits: Limits,
+}
+
+impl Default for StubConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 512 * 1024,
+            limits: Limits::ROUTER,
+        }
+    }
+}
+
+/// What a stub did since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StubFigures {
+    /// Queries that were understood.
+    pub queries: usize,
+    /// Of them, answered from the cache.
+    pub cache_hits: usize,
+    /// Of them, answered with stale data for want of better.
+    pub stale: usize,
+    /// Of them, joined to the same question that was already being asked.
+    pub coalesced: usize,
+    /// Questions asked upstream.
+    pub asked: usize,
+    /// Questions that no resolver answered.
+    pub failed: usize,
+    /// Answers kept at this moment.
+    pub cached: usize,
+    /// Packets dropped, for all reasons.
+    pub dropped: usize,
+}
+
+/// The stub. Share it by `Arc`.
+pub struct Stub {
+    upstream: Upstream,
+    config: StubConfig,
+    started: Instant,
+    // Both contended by queries that begin and flights that land, for one map operation each.
+    cache: Mutex<Cache>,
+    flights: Mutex<HashMap<Box<[u8]>, watch::Receiver<Flight>>>,
+    counters: Counters,
+    cache_hits: AtomicUsize,
+    stale: AtomicUsize,
+    coalesced: AtomicUsize,
+    asked: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+/// A question on its way. Failures stay in the table for a moment.
+#[derive(Clone)]
+enum Flight {
+    InTheAir,
+    Landed(Arc<Response>),
+    Failed(Instant),
+}
+
+impl Stub {
+    /// Makes a stub; it listens once [`listen`](Self::listen) runs.
+    #[must_use]
+    pub fn new(upstream: Upstream, config: StubConfig) -> Arc<Self> {
+        Arc::new(Self {
+            upstream,
+            config,
+            started: Instant::now(),
+            cache: Mutex::new(Cache::new(config.cache_bytes)),
+            flights: Mutex::default(),
+            counters: Counters::default(),
+            cache_hits: AtomicUsize::new(0),
+            stale: AtomicUsize::new(0),
+            coalesced: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+        })
+    }
+
+    /// Answers on the caller's sockets until dropped.
+    pub async fn listen(self: &Arc<Self>, sockets: Sockets) -> Stopped {
+        listen::run(Arc::clone(self), sockets, self.config.limits).await
+    }
+
+    /// The resolvers behind it.
+    #[must_use]
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// What happened to packets.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn figures(&self) -> StubFigures {
+        let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        StubFigures {
+            queries: self.counters.get(Counted::UdpQuery) + self.counters.get(Counted::TcpQuery),
+            cache_hits: read(&self.cache_hits),
+            stale: read(&self.stale),
+            coalesced: read(&self.coalesced),
+            asked: read(&self.asked),
+            failed: read(&self.failed),
+            cached: self.cache().len(),
+            dropped: self.counters.all_dropped().map(|(_, times)| times).sum(),
+        }
+    }
+
+    /// Answers one message: for callers with a transport of their own.
+    pub async fn answer(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        transport: Transport,
+    ) -> Result<Vec<u8>, Dropped> {
+        match self.begin_query(bytes, transport) {
+            Step::Answer(answer) => Ok(answer),
+            Step::Wait(answer) => answer.await,
+            Step::Drop(reason) => Err(reason),
+        }
+    }
+
+    fn begin_query(self: &Arc<Self>, bytes: &[u8], transport: Transport) -> Step {
+        let query = match Query::read(bytes) {
+            Ok(query) => query,
+            Err(Dropped::Malformed) => {
+                return message::form_error(bytes)
+                    .map_or(Step::Drop(Dropped::Malformed), Step::Answer);
+            }
+            Err(reason) => return Step::Drop(reason),
+        };
+        self.counters.count(match transport {
+            Transport::Udp => Counted::UdpQuery,
+            Transport::Tcp => Counted::TcpQuery,
+        });
+        if let Some(rcode) = refusal(&query) {
+            return Step::Answer(query.refuse(rcode, None));
+        }
+        let found = self.cache().get(&query.key(), self.now_s());
+        match found {
+            Found::Fresh(stored) => {
+                self.cache_hits.fetch_add(1, Ordering::Relaxed);
+                Step::Answer(self.finish(&query, &stored, None, transport))
+            }
+            Found::Stale(stored) => {
+                let stub = Arc::clone(self);
+                Step::Wait(Box::pin(async move {
+                    Ok(stub.renew(&query, &stored, transport).await)
+                }))
+            }
+            Found::Nothing => {
+                let stub = Arc::clone(self);
+                Step::Wait(Box::pin(async move {
+                    Ok(match stub.ask(&query).await {
+                        Some(response) => stub.deliver(&query, &response, transport),
+                        None => query.refuse(RCODE_SERVFAIL, Some(ExtendedError::NetworkError)),
+                    })
+                }))
+            }
+        }
+    }
+
+    /// The new answer if it comes in time, the stale one otherwise.
+    async fn renew(self: &Arc<Self>, query: &Query, stale: &[u8], transport: Transport) -> Vec<u8> {
+        if let Ok(Some(response)) = timeout(STALE_AFTER, self.ask(query)).await
+            && response.rcode != RCODE_SERVFAIL
+        {
+            return self.deliver(query, &response, transport);
+        }
+        self.stale.fetch_add(1, Ordering::Relaxed);
+        self.finish(query, stale, Some(ExtendedError::StaleAnswer), transport)
+    }
+
+    /// The response to a question, asked by whoever came first. `None`: no resolver answered.
+    async fn ask(self: &Arc<Self>, query: &Query) -> Option<Arc<Response>> {
+        let mut flight = self.join(query)?;
+        let landed = flight
+            .wait_for(|flight| !matches!(flight, Flight::InTheAir))
+            .await;
+        match landed.ok().as_deref() {
+            Some(Flight::Landed(response)) => Some(Arc::clone(response)),
+            Some(Flight::InTheAir | Flight::Failed(_)) | None => None,
+        }
+    }
+
+    /// Joins the flight of this question, or starts it. The flight belongs to no client: it lands, and
+    /// fills the cache, even if all of them are gone. It ends within the upstream's timeouts.
+    fn join(self: &Arc<Self>, query: &Query) -> Option<watch::Receiver<Flight>> {
+        let key = query.key();
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&key) {
+            let over =
+                matches!(&*flight.borrow(), Flight::Failed(when) if when.elapsed() >= FAILURE_KEPT);
+            if !over {
+                self.coalesced.fetch_add(1, Ordering::Relaxed);
+                return Some(flight.clone());
+            }
+        }
+        if flights.len() >= MAX_FLIGHTS {
+            flights.retain(|_, flight| matches!(&*flight.borrow(), Flight::InTheAir));
+        }
+        if flights.len() >= MAX_FLIGHTS {
+            self.counters.drop_packet(Dropped::Overloaded);
+            return None;
+        }
+        let (sender, receiver) = watch::channel(Flight::InTheAir);
+        flights.insert(key, receiver.clone());
+        drop(flights);
+        let (stub, query) = (Arc::clone(self), query.clone());
+        tokio::spawn(async move { stub.fly(&query, &sender).await });
+        Some(receiver)
+    }
+
+    async fn fly(&self, query: &Query, sender: &watch::Sender<Flight>) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let id = u16::try_from(OsRng.next_u32() >> 16).unwrap_or_default();
+        let asked = query.to_upstream(id, UPSTREAM_UDP_SIZE);
+        let outcome = self.upstream.resolve(&asked).await;
+        let response = outcome.map(|bytes| Response::read(&bytes, query));
+        match response {
+            Ok(Ok(response)) => {
+                self.cache().insert(query, &response, self.now_s());
+                self.flights().remove(&query.key());
+                sender.send_replace(Flight::Landed(Arc::new(response)));
+            }
+            Ok(Err(reason)) => {
+                self.counters.drop_packet(reason);
+                self.fail(sender);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no resolver answered");
+                self.fail(sender);
+            }
+        }
+    }
+
+    fn fail(&self, sender: &watch::Sender<Flight>) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        sender.send_replace(Flight::Failed(Instant::now()));
+    }
+
+    fn deliver(&self, query: &Query, response: &Response, transport: Transport) -> Vec<u8> {
+        self.finish(query, &response.stored, None, transport)
+    }
+
+    /// The stored answer as this client gets it.
+    fn finish(
+        &self,
+        query: &Query,
+        stored: &[u8],
+        error: Option<ExtendedError>,
+        transport: Transport,
+    ) -> Vec<u8> {
+        let room = match transport {
+            Transport::Udp => query.udp_size().min(usize::from(OUR_UDP_SIZE)),
+            Transport::Tcp => TCP_ROOM,
+        };
+        let (answer, fit) = query.fit(query.adopt(stored, error), room);
+        if fit == Fit::Truncated {
+            self.counters.count(Counted::Truncated);
+        }
+        answer
+    }
+
+    fn now_s(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, watch::Receiver<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service for Stub {
+    type Local = ();
+
+    fn local(&self) {}
+
+    fn begin(self: &Arc<Self>, (): &mut (), packet: Packet) -> Step {
+        self.begin_query(&packet.bytes, packet.transport)
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// The response code for what a stub does not do.
+fn refusal(query: &Query) -> Option<u16> {
+    if query.opcode != OpCode::Query {
+        return Some(RCODE_NOTIMP);
+    }
+    if query.edns.is_some_and(|edns| edns.version > 0) {
+        return Some(RCODE_BADVERS);
+    }
+    if query.qclass != CLASS_IN || matches!(query.qtype, RecordType::AXFR | RecordType::IXFR) {
+        return Some(RCODE_REFUSED);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Getting a resolver's certificates: a plain TXT query for its provider name, over UDP and then TCP.
+//! Nothing of it is secret, and nothing of it is believed until the provider's signature was checked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::rr::RecordType;
+use rand_core::{OsRng, RngCore as _};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::Settings;
+use super::SocketFactory;
+use crate::listen::{read_frame, write_frame};
+use crate::proto::cert::{Certificate, Skipped, select};
+use crate::proto::stamp::DnsCryptStamp;
+use crate::proto::{Transport, message};
+
+/// Each try over UDP.
+const UDP_TRY: Duration = Duration::from_millis(800);
+const UDP_TRIES: usize = 2;
+/// The whole exchange over TCP.
+const TCP_TRY: Duration = Duration::from_secs(3);
+/// Certificate answers are shorter.
+const MAX_ANSWER: usize = 4096;
+const RECEIVE_SIZE: u16 = 4096;
+
+/// Why there is no certificate.
+#[derive(Clone, Debug, Error)]
+pub enum FetchError {
+    /// Silence, over UDP and TCP.
+    #[error("the resolver does not answer the query for its certificates")]
+    NoAnswer,
+    /// The network would not take the query.
+    #[error("cannot reach the resolver: {0}")]
+    Io(Arc<std::io::Error>),
+    /// What came back is not an answer to the query.
+    #[error("the answer to the query for certificates is not usable")]
+    BadAnswer,
+    /// The resolver knows no such provider name.
+    #[error("the resolver has no certificates under this provider name (response code {0})")]
+    Unknown(u8),
+    /// Certificates came, and none may be used.
+    #[error("{}", none_usable(.0))]
+    NoneUsable(Vec<Skipped>),
+}
+
+impl From<std::io::Error> for FetchError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+fn none_usable(skipped: &[Skipped]) -> String {
+    match skipped.first() {
+        None => "the resolver sent no certificate".to_owned(),
+        Some(reason) => format!("the resolver's certificate cannot be used: {reason}"),
+    }
+}
+
+/// The TXT data of a certificate answer, unjudged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertSet {
+    /// One entry per record.
+    pub records: Vec<Vec<u8>>,
+    /// Whether the resolver had more than it could send.
+    pub incomplete: bool,
+}
+
+/// Fetches over one transport.
+pub async fn fetch(
+    stamp: &DnsCryptStamp,
+    sockets: &SocketFactory,
+    transport: Transport,
+) -> Result<CertSet, FetchError> {
+    let id = u16::try_from(OsRng.next_u32() >> 16).unwrap_or_default();
+    let query = message::query(id, &stamp.provider_name, RecordType::TXT, RECEIVE_SIZE)
+        .map_err(|_| FetchError::BadAnswer)?;
+    let answer = match transport {
+        Transport::Udp => over_udp(stamp, sockets, &query).await?,
+        Transport::Tcp => timeout(TCP_TRY, over_tcp(stamp, sockets, &query))
+            .await
+            .map_err(|_| FetchError::NoAnswer)??,
+    };
+    let rcode = message::rcode_low(&answer);
+    if rcode != 0 {
+        return Err(FetchError::Unknown(rcode));
+    }
+    Ok(CertSet {
+        records: message::texts(&answer).map_err(|_| FetchError::BadAnswer)?,
+        incomplete: message::is_truncated(&answer),
+    })
+}
+
+/// The certificate to use now: over UDP, and over TCP when that failed or was incomplete.
+pub(super) async fn certificate(
+    stamp: &DnsCryptStamp,
+    settings: &Settings,
+) -> Result<Certificate, FetchError> {
+    let now = (settings.clock)();
+    let over_udp = fetch(stamp, &settings.sockets, Transport::Udp).await;
+    let first = match over_udp {
+        Ok(set) if !set.incomplete => return choose(&set, stamp, now),
+        Ok(set) => choose(&set, stamp, now),
+        Err(error) => Err(error),
+    };
+    match fetch(stamp, &settings.sockets, Transport::Tcp).await {
+        Ok(set) => choose(&set, stamp, now).or(first),
+        // What came over UDP says more about the resolver than its silence on TCP.
+        Err(_) => first,
+    }
+}
+
+fn choose(set: &CertSet, stamp: &DnsCryptStamp, now: u64) -> Result<Certificate, FetchError> {
+    let selection = select(
+        set.records.iter().map(Vec::as_slice),
+        &stamp.provider_key,
+        now,
+    );
+    selection
+        .best
+        .ok_or(FetchError::NoneUsable(selection.skipped))
+}
+
+async fn over_udp(
+    stamp: &DnsCryptStamp,
+    sockets: &SocketFactory,
+    query: &[u8],
+) -> Result<Vec<u8>, FetchError> {
+    let socket = sockets.udp(stamp.addr).await?;
+    let mut buffer = vec![0; MAX_ANSWER + 1];
+    for _ in 0..UDP_TRIES {
+        socket.send(query).await?;
+        let answer = timeout(UDP_TRY, async {
+            loop {
+                let len = socket.recv(&mut buffer).await?;
+                let packet = buffer.get(..len).unwrap_or_default();
+                if len <= MAX_ANSWER && message::check_response(packet, query).is_ok() {
+                    return Ok::<_, std::io::Error>(packet.to_vec());
+                }
+            }
+        });
+        if let Ok(answer) = answer.await {
+            return Ok(answer?);
+        }
+    }
+    Err(FetchError::NoAnswer)
+}
+
+async fn over_tcp(
+    stamp: &DnsCryptStamp,
+    sockets: &SocketFactory,
+    query: &[u8],
+) -> Result<Vec<u8>, FetchError> {
+    let mut stream = sockets.tcp(stamp.addr).await?;
+    write_frame(&mut stream, query)
+        .await
+        .map_err(|_| FetchError::NoAnswer)?;
+    let answer = read_frame(&mut stream, MAX_ANSWER)
+        .await
+        .map_err(|_| FetchError::BadAnswer)?;
+    let answer = answer.ok_or(FetchError::NoAnswer)?;
+    message::check_response(&answer, query).map_err(|_| FetchError::BadAnswer)?;
+    Ok(answer)
+}

@@ -1,0 +1,393 @@
+//! One resolver: its certificate, the session under it, and the tries of one query.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand_core::{OsRng, RngCore as _};
+use tokio::time::{Instant, timeout};
+
+use super::channel::{Channel, Expected};
+use super::fetch;
+use super::{KeyPolicy, ResolveError, Settings};
+use crate::listen::{read_frame, write_frame};
+use crate::proto::cert::Certificate;
+use crate::proto::client::{ClientKeys, ClientNonce, QueryPadding, Session};
+use crate::proto::message;
+use crate::proto::stamp::DnsCryptStamp;
+use crate::proto::{MAX_RESPONSE, Transport};
+
+/// The first wait for an answer over UDP; then the packet is sent again.
+const FIRST_WAIT: Duration = Duration::from_millis(800);
+/// The wait after that; then TCP is tried.
+const SECOND_WAIT: Duration = Duration::from_millis(1000);
+/// The whole exchange over TCP.
+const TCP_WAIT: Duration = Duration::from_secs(3);
+/// A certificate older than this is renewed beside the queries.
+const REFRESH: Duration = Duration::from_secs(3600);
+/// When that failed, it is tried again after this.
+const REFRESH_RETRY: Duration = Duration::from_secs(60);
+/// Silence makes us look for a newer certificate, at most this often.
+const SUSPICION: Duration = Duration::from_secs(5);
+/// A larger query makes room for a larger answer; up to what fits one packet on every path.
+const TARGET_STEP: usize = 64;
+const MAX_TARGET: usize = 1152;
+/// A resolver that failed is asked last for this long, doubled each time up to the bound.
+const DOWN_FIRST: Duration = Duration::from_secs(1);
+const DOWN_MOST: Duration = Duration::from_secs(60);
+
+/// How a resolver is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Which one.
+    pub stamp: DnsCryptStamp,
+    /// The certificate in use.
+    pub certificate: Option<Certificate>,
+    /// The size that UDP queries are padded to.
+    pub udp_target: usize,
+    /// How often it failed since it last answered.
+    pub failures: u32,
+    /// The last failure, in words, if it is the latest news.
+    pub last_error: Option<String>,
+}
+
+pub(super) struct Resolver {
+    stamp: DnsCryptStamp,
+    settings: Arc<Settings>,
+    // Contended by the queries in flight, each for a few assignments; never held while waiting.
+    state: Mutex<State>,
+    // Held while certificates are fetched, so that one fetch serves all who wait: its success, and its failure.
+    fetching: tokio::sync::Mutex<Option<(Instant, fetch::FetchError)>>,
+}
+
+#[derive(Default)]
+struct State {
+    certificate: Option<Known>,
+    /// When certificates were last asked for.
+    tried: Option<Instant>,
+    keys: Option<Arc<ClientKeys>>,
+    session: Option<Arc<Session>>,
+    channel: Option<Arc<Channel>>,
+    udp_target: usize,
+    failures: u32,
+    down_until: Option<Instant>,
+    last_error: Option<String>,
+}
+
+struct Known {
+    certificate: Certificate,
+    fetched: Instant,
+}
+
+impl Resolver {
+    pub(super) fn new(stamp: DnsCryptStamp, settings: Arc<Settings>) -> Self {
+        let state = State {
+            udp_target: settings.udp_target.min(MAX_TARGET),
+            ..State::default()
+        };
+        Self {
+            stamp,
+            settings,
+            state: Mutex::new(state),
+            fetching: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn stamp(&self) -> &DnsCryptStamp {
+        &self.stamp
+    }
+
+    /// Asks over UDP, then over TCP when the answer was cut or did not come.
+    pub(super) async fn ask(self: &Arc<Self>, query: &[u8]) -> Result<Vec<u8>, ResolveError> {
+        let session = self.session().await?;
+        let cut = match self.ask_udp(&session, query).await? {
+            UdpOutcome::Answer(response) if !message::is_truncated(&response) => {
+                return Ok(response);
+            }
+            UdpOutcome::Answer(response) => {
+                self.raise_target();
+                Some(response)
+            }
+            UdpOutcome::NewCertificate => {
+                let session = self.session().await?;
+                match self.ask_udp(&session, query).await? {
+                    UdpOutcome::Answer(response) if !message::is_truncated(&response) => {
+                        return Ok(response);
+                    }
+                    UdpOutcome::Answer(response) => Some(response),
+                    UdpOutcome::NewCertificate | UdpOutcome::Silence => None,
+                }
+            }
+            UdpOutcome::Silence => None,
+        };
+        let session = self.session().await?;
+        match (self.ask_tcp(&session, query).await, cut) {
+            (Ok(response), _) | (Err(_), Some(response)) => Ok(response),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Asks over one transport, once the certificate is there.
+    pub(super) async fn ask_over(
+        self: &Arc<Self>,
+        query: &[u8],
+        transport: Transport,
+    ) -> Result<Vec<u8>, ResolveError> {
+        let session = self.session().await?;
+        match transport {
+            Transport::Tcp => self.ask_tcp(&session, query).await,
+            Transport::Udp => match self.ask_udp(&session, query).await? {
+                UdpOutcome::Answer(response) => Ok(response),
+                UdpOutcome::NewCertificate | UdpOutcome::Silence => Err(ResolveError::NoAnswer),
+            },
+        }
+    }
+
+    pub(super) fn succeeded(&self) {
+        let mut state = self.state();
+        state.failures = 0;
+        state.down_until = None;
+        state.last_error = None;
+    }
+
+    pub(super) fn failed(&self, error: &ResolveError) {
+        let mut state = self.state();
+        let doubled = DOWN_FIRST
+            .saturating_mul(1 << state.failures.min(6))
+            .min(DOWN_MOST);
+        state.failures = state.failures.saturating_add(1);
+        // Between half and all of it, so that a fleet does not come back in one instant.
+        let jitter = doubled / 2 * (OsRng.next_u32() % 256) / 256;
+        state.down_until = Some(Instant::now() + doubled / 2 + jitter);
+        if state.failures == 1 {
+            tracing::warn!(resolver = %self.stamp.addr, %error, "resolver failed");
+        }
+        state.last_error = Some(error.to_string());
+    }
+
+    pub(super) fn down_until(&self) -> Option<Instant> {
+        self.state().down_until
+    }
+
+    pub(super) fn network_changed(&self) {
+        let mut state = self.state();
+        state.keys = None;
+        state.session = None;
+        state.channel = None;
+        state.failures = 0;
+        state.down_until = None;
+        state.udp_target = self.settings.udp_target.min(MAX_TARGET);
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let state = self.state();
+        Health {
+            stamp: self.stamp.clone(),
+            certificate: state
+                .certificate
+                .as_ref()
+                .map(|known| known.certificate.clone()),
+            udp_target: state.udp_target,
+            failures: state.failures,
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    async fn ask_udp(
+        self: &Arc<Self>,
+        session: &Session,
+        query: &[u8],
+    ) -> Result<UdpOutcome, ResolveError> {
+        let channel = self.channel().await?;
+        let target = self.state().udp_target;
+        let mut expected = channel.expect(random_nonce())?;
+        let packet = session
+            .seal_query(query, expected.nonce(), QueryPadding::Udp { target })
+            .map_err(|_| ResolveError::TooLong)?;
+        // A refusal by ICMP may be forged or old: waiting and TCP decide.
+        let _ = channel.send(&packet).await;
+        if let Ok(response) = timeout(FIRST_WAIT, authentic(session, query, &mut expected)).await {
+            return Ok(UdpOutcome::Answer(response));
+        }
+        let _ = channel.send(&packet).await;
+        let second = timeout(SECOND_WAIT, authentic(session, query, &mut expected));
+        let newer = self.newer_certificate(SUSPICION);
+        tokio::pin!(second, newer);
+        tokio::select! {
+            response = &mut second => {
+                if response.is_err() {
+                    // The socket may be what is wrong: the next query gets another one.
+                    self.state().channel = None;
+                }
+                Ok(response.map_or(UdpOutcome::Silence, UdpOutcome::Answer))
+            }
+            Certificates::Changed = &mut newer => Ok(UdpOutcome::NewCertificate),
+        }
+    }
+
+    async fn ask_tcp(&self, session: &Session, query: &[u8]) -> Result<Vec<u8>, ResolveError> {
+        let nonce = random_nonce();
+        let [choice, ..] = OsRng.next_u32().to_be_bytes();
+        let packet = session
+            .seal_query(query, &nonce, QueryPadding::Tcp { choice })
+            .map_err(|_| ResolveError::TooLong)?;
+        let exchange = async {
+            let mut stream = self.settings.sockets.tcp(self.stamp.addr).await?;
+            let silence = |_| ResolveError::NoAnswer;
+            write_frame(&mut stream, &packet).await.map_err(silence)?;
+            let answer = read_frame(&mut stream, MAX_RESPONSE)
+                .await
+                .map_err(silence)?;
+            let answer = answer.ok_or(ResolveError::NoAnswer)?;
+            session
+                .open_response(answer, query, &nonce)
+                .map_err(silence)
+        };
+        timeout(TCP_WAIT, exchange)
+            .await
+            .map_err(|_| ResolveError::NoAnswer)?
+    }
+
+    /// The session to ask under; fetches certificates when there is none that is valid.
+    async fn session(self: &Arc<Self>) -> Result<Arc<Session>, ResolveError> {
+        if let Some(session) = self.ready_session()? {
+            return Ok(session);
+        }
+        self.newer_certificate(Duration::ZERO).await.into_result()?;
+        self.ready_session()?.ok_or(ResolveError::NoAnswer)
+    }
+
+    fn ready_session(self: &Arc<Self>) -> Result<Option<Arc<Session>>, ResolveError> {
+        let now = (self.settings.clock)();
+        let mut state = self.state();
+        let Some(known) = &state.certificate else {
+            return Ok(None);
+        };
+        if known.certificate.check_time(now).is_err() {
+            return Ok(None);
+        }
+        let tried = state.tried.unwrap_or(known.fetched);
+        if known.fetched.elapsed() > REFRESH && tried.elapsed() > REFRESH_RETRY {
+            let resolver = Arc::clone(self);
+            // Ends by itself within the fetch's timeouts, and only ever replaces the certificate.
+            tokio::spawn(async move { resolver.newer_certificate(REFRESH).await });
+        }
+        if let (KeyPolicy::PerNetwork, Some(session)) = (self.settings.keys, &state.session) {
+            return Ok(Some(Arc::clone(session)));
+        }
+        let keys = match (self.settings.keys, &state.keys) {
+            (KeyPolicy::PerNetwork, Some(keys)) => Arc::clone(keys),
+            (KeyPolicy::PerNetwork | KeyPolicy::PerQuery, _) => {
+                Arc::new(ClientKeys::generate(OsRng))
+            }
+        };
+        let session = Arc::new(Session::new(&known.certificate, &keys)?);
+        if self.settings.keys == KeyPolicy::PerNetwork {
+            state.keys = Some(keys);
+            state.session = Some(Arc::clone(&session));
+        }
+        Ok(Some(session))
+    }
+
+    /// Fetches certificates unless that was done less than `at_most_every` ago.
+    async fn newer_certificate(&self, at_most_every: Duration) -> Certificates {
+        let asked = Instant::now();
+        self.state().tried = Some(asked);
+        let mut last_failure = self.fetching.lock().await;
+        if let Some(known) = &self.state().certificate
+            && (known.fetched.elapsed() < at_most_every || known.fetched > asked)
+        {
+            return Certificates::Same;
+        }
+        if let Some((when, error)) = &*last_failure
+            && *when > asked
+        {
+            return Certificates::Failed(error.clone());
+        }
+        let fetched = fetch::certificate(&self.stamp, &self.settings).await;
+        let mut state = self.state();
+        match fetched {
+            Err(error) => {
+                *last_failure = Some((Instant::now(), error.clone()));
+                Certificates::Failed(error)
+            }
+            Ok(certificate) => {
+                let same = state
+                    .certificate
+                    .as_ref()
+                    .is_some_and(|known| known.certificate == certificate);
+                state.certificate = Some(Known {
+                    certificate,
+                    fetched: Instant::now(),
+                });
+                if same {
+                    state.udp_target = state
+                        .udp_target
+                        .saturating_sub(TARGET_STEP)
+                        .max(self.settings.udp_target);
+                    return Certificates::Same;
+                }
+                state.session = None;
+                Certificates::Changed
+            }
+        }
+    }
+
+    async fn channel(&self) -> Result<Arc<Channel>, ResolveError> {
+        if let Some(channel) = &self.state().channel {
+            return Ok(Arc::clone(channel));
+        }
+        let socket = self.settings.sockets.udp(self.stamp.addr).await?;
+        let channel = Arc::new(Channel::new(socket));
+        let mut state = self.state();
+        Ok(Arc::clone(state.channel.get_or_insert(channel)))
+    }
+
+    fn raise_target(&self) {
+        let mut state = self.state();
+        state.udp_target = (state.udp_target + TARGET_STEP).min(MAX_TARGET);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum UdpOutcome {
+    Answer(Vec<u8>),
+    /// Silence, and the resolver has another certificate by now.
+    NewCertificate,
+    Silence,
+}
+
+enum Certificates {
+    Changed,
+    Same,
+    Failed(fetch::FetchError),
+}
+
+impl Certificates {
+    fn into_result(self) -> Result<(), ResolveError> {
+        match self {
+            Self::Changed | Self::Same => Ok(()),
+            Self::Failed(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The first packet that is authentic; forged ones are passed over.
+async fn authentic(session: &Session, query: &[u8], expected: &mut Expected) -> Vec<u8> {
+    loop {
+        let Some(packet) = expected.next().await else {
+            return std::future::pending().await;
+        };
+        if let Ok(response) = session.open_response(packet, query, expected.nonce()) {
+            return response;
+        }
+    }
+}
+
+fn random_nonce() -> ClientNonce {
+    let mut nonce = [0; 12];
+    OsRng.fill_bytes(&mut nonce);
+    nonce
+}
