@@ -26,8 +26,8 @@ pub struct Internet {
     pub zones: Zones,
     /// The file of [`DOWNLOAD_BYTES`] as the server has it.
     pub download: PathBuf,
-    _services: Vec<Running>,
-    _iperf: IperfServer,
+    services: Vec<Running>,
+    iperf: IperfServer,
 }
 
 impl Internet {
@@ -66,9 +66,16 @@ impl Internet {
         Ok(Self {
             zones,
             download,
-            _services: services,
-            _iperf: IperfServer::start(&lab.internet, WEB)?,
+            services,
+            iperf: IperfServer::start(&lab.internet, WEB)?,
         })
+    }
+}
+
+impl Internet {
+    pub(crate) fn let_go(self) {
+        self.services.into_iter().for_each(Running::let_go);
+        self.iperf.let_go();
     }
 }
 

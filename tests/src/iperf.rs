@@ -33,7 +33,7 @@ impl fmt::Display for Way {
 /// A listening iperf3.
 #[derive(Debug)]
 pub struct IperfServer {
-    _process: Running,
+    process: Running,
 }
 
 impl IperfServer {
@@ -47,7 +47,11 @@ impl IperfServer {
             let said = std::fs::read_to_string(&log).context("reading iperf3's log")?;
             Ok(said.contains("Server listening").then_some(()))
         })?;
-        Ok(Self { _process: process })
+        Ok(Self { process })
+    }
+
+    pub(crate) fn let_go(self) {
+        self.process.let_go();
     }
 }
 

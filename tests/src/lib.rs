@@ -16,11 +16,14 @@ mod pop;
 mod router;
 mod zones;
 
+mod world;
+
 mod judge;
 mod observer;
 mod pcap;
 
 mod cutter;
+mod dns_peers;
 mod peers;
 mod programs;
 pub mod tools;
@@ -30,6 +33,7 @@ pub mod bench;
 pub mod demo;
 
 pub use cutter::{Cutter, Direction};
+pub use dns_peers::{Asking, DnscryptProxy, ForeignServer, resolves};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
 pub use iperf::{IPERF_PORT, IperfServer, Way, stream};
 pub use judge::{Allowed, Kind};
@@ -47,4 +51,5 @@ pub use topology::{
 };
 pub use wait::{wait_for, wait_until};
 pub use wireguard_go::{WgKey, WgPeer, WireGuardGo};
+pub use world::World;
 pub use zones::{BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, Zones};

@@ -64,7 +64,7 @@ impl Netns {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Starts a program that goes on by itself; its output goes to `LABEL.log`.
+    /// Starts a program that goes on by itself; its output goes to a log named after the label.
     pub fn spawn(
         &self,
         label: &str,
@@ -78,7 +78,7 @@ impl Netns {
 
     /// Starts a command made by [`Netns::command`] as a guarded child.
     pub fn spawn_command(&self, label: &str, command: Command) -> Result<Running> {
-        Running::start(label, command, self.logs.join(format!("{label}.log")))
+        Running::start(label, command, &self.logs)
     }
 
     /// Runs a closure on a thread that lives inside the namespace; sockets it makes belong there.

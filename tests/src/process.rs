@@ -1,6 +1,7 @@
 //! Children that never outlive the lab: each is ended by its own pid when its guard goes.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,12 +26,8 @@ pub struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(label: &str, mut command: Command, log: PathBuf) -> Result<Self> {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .with_context(|| format!("opening {}", log.display()))?;
+    pub(crate) fn start(label: &str, mut command: Command, logs: &Path) -> Result<Self> {
+        let (log, file) = new_log(logs, label)?;
         let errors = file
             .try_clone()
             .context("sharing a log between two streams")?;
@@ -130,6 +127,27 @@ impl Running {
         Ok(())
     }
 
+    /// Lets the program run on; only the lab's removal ends it.
+    pub fn let_go(self) {
+        std::mem::forget(self);
+    }
+
+    /// The most memory that it ever held.
+    pub fn peak_memory_mb(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .context("reading its status")?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM in its status")?;
+        let kib: f64 = peak
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .context("reading VmHWM")?;
+        Ok(kib / 1024.0)
+    }
+
     /// Waits for an end that comes by itself.
     pub fn finish(&mut self, within: Duration) -> Result<ExitStatus> {
         let label = self.label.clone();
@@ -153,6 +171,19 @@ impl Running {
             self.label,
             GRACE.as_secs()
         )
+    }
+}
+
+/// Each start has a log of its own, so that nobody takes an earlier one's words for this one's.
+fn new_log(logs: &Path, label: &str) -> Result<(PathBuf, File)> {
+    let mut n = 1;
+    loop {
+        let log = logs.join(format!("{label}.{n}.log"));
+        match File::options().append(true).create_new(true).open(&log) {
+            Ok(file) => return Ok((log, file)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => n += 1,
+            Err(error) => return Err(error).with_context(|| format!("opening {}", log.display())),
+        }
     }
 }
 

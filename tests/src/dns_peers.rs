@@ -1,0 +1,237 @@
+//! DNSCrypt of other hands: two servers (encrypted-dns, dnsdist) and one client (dnscrypt-proxy).
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::netns::Netns;
+use crate::peers::Peers;
+use crate::process::Running;
+use crate::topology::{Lab, ZONE_SERVER};
+use crate::zones::PAGE_NAME;
+
+const START: Duration = Duration::from_secs(20);
+const DAY_S: u64 = 86_400;
+const DNSCRYPT_STAMP: u8 = 1;
+
+/// A DNSCrypt server of another hand in `internet`, in front of the lab's zone server.
+#[derive(Debug)]
+pub struct ForeignServer {
+    /// How a client finds it.
+    pub stamp: String,
+    _process: Running,
+}
+
+impl ForeignServer {
+    /// encrypted-dns: certificates over UDP and TCP, classical and post-quantum.
+    pub fn encrypted_dns(lab: &Lab, peers: &Peers, listen: SocketAddr) -> Result<Self> {
+        let dir = lab.folder("encrypted-dns")?;
+        let config = dir.join("encrypted-dns.toml");
+        let text = format!(
+            r#"listen_addrs = [{{ local = "{listen}", external = "{listen}" }}]
+upstream_addrs = ["{ZONE_SERVER}:53"]
+state_file = "{state}"
+udp_timeout = 5
+tcp_timeout = 5
+udp_max_active_connections = 100
+tcp_max_active_connections = 100
+cache_capacity = 1000
+cache_ttl_min = 1
+cache_ttl_max = 60
+cache_ttl_error = 1
+daemonize = false
+
+[dnscrypt]
+provider_name = "encrypted-dns.example"
+pq_enabled = true
+dnssec = true
+no_filters = true
+no_logs = true
+key_cache_capacity = 1000
+
+[tls]
+
+[filtering]
+
+[anonymized_dns]
+enabled = false
+allowed_ports = [443]
+allow_non_reserved_ports = false
+blacklisted_ips = []
+"#,
+            state = dir.join("state").display()
+        );
+        fs::write(&config, text).context("writing encrypted-dns's configuration")?;
+        let program = peers.encrypted_dns()?;
+        let mut process = lab.internet.spawn(
+            "encrypted-dns",
+            &program,
+            &["-c".as_ref(), config.as_os_str()],
+        )?;
+        let log = process.log_path().to_owned();
+        let stamp = process.wait_ready("names its stamp", START, || {
+            let said = fs::read_to_string(&log).context("reading its log")?;
+            Ok(said
+                .split_whitespace()
+                .find(|word| word.starts_with("sdns://AQ"))
+                .map(str::to_owned))
+        })?;
+        Ok(Self {
+            stamp,
+            _process: process,
+        })
+    }
+
+    /// dnsdist: one classical certificate, over UDP only.
+    pub fn dnsdist(lab: &Lab, listen: SocketAddr) -> Result<Self> {
+        const NAME: &str = "2.dnscrypt-cert.dnsdist.example";
+        let dir = lab.folder("dnsdist")?;
+        let config = dir.join("dnsdist.conf");
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .context("a clock before 1970")?
+            .as_secs();
+        let dir_text = dir.display();
+        let text = format!(
+            r#"generateDNSCryptProviderKeys("{dir_text}/provider.pub", "{dir_text}/provider.key")
+generateDNSCryptCertificate("{dir_text}/provider.key", "{dir_text}/resolver.cert", "{dir_text}/resolver.key", 1, {from}, {to}, DNSCryptExchangeVersion.VERSION2)
+addDNSCryptBind("{listen}", "{NAME}", "{dir_text}/resolver.cert", "{dir_text}/resolver.key")
+newServer({{ address = "{ZONE_SERVER}:53", checkInterval = 60 }})
+setACL({{ "0.0.0.0/0", "::/0" }})
+"#,
+            from = now - 60,
+            to = now + DAY_S,
+        );
+        fs::write(&config, text).context("writing dnsdist's configuration")?;
+        let args = ["--supervised", "--disable-syslog", "-C"].map(AsRef::as_ref);
+        let mut process = lab.internet.spawn(
+            "dnsdist",
+            "dnsdist",
+            &[&args[..], &[config.as_os_str()]].concat(),
+        )?;
+        let key = dir.join("provider.pub");
+        let log = process.log_path().to_owned();
+        process.wait_ready("listens", START, || {
+            let said = fs::read_to_string(&log).context("reading its log")?;
+            Ok((said.contains("Listening on") && key.exists()).then_some(()))
+        })?;
+        let key = fs::read(&key).context("reading dnsdist's provider key")?;
+        Ok(Self {
+            stamp: stamp(listen, &key, NAME)?,
+            _process: process,
+        })
+    }
+}
+
+/// How dnscrypt-proxy is to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// Over UDP, one key pair for all queries.
+    Udp,
+    /// Over TCP only.
+    Tcp,
+    /// Over UDP, a key pair for every query.
+    EphemeralKeys,
+}
+
+/// dnscrypt-proxy 2.1.18 as a stub.
+#[derive(Debug)]
+pub struct DnscryptProxy {
+    netns: Netns,
+    listen: SocketAddr,
+    _process: Running,
+}
+
+impl DnscryptProxy {
+    /// Starts one in front of a stamp and waits until it answers.
+    pub fn start(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        stamp: &str,
+        asking: Asking,
+    ) -> Result<Self> {
+        let listen: SocketAddr = "127.0.0.1:5300".parse().context("a socket address")?;
+        let label = format!("dnscrypt-proxy-{asking:?}");
+        let config = lab.folder(&label)?.join("dnscrypt-proxy.toml");
+        let text = format!(
+            r#"listen_addresses = ["{listen}"]
+server_names = ["edge"]
+dnscrypt_servers = true
+doh_servers = false
+ipv6_servers = true
+require_nolog = false
+require_nofilter = false
+force_tcp = {tcp}
+dnscrypt_ephemeral_keys = {ephemeral}
+cache = false
+timeout = 5000
+netprobe_timeout = 0
+ignore_system_dns = true
+bootstrap_resolvers = ["192.0.2.1:53"]
+block_undelegated = false
+block_unqualified = false
+log_level = 1
+
+[static.edge]
+stamp = "{stamp}"
+"#,
+            tcp = asking == Asking::Tcp,
+            ephemeral = asking == Asking::EphemeralKeys,
+        );
+        fs::write(&config, text).context("writing dnscrypt-proxy's configuration")?;
+        let program = peers.dnscrypt_proxy()?;
+        let mut process =
+            netns.spawn(&label, &program, &["-config".as_ref(), config.as_os_str()])?;
+        let log = process.log_path().to_owned();
+        process.wait_ready("has the server's certificate", START, || {
+            let said = fs::read_to_string(&log).context("reading its log")?;
+            Ok(said.contains("live servers: 1").then_some(()))
+        })?;
+        Ok(Self {
+            netns: netns.clone(),
+            listen,
+            _process: process,
+        })
+    }
+
+    /// Asks through it with dig and gives dig's output.
+    pub fn dig(&self, args: &[&str]) -> Result<String> {
+        let (at, port) = (
+            format!("@{}", self.listen.ip()),
+            self.listen.port().to_string(),
+        );
+        self.netns
+            .run(&[&["dig", &at, "-p", &port, "+time=5", "+tries=1"], args].concat())
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        self._process.log()
+    }
+}
+
+/// Checks that dig's output answers the page's name without an error.
+pub fn resolves(dig: &str) -> Result<()> {
+    ensure!(dig.contains("status: NOERROR"), "not NOERROR: {dig}");
+    ensure!(
+        dig.contains(&format!("{PAGE_NAME}.")) && dig.contains(crate::topology::WEB),
+        "not the page's address: {dig}"
+    );
+    Ok(())
+}
+
+/// A DNSCrypt stamp (DNS stamp specification, type 0x01).
+fn stamp(address: SocketAddr, key: &[u8], name: &str) -> Result<String> {
+    let mut bytes = vec![DNSCRYPT_STAMP];
+    bytes.extend([0; 8]);
+    for part in [address.to_string().as_bytes(), key, name.as_bytes()] {
+        bytes.push(u8::try_from(part.len()).context("a stamp's part is longer than 255 bytes")?);
+        bytes.extend(part);
+    }
+    Ok(format!("sdns://{}", URL_SAFE_NO_PAD.encode(bytes)))
+}

@@ -1,0 +1,248 @@
+//! The whole of it: internet, office, gateway and router of one lab, started, and what the home does with them.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::internet::Internet;
+use crate::office::Office;
+use crate::pop::Pop;
+use crate::process::Running;
+use crate::programs::Programs;
+use crate::router::{Image, Router};
+use crate::topology::{Lab, WEB};
+use crate::wait::wait_until;
+use crate::zones::PAGE_NAME;
+
+/// An enrolment, a first handshake and a first lookup take well under a second each.
+const PROTECTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A lab with everything in it. The daemons are options so that a test can take one away.
+#[derive(Debug)]
+pub struct World {
+    /// The agent, once the router is on.
+    pub agent: Option<Running>,
+    /// The gateway.
+    pub gateway: Option<Running>,
+    /// The provisioning server.
+    pub provisioning: Option<Running>,
+    /// How the gateway is configured and started.
+    pub pop: Pop,
+    /// How the router is configured and started.
+    pub router: Router,
+    /// Provisioning's command line and image.
+    pub office: Office,
+    /// Everybody else's services.
+    pub internet: Internet,
+    /// The namespaces; dropped last.
+    pub lab: Lab,
+}
+
+impl World {
+    /// Everything but the router's agent is running.
+    pub fn new() -> Result<Self> {
+        Self::in_lab(Lab::for_test()?, &Image::default())
+    }
+
+    /// Everything is running and the home is protected.
+    pub fn protected() -> Result<Self> {
+        let mut world = Self::new()?;
+        world.enrol()?;
+        Ok(world)
+    }
+
+    /// Builds the world in a given lab and for a given image.
+    pub fn in_lab(lab: Lab, image: &Image) -> Result<Self> {
+        let programs = Programs::of_this_build()?;
+        let internet = Internet::start(&lab)?;
+        let office = Office::init(&lab, &programs)?;
+        let provisioning = office.start()?;
+        let pop = Pop::install(&lab, &programs, &office, &internet.zones)?;
+        let gateway = pop.start()?;
+        let router = Router::flash_as(&lab, &programs, &office, "router", image)?;
+        Ok(Self {
+            agent: None,
+            gateway: Some(gateway),
+            provisioning: Some(provisioning),
+            pop,
+            router,
+            office,
+            internet,
+            lab,
+        })
+    }
+
+    /// Switches the router on.
+    pub fn power_on(&mut self) -> Result<()> {
+        self.agent = Some(self.router.start()?);
+        Ok(())
+    }
+
+    /// Switches the router on with a new claim code and waits for protection.
+    pub fn enrol(&mut self) -> Result<()> {
+        let code = self.office.claim()?;
+        self.power_on()?;
+        self.router.enrol(&code)?;
+        self.wait_protected()
+    }
+
+    /// Waits for protection; an agent that ends before is an error with its last words.
+    pub fn wait_protected(&mut self) -> Result<()> {
+        let agent = self.agent.as_mut().context("the router is off")?;
+        agent.wait_ready("protects the home", PROTECTED_WITHIN, || {
+            let status = self.router.status()?;
+            ensure!(status["state"] == "protected", "it says {status}");
+            Ok(Some(()))
+        })
+    }
+
+    /// Fetches the page by name from the home, once.
+    pub fn page(&self) -> Result<()> {
+        let url = format!("http://{PAGE_NAME}/");
+        let body = self
+            .lab
+            .home
+            .run(&["curl", "-sSf", "--max-time", "4", &url])?;
+        ensure!(body.contains("It works"), "another page: {body}");
+        Ok(())
+    }
+
+    /// Fetches the page until it comes and says how long that took.
+    pub fn page_within(&self, within: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        wait_until("the page comes", within, || self.page().map(Some))?;
+        Ok(start.elapsed())
+    }
+
+    /// Asks the router for a name from the home and gives dig's output.
+    pub fn dig(&self, args: &[&str]) -> Result<String> {
+        self.lab
+            .home
+            .run(&[&["dig", "+time=3", "+tries=1"], args].concat())
+    }
+
+    /// Tries to get out of the home as if there were no agent; whatever is answered is an error.
+    pub fn try_in_clear(&self) -> Result<()> {
+        let attempts: [&[&str]; 4] = [
+            &[
+                "dig",
+                "+time=1",
+                "+tries=1",
+                "@203.0.113.54",
+                PAGE_NAME,
+                "A",
+            ],
+            &[
+                "dig",
+                "+time=1",
+                "+tries=1",
+                "+tcp",
+                "@203.0.113.54",
+                PAGE_NAME,
+                "A",
+            ],
+            &["ping", "-c", "2", "-i", "0.2", "-W", "1", WEB],
+            &[
+                "curl",
+                "-sf",
+                "--max-time",
+                "1",
+                "-o",
+                "/dev/null",
+                "http://203.0.113.10/",
+            ],
+        ];
+        for attempt in attempts {
+            if self.lab.home.output(attempt)?.status.success() {
+                bail!(
+                    "`{}` from the home was answered although nothing protects it",
+                    attempt.join(" ")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches the big file from the home, with more arguments for curl, and compares every byte.
+    pub fn download(&self, more: &[&str]) -> Result<()> {
+        let got = self.lab.work().join("got.bin");
+        let got_text = got.to_string_lossy();
+        let url = format!("http://{PAGE_NAME}/hundred.bin");
+        self.lab.home.run(
+            &[
+                &[
+                    "curl",
+                    "-sSf",
+                    "--max-time",
+                    "100",
+                    "-o",
+                    got_text.as_ref(),
+                    &url,
+                ],
+                more,
+            ]
+            .concat(),
+        )?;
+        self.lab.home.run(&[
+            "cmp",
+            got_text.as_ref(),
+            &self.internet.download.to_string_lossy(),
+        ])?;
+        std::fs::remove_file(&got).context("removing the download")
+    }
+
+    /// Leaves everything running and gives the script that removes it.
+    pub fn keep(self) -> Result<PathBuf> {
+        let Self {
+            agent,
+            gateway,
+            provisioning,
+            internet,
+            lab,
+            ..
+        } = self;
+        for daemon in [agent, gateway, provisioning].into_iter().flatten() {
+            daemon.let_go();
+        }
+        internet.let_go();
+        lab.keep()
+    }
+
+    /// Ends the daemons as an operator does and removes the lab; what does not end by itself is an error.
+    pub fn remove(self) -> Result<()> {
+        let Self {
+            agent,
+            gateway,
+            provisioning,
+            internet,
+            lab,
+            ..
+        } = self;
+        for daemon in [agent, gateway, provisioning].into_iter().flatten() {
+            let status = daemon.terminate()?;
+            ensure!(
+                status.success(),
+                "a daemon ended with {status} when it was asked to end"
+            );
+        }
+        drop(internet);
+        lab.remove()
+    }
+
+    /// The last words of the three daemons, for a report of what went wrong.
+    pub fn last_words(&self) -> String {
+        [
+            ("agent", &self.agent),
+            ("gateway", &self.gateway),
+            ("provisioning", &self.provisioning),
+        ]
+        .into_iter()
+        .filter_map(|(name, daemon)| {
+            daemon
+                .as_ref()
+                .map(|d| format!("--- {name}\n{}\n", d.log_tail()))
+        })
+        .collect()
+    }
+}
