@@ -9,6 +9,9 @@ pub mod seal;
 pub mod server;
 pub mod stamp;
 
+#[cfg(test)]
+mod vectors;
+
 /// Largest encrypted query, and largest plaintext DNS message that is ever sent inside one.
 pub const MAX_QUERY: usize = 4096;
 /// An encrypted response stays below this on every transport, for the sake of deployed clients.

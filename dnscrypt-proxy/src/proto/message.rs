@@ -1,7 +1,7 @@
-//! What the proxy must know of a DNS message without rebuilding it: its question, its EDNS facts, where
-//! its lifetimes stand. hickory-proto's decoder reads every name and number; the bytes stay as they came.
+//! What the proxy must know of a DNS message without rebuilding it: its question and its EDNS facts.
+//! hickory-proto's decoder reads every name and number; the bytes stay as they came.
 
-use std::ops::Range;
+mod response;
 
 use hickory_proto::op::{Header, MessageType, OpCode};
 use hickory_proto::rr::{Name, RecordType};
@@ -9,7 +9,10 @@ use hickory_proto::serialize::binary::{
     BinDecodable as _, BinDecoder, BinEncodable as _, DecodeError,
 };
 
+pub use response::{Response, age, texts};
+
 use super::dropped::Dropped;
+use response::{Layout, TYPE_TXT};
 
 /// Bytes of a DNS header.
 pub const HEADER: usize = 12;
@@ -30,7 +33,9 @@ const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
-const DNSSEC_OK: u32 = 0x8000;
+const RCODE_FORMERR: u8 = 1;
+/// The only class that is asked here.
+pub const CLASS_IN: u16 = 1;
 
 impl From<DecodeError> for Dropped {
     fn from(_: DecodeError) -> Self {
@@ -282,57 +287,6 @@ fn push_opt(message: &mut Vec<u8>, edns: Edns, error: Option<ExtendedError>) {
     }
 }
 
-/// A response taken apart as far as a cache needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// The response without its OPT record.
-    pub stored: Vec<u8>,
-    /// Where each record's lifetime stands.
-    pub ttl_at: Vec<u16>,
-    /// The whole response code.
-    pub rcode: u16,
-    /// Whether it says that it is incomplete.
-    pub truncated: bool,
-    /// Whether it has the record that was asked for.
-    pub positive: bool,
-    /// How long it may be kept, by the rules of RFC 2181 and RFC 2308; `None`: not at all.
-    pub lifetime_s: Option<u32>,
-}
-
-impl Response {
-    /// Reads a response to `query`.
-    pub fn read(bytes: &[u8], query: &Query) -> Result<Self, Dropped> {
-        let mut decoder = BinDecoder::new(bytes);
-        let header = Header::read(&mut decoder)?;
-        read_question(&mut decoder)?;
-        let layout = Layout::of_records(&mut decoder, &header)?;
-        let mut stored = bytes.to_vec();
-        let mut rcode = u16::from(header.metadata.response_code.low());
-        if let Some((edns, opt)) = layout.edns {
-            rcode |= u16::from(edns.rcode_high) << 4;
-            stored.truncate(opt.start);
-            let kept = layout.additionals_before_opt.to_be_bytes();
-            overwrite(&mut stored, ARCOUNT_AT, &kept);
-        }
-        let positive = rcode == RCODE_NOERROR && has_answer(&layout.records, query);
-        let lifetime_s = lifetime_s(&layout.records, rcode, positive);
-        let ttl_at = layout
-            .records
-            .iter()
-            .filter(|record| usize::from(record.ttl_at) < stored.len())
-            .map(|record| record.ttl_at)
-            .collect();
-        Ok(Self {
-            stored,
-            ttl_at,
-            rcode,
-            truncated: header.metadata.truncation,
-            positive,
-            lifetime_s,
-        })
-    }
-}
-
 /// A query of our own.
 pub fn query(id: u16, name: &str, qtype: RecordType, udp_size: u16) -> Result<Vec<u8>, Dropped> {
     let mut question = name_bytes(name)?;
@@ -358,30 +312,6 @@ fn name_bytes(text: &str) -> Result<Vec<u8>, Dropped> {
         .to_lowercase();
     name.set_fqdn(true);
     name.to_bytes().map_err(|_| Dropped::Malformed)
-}
-
-/// The data of the TXT records of a response's answer, the strings of each joined.
-pub fn texts(response: &[u8]) -> Result<Vec<Vec<u8>>, Dropped> {
-    let mut decoder = BinDecoder::new(response);
-    let header = Header::read(&mut decoder)?;
-    read_question(&mut decoder)?;
-    let layout = Layout::of_records(&mut decoder, &header)?;
-    layout
-        .records
-        .iter()
-        .filter(|record| record.section == Section::Answer && record.rtype == TYPE_TXT)
-        .map(|record| {
-            let data = response
-                .get(record.data.clone())
-                .ok_or(Dropped::Malformed)?;
-            let mut strings = BinDecoder::new(data);
-            let mut text = Vec::with_capacity(data.len());
-            while !strings.is_empty() {
-                text.extend_from_slice(strings.read_character_data()?.unverified());
-            }
-            Ok(text)
-        })
-        .collect()
 }
 
 /// Whether a response says that it was cut short. False for what is no message.
@@ -454,151 +384,12 @@ pub fn truncated(answer: &[u8], query: &[u8]) -> Vec<u8> {
     short
 }
 
-/// Lowers every lifetime of a stored response by its age, never below `floor_s`.
-pub fn age(response: &mut [u8], ttl_at: &[u16], age_s: u32, floor_s: u32) {
-    for at in ttl_at {
-        let at = usize::from(*at);
-        let Some(ttl) = response
-            .get_mut(at..)
-            .and_then(|rest| rest.first_chunk_mut::<4>())
-        else {
-            continue;
-        };
-        *ttl = u32::from_be_bytes(*ttl)
-            .saturating_sub(age_s)
-            .max(floor_s)
-            .to_be_bytes();
-    }
-}
-
-/// One record, as offsets.
-#[derive(Clone, Debug)]
-struct RecordAt {
-    section: Section,
-    rtype: u16,
-    ttl: u32,
-    ttl_at: u16,
-    data: Range<usize>,
-    /// The last four bytes of the data: an SOA's negative lifetime.
-    tail: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
-    Answer,
-    Authority,
-    Additional,
-}
-
-/// The only class that is asked here.
-pub const CLASS_IN: u16 = 1;
-const TYPE_SOA: u16 = 6;
-const TYPE_TXT: u16 = 16;
-const TYPE_OPT: u16 = 41;
-const TYPE_ANY: u16 = 255;
-
-struct Layout {
-    records: Vec<RecordAt>,
-    edns: Option<(Edns, Range<usize>)>,
-    additionals_before_opt: u16,
-}
-
-impl Layout {
-    /// Walks all records to the end of the message, where the message must end.
-    fn of_records(decoder: &mut BinDecoder<'_>, header: &Header) -> Result<Self, Dropped> {
-        let mut layout = Self {
-            records: Vec::new(),
-            edns: None,
-            additionals_before_opt: 0,
-        };
-        let sections = [
-            (Section::Answer, header.counts.answers),
-            (Section::Authority, header.counts.authorities),
-            (Section::Additional, header.counts.additionals),
-        ];
-        for (section, count) in sections {
-            for _ in 0..count {
-                layout.add(section, decoder)?;
-            }
-        }
-        if decoder.is_empty() {
-            Ok(layout)
-        } else {
-            Err(Dropped::Malformed)
-        }
-    }
-
-    fn add(&mut self, section: Section, decoder: &mut BinDecoder<'_>) -> Result<(), Dropped> {
-        let start = decoder.index();
-        let owner = Name::read(decoder)?;
-        let rtype = decoder.read_u16()?.unverified();
-        let class = decoder.read_u16()?.unverified();
-        let ttl_at = decoder.index();
-        let ttl = decoder.read_u32()?.unverified();
-        let len = decoder.read_u16()?.unverified();
-        let data_at = decoder.index();
-        let data = decoder.read_slice(usize::from(len))?.unverified();
-        if rtype == TYPE_OPT {
-            if section != Section::Additional || self.edns.is_some() || !owner.is_root() {
-                return Err(Dropped::Malformed);
-            }
-            let [rcode_high, version, ..] = ttl.to_be_bytes();
-            let edns = Edns {
-                udp_size: class,
-                rcode_high,
-                version,
-                dnssec_ok: ttl & DNSSEC_OK != 0,
-            };
-            self.edns = Some((edns, start..decoder.index()));
-            return Ok(());
-        }
-        if section == Section::Additional && self.edns.is_none() {
-            self.additionals_before_opt += 1;
-        }
-        self.records.push(RecordAt {
-            section,
-            rtype,
-            ttl: if ttl > MAX_TTL { 0 } else { ttl },
-            ttl_at: u16::try_from(ttl_at).map_err(|_| Dropped::Malformed)?,
-            data: data_at..decoder.index(),
-            tail: data.last_chunk::<4>().map(|last| u32::from_be_bytes(*last)),
-        });
-        Ok(())
-    }
-}
-
-/// RFC 2181: a lifetime with its top bit set counts as zero.
-const MAX_TTL: u32 = 0x7fff_ffff;
-const RCODE_NOERROR: u16 = 0;
-const RCODE_FORMERR: u8 = 1;
-const RCODE_NXDOMAIN: u16 = 3;
-
-fn has_answer(records: &[RecordAt], query: &Query) -> bool {
-    let qtype = u16::from(query.qtype);
-    records.iter().any(|record| {
-        record.section == Section::Answer && (record.rtype == qtype || qtype == TYPE_ANY)
-    })
-}
-
-fn lifetime_s(records: &[RecordAt], rcode: u16, positive: bool) -> Option<u32> {
-    if rcode != RCODE_NOERROR && rcode != RCODE_NXDOMAIN {
-        return None;
-    }
-    let shortest = records.iter().map(|record| record.ttl).min()?;
-    if positive {
-        return Some(shortest);
-    }
-    let soa = records
-        .iter()
-        .find(|record| record.section == Section::Authority && record.rtype == TYPE_SOA)?;
-    Some(soa.tail?.min(shortest))
-}
-
 /// Reads the question that follows the header. Its name must stand there in full.
 fn read_question(decoder: &mut BinDecoder<'_>) -> Result<(RecordType, u16), Dropped> {
     let start = decoder.index();
     let name = Name::read(decoder)?;
-    if decoder.index() - start != name.len() {
+    let in_full = name.iter().map(|label| label.len() + 1).sum::<usize>() + 1;
+    if decoder.index() - start != in_full {
         return Err(Dropped::Malformed);
     }
     let qtype = RecordType::from(decoder.read_u16()?.unverified());

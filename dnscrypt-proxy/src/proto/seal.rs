@@ -78,6 +78,11 @@ impl SharedKey {
         digest[0]
     }
 
+    #[cfg(test)]
+    pub(super) fn to_test_bytes(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+
     fn start(&self, nonce: &[u8; NONCE]) -> (XChaCha20, Poly1305) {
         let mut stream = XChaCha20::new(self.0.as_slice().into(), nonce.into());
         let mut mac_key = Zeroizing::new([0_u8; 32]);

@@ -92,9 +92,12 @@ impl FromStr for DnsCryptStamp {
     type Err = NotDnsCrypt;
 
     fn from_str(text: &str) -> Result<Self, NotDnsCrypt> {
-        match text.parse::<Stamp>()? {
-            Stamp::DnsCrypt(stamp) => Ok(stamp),
-            other => Err(NotDnsCrypt::OtherKind(other.kind_name())),
+        let stamp = text.parse::<Stamp>()?;
+        let kind = stamp.kind_name();
+        if let Stamp::DnsCrypt(stamp) = stamp {
+            Ok(stamp)
+        } else {
+            Err(NotDnsCrypt::OtherKind(kind))
         }
     }
 }
