@@ -1,0 +1,150 @@
+//! The HTTP API: routes, and the OpenAPI document that is generated from their handlers. Bodies of devices and
+//! gateways are CBOR, failures are JSON of one shape.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::watch;
+use utoipa::OpenApi;
+
+use crate::changes::Changes;
+use crate::metrics::Metrics;
+use crate::sequencer::Jobs;
+use crate::store::Store;
+
+mod devices;
+mod logs;
+mod problem;
+mod shards;
+
+pub use problem::Problem;
+
+/// No request of ours comes near this.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+/// From the end of the header to the end of the body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const CBOR: &str = "application/cbor";
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Readers.
+    pub store: Store,
+    /// The way to the one writer.
+    pub jobs: Jobs,
+    /// Wakes long polls.
+    pub changes: Changes,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Turns true when the server stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// The API as a router; each request must carry its connection as an extension.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/enrol/challenge", post(devices::challenge))
+        .route("/v1/enrol", post(devices::enrol))
+        .route("/v1/shard/{id}", get(shards::page))
+        .route("/v1/log/{log}/checkpoint", get(logs::checkpoint))
+        .route("/v1/log/{log}/{*tile}", get(logs::tile))
+        .route("/v1/openapi.json", get(document))
+        .route("/healthz", get(health))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(api)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Culvert provisioning",
+        description = "Enrolment of routers, lease streams for gateways, and the two logs. TLS 1.3, pinned by SPKI.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(
+        devices::challenge,
+        devices::enrol,
+        shards::page,
+        logs::checkpoint,
+        logs::tile,
+        document,
+        health
+    ),
+    components(schemas(Problem)),
+    tags(
+        (name = "devices", description = "For routers"),
+        (name = "gateways", description = "For gateways"),
+        (name = "logs", description = "For everybody: C2SP tlog-tiles"),
+        (name = "server", description = "About this server")
+    ),
+    modifiers(&GatewayKey)
+)]
+struct Document;
+
+struct GatewayKey;
+
+impl utoipa::Modify for GatewayKey {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+        let scheme = ApiKeyValue::with_description(
+            "Authorization",
+            "`Culvert-Key ` and base64 of an Ed25519 public key and its signature over this TLS \
+             connection's exporter in the role `gateway`",
+        );
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme(
+                "gateway-key",
+                SecurityScheme::ApiKey(ApiKey::Header(scheme)),
+            );
+    }
+}
+
+/// The OpenAPI document as JSON.
+pub fn openapi_json() -> anyhow::Result<String> {
+    Ok(Document::openapi().to_pretty_json()?)
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/v1/openapi.json", tag = "server",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value))
+)]
+async fn document() -> Result<Response, Problem> {
+    let json = openapi_json().map_err(|error| Problem::internal(&error))?;
+    Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Whether the server can read its database.
+#[utoipa::path(
+    get, path = "/healthz", tag = "server",
+    responses(
+        (status = 200, description = "It can", content_type = "text/plain", body = String),
+        (status = 503, description = "It cannot", body = Problem)
+    )
+)]
+async fn health(State(api): State<Api>) -> Result<&'static str, Problem> {
+    match api.store.read().await {
+        Ok(_) => Ok("ok\n"),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+async fn nowhere() -> Problem {
+    Problem::not_found("there is nothing here")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::wrong_method()
+}
+
+fn cbor(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, CBOR)], body).into_response()
+}

@@ -1,0 +1,141 @@
+//! What routers call: a challenge, then an enrolment on the same connection. Renewal is the same call.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use telemetry::Redacted;
+use trust::EnrolReq;
+
+use super::{Api, BODY_TIMEOUT, CBOR, MAX_BODY_BYTES, Problem, cbor};
+use crate::connection::Connection;
+use crate::enrol::{self, Issued, Outcome, Refusal, Request};
+
+/// Opens a challenge on this connection, in place of the one before.
+#[utoipa::path(
+    post, path = "/v1/enrol/challenge", tag = "devices",
+    responses(
+        (status = 200, description = "ServerChallenge", content_type = "application/cbor", body = Vec<u8>),
+        (status = 429, description = "too-many-requests", body = Problem)
+    )
+)]
+pub(super) async fn challenge(
+    State(api): State<Api>,
+    Extension(connection): Extension<Arc<Connection>>,
+) -> Result<Response, Problem> {
+    let Ok(challenge) = connection.challenge() else {
+        let problem = Problem::too_many_challenges();
+        api.metrics.requests.with(problem.code()).inc();
+        return Err(problem);
+    };
+    Ok(cbor(challenge.to_bytes()))
+}
+
+/// Enrols a device or renews its lease. The same keys get the same lease, however often they ask.
+#[utoipa::path(
+    post, path = "/v1/enrol", tag = "devices",
+    request_body(content = Vec<u8>, description = "EnrolReq", content_type = "application/cbor"),
+    responses(
+        (status = 200, description = "LeaseBundle", content_type = "application/cbor", body = Vec<u8>),
+        (status = 400, description = "malformed", body = Problem),
+        (status = 403, description = "claim-unknown, claim-spent, claim-expired, device-revoked, device-unknown, tunnel-key-taken, proof-invalid", body = Problem),
+        (status = 408, description = "too-slow", body = Problem),
+        (status = 409, description = "no-gateway", body = Problem),
+        (status = 413, description = "too-large", body = Problem),
+        (status = 415, description = "wrong-type", body = Problem),
+        (status = 503, description = "busy, storage-full, addresses-exhausted, unavailable", body = Problem)
+    )
+)]
+pub(super) async fn enrol(
+    State(api): State<Api>,
+    Extension(connection): Extension<Arc<Connection>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let answered = answer(&api, &connection, &headers, body).await;
+    let outcome = match &answered {
+        Ok((issued, _)) => match issued {
+            Issued::Now => "issued",
+            Issued::Before => "repeated",
+        },
+        Err(problem) => problem.code(),
+    };
+    api.metrics.enrolments.with(outcome).inc();
+    answered.map(|(_, response)| response)
+}
+
+async fn answer(
+    api: &Api,
+    connection: &Connection,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Issued, Response), Problem> {
+    if headers.get(CONTENT_TYPE).is_none_or(|value| value != CBOR) {
+        return Err(Problem::wrong_type());
+    }
+    let bytes = read_body(body).await?;
+    let request = EnrolReq::from_bytes(&bytes).map_err(|_| Problem::malformed())?;
+    let facts = connection.check(&request).map_err(|error| {
+        tracing::debug!("an enrolment proved nothing: {error}");
+        Problem::proof_invalid()
+    })?;
+    let remembered = facts.get().fleet_size;
+    let request = Request::new(&facts);
+    let device = hex::encode(request.devid_hash());
+    let leased = match api.jobs.enrol(request).await.map_err(Problem::not_done)? {
+        Outcome::Leased(leased) => leased,
+        Outcome::Refused(refusal) => {
+            note_refusal(api, refusal, &device);
+            return Err(Problem::refused(refusal));
+        }
+    };
+    if leased.issued == Issued::Now {
+        tracing::info!(device = %Redacted(&device), epoch = leased.epoch, "leased");
+    }
+    let bundle = async {
+        let mut db = api.store.read().await?;
+        enrol::bundle(&mut db, &leased, remembered).await
+    };
+    let bundle = bundle.await.map_err(|error| Problem::internal(&error))?;
+    Ok((leased.issued, cbor(bundle.to_bytes())))
+}
+
+fn note_refusal(api: &Api, refusal: Refusal, device: &str) {
+    match refusal {
+        Refusal::ClaimSpent => {
+            api.metrics.alerts.with("claim-spent").inc();
+            tracing::warn!(
+                device = %Redacted(device),
+                "a second device proved a claim code that is spent; see `provisioning alerts list`"
+            );
+        }
+        Refusal::NoGateway | Refusal::AddressesExhausted => {
+            tracing::warn!(
+                "a device was turned away: {}",
+                Problem::refused(refusal).code()
+            );
+        }
+        Refusal::ClaimUnknown
+        | Refusal::ClaimExpired
+        | Refusal::DeviceRevoked
+        | Refusal::DeviceUnknown
+        | Refusal::TunnelKeyTaken => {
+            tracing::debug!("a device was refused: {}", Problem::refused(refusal).code())
+        }
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Problem> {
+    let limited = Limited::new(body, MAX_BODY_BYTES);
+    match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
+        Ok(Err(_)) => Err(Problem::malformed()),
+        Err(_) => Err(Problem::too_slow()),
+    }
+}

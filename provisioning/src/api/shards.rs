@@ -1,0 +1,181 @@
+//! What gateways call: the stream of a shard, from where they left off. With `wait`, the answer comes as soon as
+//! there is something to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::time::Instant;
+use trust::bundle::MAX_PAGE_ENTRIES;
+use trust::{ChannelProof, ShardEntry, ShardPage};
+use utoipa::IntoParams;
+
+use super::{Api, Problem, cbor};
+use crate::connection::Connection;
+use crate::log::{self, Log};
+use crate::store::stream::{self, EntryKind, StreamEntry};
+use crate::store::{Id, gateways};
+
+/// Below what proxies and NATs on the way tolerate in silence.
+const MAX_WAIT_S: u64 = 25;
+const ROLE: &str = "gateway";
+
+/// Where to begin, and how long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Position {
+    /// The first sequence number wanted; `next` of the page before.
+    #[serde(default)]
+    from: u64,
+    /// Seconds to wait for an entry when there is none yet.
+    #[serde(default)]
+    #[param(maximum = 25)]
+    wait: u64,
+}
+
+/// A page of a shard's stream, at most 1000 entries, proved under the present head of the fleet log.
+#[utoipa::path(
+    get, path = "/v1/shard/{id}", tag = "gateways",
+    params(("id" = u32, Path, description = "A shard that the gateway serves"), Position),
+    security(("gateway-key" = [])),
+    responses(
+        (status = 200, description = "ShardPage", content_type = "application/cbor", body = Vec<u8>),
+        (status = 400, description = "bad-query", body = Problem),
+        (status = 401, description = "not-signed", body = Problem),
+        (status = 403, description = "gateway-unknown, shard-forbidden", body = Problem),
+        (status = 503, description = "unavailable", body = Problem)
+    )
+)]
+pub(super) async fn page(
+    State(api): State<Api>,
+    Extension(connection): Extension<Arc<Connection>>,
+    shard: Result<Path<u32>, PathRejection>,
+    position: Result<Query<Position>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let answered = async {
+        let gateway = authenticate(&connection, &headers)?;
+        let Ok(Path(shard)) = shard else {
+            return Err(Problem::not_found("a shard is a number"));
+        };
+        let Ok(Query(position)) = position else {
+            return Err(Problem::bad_query("from and wait are whole numbers"));
+        };
+        if position.wait > MAX_WAIT_S {
+            return Err(Problem::bad_query("wait is at most 25 seconds"));
+        }
+        authorise(&api, &gateway, shard).await?;
+        wait_for_page(&api, shard, &position).await
+    };
+    let answered = answered.await;
+    let outcome = answered.as_ref().map_or_else(Problem::code, |_| "page");
+    api.metrics.requests.with(outcome).inc();
+    answered.map(|page| cbor(page.to_bytes()))
+}
+
+fn authenticate(connection: &Connection, headers: &HeaderMap) -> Result<Id, Problem> {
+    headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.parse::<ChannelProof>().ok())
+        .and_then(|proof| proof.verify(ROLE, connection.exporter()).ok())
+        .ok_or_else(Problem::not_signed)
+}
+
+async fn authorise(api: &Api, gateway: &Id, shard: u32) -> Result<(), Problem> {
+    let serves = async {
+        let mut db = api.store.read().await?;
+        gateways::serves(&mut db, gateway, shard).await
+    };
+    match serves.await.map_err(|error| Problem::internal(&error))? {
+        Some(true) => Ok(()),
+        Some(false) => Err(Problem::shard_forbidden()),
+        None => Err(Problem::gateway_unknown()),
+    }
+}
+
+async fn wait_for_page(api: &Api, shard: u32, position: &Position) -> Result<ShardPage, Problem> {
+    let deadline = Instant::now() + Duration::from_secs(position.wait);
+    let mut changes = api.changes.subscribe();
+    let mut stop = api.stop.clone();
+    let _waiting = Waiting::count(api);
+    loop {
+        changes.mark_unchanged();
+        let page = read_page(api, shard, position.from).await;
+        let page = page.map_err(|error| Problem::internal(&error))?;
+        if !page.entries.is_empty() || Instant::now() >= deadline || *stop.borrow() {
+            return Ok(page);
+        }
+        tokio::select! {
+            // Both senders live as long as the server.
+            _ = changes.changed() => {}
+            _ = stop.changed() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+}
+
+struct Waiting<'a>(&'a telemetry::Gauge);
+
+impl<'a> Waiting<'a> {
+    fn count(api: &'a Api) -> Self {
+        api.metrics.streams.inc();
+        Self(&api.metrics.streams)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+async fn read_page(api: &Api, shard: u32, from: u64) -> anyhow::Result<ShardPage> {
+    let mut db = api.store.read().await?;
+    let max = u32::try_from(MAX_PAGE_ENTRIES)?;
+    let found = stream::page(&mut db, shard, from, max).await?;
+    if found.is_empty() {
+        return Ok(ShardPage {
+            shard,
+            from,
+            next: from,
+            entries: Vec::new(),
+        });
+    }
+    let leaves: Vec<u64> = found.iter().map(|entry| entry.leaf).collect();
+    let proofs = log::proofs(&mut db, Log::Fleet, &leaves).await?;
+    let next = from + u64::try_from(found.len())?;
+    let entries = found.into_iter().zip(proofs).map(proved).collect();
+    Ok(ShardPage {
+        shard,
+        from,
+        next,
+        entries,
+    })
+}
+
+fn proved((entry, proof): (StreamEntry, String)) -> ShardEntry {
+    let StreamEntry {
+        kind,
+        statement,
+        salt,
+        ..
+    } = entry;
+    match kind {
+        EntryKind::Lease => ShardEntry::Lease {
+            lease: statement,
+            salt,
+            proof,
+        },
+        EntryKind::Revocation => ShardEntry::Revocation {
+            revocation: statement,
+            salt,
+            proof,
+        },
+    }
+}

@@ -1,0 +1,269 @@
+//! The command line. Data goes to stdout, talk to stderr; every failure is one sentence and an exit code.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigErrors, DEFAULT_DATA_DIR};
+use crate::datadir::{DataDir, ServerUrl};
+use crate::failure::{self, Blame};
+use crate::revoke::Reason;
+use crate::store::Id;
+
+mod answers;
+mod operators;
+mod server;
+
+/// Enrols routers, leases them addresses and gateways, and keeps the logs that everybody can check.
+#[derive(Debug, Parser)]
+#[command(name = "provisioning", version)]
+struct Cli {
+    /// Keys, database and logs; for `serve`, in place of the configuration's data-dir
+    /// [default: /var/lib/culvert-provisioning]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Serve {
+        /// See docs/config/provisioning.toml.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// error, warn, info, debug or trace.
+        #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level)]
+        log_level: telemetry::Level,
+    },
+    /// Reports every mistake in a configuration.
+    CheckConfig {
+        /// The file that `serve` would read.
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Prints the OpenAPI document of the API.
+    Openapi,
+    #[command(flatten)]
+    Operator(Operator),
+}
+
+/// What works on the data directory, whether a server runs on it or not.
+#[derive(Debug, Subcommand)]
+enum Operator {
+    /// Makes keys, database and the files that images carry.
+    Init(Init),
+    /// Claim codes.
+    #[command(subcommand)]
+    Claim(Claim),
+    /// Enrolled routers.
+    #[command(subcommand)]
+    Device(Device),
+    /// Gateways.
+    #[command(subcommand)]
+    Gateway(Gateway),
+    /// What an operator should look at.
+    #[command(subcommand)]
+    Alerts(Alerts),
+    /// The logs of leases and of authority.
+    #[command(subcommand)]
+    Log(Logs),
+    /// Says what the data directory holds.
+    Status(Output),
+}
+
+#[derive(Debug, Args)]
+struct Output {
+    /// One JSON object for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// What logs and cosignatures are named after: letters, digits, - and _.
+    #[arg(long, value_parser = word::<32>)]
+    name: String,
+    /// Where routers find the server.
+    #[arg(long, value_name = "https://IP:PORT")]
+    listen_url: ServerUrl,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Claim {
+    /// Makes a code, prints it once, keeps its public key only.
+    New(NewClaim),
+    /// Lists claims, without their codes, which nobody has.
+    List(Output),
+}
+
+#[derive(Debug, Args)]
+struct NewClaim {
+    /// Your own opaque word for the line: letters, digits, - and _.
+    #[arg(long, value_parser = word::<64>)]
+    slot: Option<String>,
+    /// How long an unused code is good.
+    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u64).range(1..=365))]
+    days: u64,
+    /// The point of presence where the device will be homed.
+    #[arg(long, default_value = "pop1", value_parser = word::<32>)]
+    pop: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Device {
+    /// Lists devices.
+    List(Output),
+    /// Shows one device and its lease.
+    Show {
+        /// Its id, or the beginning of it.
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ends a device's leases; its gateways drop it within seconds.
+    Revoke {
+        /// Its id, or the beginning of it.
+        id: String,
+        #[arg(long)]
+        reason: Reason,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Gateway {
+    /// Logs a gateway's statement, so that leases can name it.
+    Add(Box<NewGateway>),
+    /// Lists gateways.
+    List(Output),
+}
+
+#[derive(Debug, Args)]
+struct NewGateway {
+    #[arg(long, value_parser = word::<32>)]
+    name: String,
+    /// Its Ed25519 public key, as `edge-gateway init` prints it.
+    #[arg(long, value_name = "HEX", value_parser = hex_key)]
+    ed25519: Id,
+    /// Its WireGuard public key.
+    #[arg(long, value_name = "BASE64", value_parser = base64_key)]
+    wg: Id,
+    /// Where it listens for WireGuard.
+    #[arg(long, value_name = "IP:PORT", required = true, value_delimiter = ',')]
+    endpoint: Vec<SocketAddr>,
+    #[arg(long, value_parser = word::<32>)]
+    pop: String,
+    #[arg(long, required = true, value_delimiter = ',')]
+    shard: Vec<u32>,
+    /// Its own addresses inside the tunnel.
+    #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
+    inner: Vec<IpAddr>,
+    /// The stamp of its resolver inside the tunnel.
+    #[arg(long, value_name = "sdns://…", required = true, value_delimiter = ',', value_parser = stamp)]
+    dns: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Alerts {
+    /// Lists alerts.
+    List(Output),
+}
+
+#[derive(Debug, Subcommand)]
+enum Logs {
+    /// Builds both logs again from their entries and holds everything against them.
+    Verify(Output),
+}
+
+/// Runs a command line and says how it went.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() {
+                Blame::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+            // Nobody is left to tell when this cannot be printed.
+            let _unheard = error.print();
+            return code;
+        }
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(mistakes) = error.downcast_ref::<ConfigErrors>() {
+        answers::talk(&mistakes.to_string());
+        return Blame::Config.into();
+    }
+    answers::talk(&format!("error: {error:#}"));
+    failure::blame(error).into()
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Openapi => answers::say(&crate::api::openapi_json()?),
+        Command::CheckConfig { file, output } => server::check_config(&file, &output),
+        Command::Serve { config, log_level } => server::serve(&config, cli.data_dir, log_level),
+        Command::Operator(command) => {
+            let dir = DataDir::new(cli.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(operators::execute(&dir, command))
+        }
+    }
+}
+
+fn level(text: &str) -> Result<telemetry::Level, telemetry::UnknownLevel> {
+    telemetry::parse_level(text)
+}
+
+fn word<const MAX: usize>(text: &str) -> Result<String, String> {
+    match crate::store::is_word(text, MAX) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("accepted: 1 to {MAX} letters, digits, - or _")),
+    }
+}
+
+fn hex_key(text: &str) -> Result<Id, &'static str> {
+    let mut key = Id::default();
+    match hex::decode_to_slice(text, &mut key) {
+        Ok(()) => Ok(key),
+        Err(_) => Err("accepted: 64 hexadecimal digits"),
+    }
+}
+
+fn base64_key(text: &str) -> Result<Id, &'static str> {
+    use base64::Engine;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+    bytes
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or("accepted: 32 bytes in base64")
+}
+
+fn stamp(text: &str) -> Result<String, &'static str> {
+    match text.starts_with("sdns://") && text.len() <= 512 {
+        true => Ok(text.to_owned()),
+        false => Err("accepted: sdns://… of at most 512 bytes"),
+    }
+}
