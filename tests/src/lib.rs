@@ -23,6 +23,7 @@ mod observer;
 mod pcap;
 
 mod cutter;
+mod device;
 mod dns_peers;
 mod peers;
 mod programs;
@@ -33,6 +34,7 @@ pub mod bench;
 pub mod demo;
 
 pub use cutter::{Cutter, Direction};
+pub use device::{Answer, Device, read_lease};
 pub use dns_peers::{Asking, DnscryptProxy, ForeignServer, resolves};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
 pub use iperf::{IPERF_PORT, IperfServer, Way, stream};

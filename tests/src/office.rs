@@ -29,21 +29,20 @@ pub struct Office {
 impl Office {
     /// Makes keys, store and image.
     pub fn init(lab: &Lab, programs: &Programs) -> Result<Self> {
-        let data = lab.work().join("provisioning");
-        let config = lab.work().join("provisioning.toml");
+        Self::init_in(lab, programs, "provisioning")
+    }
+
+    /// Makes another provider's, in a folder of its own.
+    pub fn init_in(lab: &Lab, programs: &Programs, name: &str) -> Result<Self> {
+        let data = lab.work().join(name);
+        let config = lab.work().join(format!("{name}.toml"));
         let office = Self {
             netns: lab.office.clone(),
             program: programs.provisioning(),
             data,
             config,
         };
-        office.cli(&[
-            "init",
-            "--name",
-            "culvert.example/lab",
-            "--listen-url",
-            &office.url(),
-        ])?;
+        office.cli(&["init", "--name", "lab", "--listen-url", &office.url()])?;
         fs::write(&office.config, office.configuration())
             .context("writing provisioning's configuration")?;
         Ok(office)
