@@ -1,0 +1,282 @@
+//! Policies: each mistake by its line, and which signatures make a checkpoint believed.
+
+use trust::policy::PolicyProblem;
+use trust::{Cosigner, LogSigner, Policy, ProofError, SignedCheckpoint};
+
+#[test]
+fn each_mistake_is_named_with_its_line() {
+    let (log, w1, w2) = (log(1).vkey().to_string(), witness(2), witness(3));
+    let (w1, w2) = (w1.vkey().to_string(), w2.vkey().to_string());
+    let two = format!("witness a {w1}\nwitness b {w2}\n");
+    for (text, line, problem) in [
+        (String::new(), 0, PolicyProblem::OneQuorum),
+        (
+            "quorum none\nquorum none\n".to_owned(),
+            2,
+            PolicyProblem::OneQuorum,
+        ),
+        ("quorum\n".to_owned(), 1, PolicyProblem::WordCount("quorum")),
+        (
+            "quorum a b\n".to_owned(),
+            1,
+            PolicyProblem::WordCount("quorum"),
+        ),
+        ("quorum a\n".to_owned(), 1, PolicyProblem::UnknownName),
+        ("Quorum none\n".to_owned(), 1, PolicyProblem::UnknownWord),
+        (
+            "quorum none\r\n".to_owned(),
+            1,
+            PolicyProblem::ControlCharacter,
+        ),
+        (
+            "#\u{7f}\nquorum none".to_owned(),
+            1,
+            PolicyProblem::ControlCharacter,
+        ),
+        ("#".repeat(9000), 1, PolicyProblem::LineTooLong),
+        ("log\n".to_owned(), 1, PolicyProblem::WordCount("log")),
+        (
+            format!("log {log} u v\n"),
+            1,
+            PolicyProblem::WordCount("log"),
+        ),
+        (
+            format!("log {log}\nlog {log} u\n"),
+            2,
+            PolicyProblem::DuplicateKey,
+        ),
+        (format!("log {w1}\n"), 1, wrong_type("log", 1, 4)),
+        (format!("witness a {log}\n"), 1, wrong_type("witness", 4, 1)),
+        (
+            "witness a\n".to_owned(),
+            1,
+            PolicyProblem::WordCount("witness"),
+        ),
+        (format!("witness none {w1}\n"), 1, PolicyProblem::NameTaken),
+        (
+            format!("witness a {w1}\nwitness a {w2}\n"),
+            2,
+            PolicyProblem::NameTaken,
+        ),
+        (
+            format!("witness a {w1}\nwitness b {w1}\n"),
+            2,
+            PolicyProblem::DuplicateKey,
+        ),
+        (format!("{two}group g 0 a b\n"), 3, PolicyProblem::Threshold),
+        (format!("{two}group g 3 a b\n"), 3, PolicyProblem::Threshold),
+        (
+            format!("{two}group g 02 a b\n"),
+            3,
+            PolicyProblem::Threshold,
+        ),
+        (
+            format!("{two}group g some a b\n"),
+            3,
+            PolicyProblem::Threshold,
+        ),
+        (
+            format!("{two}group g any\n"),
+            3,
+            PolicyProblem::WordCount("group"),
+        ),
+        (
+            format!("{two}group g any a a\n"),
+            3,
+            PolicyProblem::MemberTwice,
+        ),
+        (
+            format!("{two}group g any a\ngroup h any a\n"),
+            4,
+            PolicyProblem::MemberTwice,
+        ),
+        (
+            format!("{two}group g any g\n"),
+            3,
+            PolicyProblem::UnknownName,
+        ),
+        (
+            format!("{two}group g any none\n"),
+            3,
+            PolicyProblem::UnknownName,
+        ),
+        (format!("{two}group a any b\n"), 3, PolicyProblem::NameTaken),
+        (
+            format!("group g any a\n{two}"),
+            1,
+            PolicyProblem::UnknownName,
+        ),
+    ] {
+        let error = Policy::parse(&text).unwrap_err();
+        assert_eq!((error.line, error.problem), (line, problem), "{text}");
+    }
+}
+
+#[test]
+fn a_checkpoint_without_the_signature_of_its_log_is_refused() {
+    let policy = policy("quorum none");
+    let signed = log(1).sign_checkpoint(1, [0; 32]);
+    let by_another = log(9).sign_checkpoint(1, [0; 32]);
+    let elsewhere = LogSigner::from_seed("elsewhere", &[1; 32]).unwrap();
+
+    let refused = policy.verify_checkpoint(&by_another);
+    assert_eq!(refused, Err(ProofError::NotSignedByLog));
+    let refused = policy.verify_checkpoint(&elsewhere.sign_checkpoint(1, [0; 32]));
+    assert_eq!(refused, Err(ProofError::UnknownLog));
+
+    assert_eq!(policy.verify_checkpoint(&signed), Ok(0));
+}
+
+#[test]
+fn a_changed_checkpoint_is_refused_by_the_signature_of_the_log() {
+    let policy = policy("quorum none");
+    let text = log(1).sign_checkpoint(17, [0; 32]).text();
+    let forged = SignedCheckpoint::parse(&text.replacen("\n17\n", "\n18\n", 1)).unwrap();
+
+    let refused = policy.verify_checkpoint(&forged);
+
+    assert_eq!(
+        refused,
+        Err(ProofError::BadSignature {
+            name: "log.example".to_owned()
+        })
+    );
+}
+
+#[test]
+fn a_bad_cosignature_of_a_known_witness_spoils_the_checkpoint() {
+    let policy = policy("quorum w2");
+    let signed = log(1).sign_checkpoint(17, [0; 32]);
+    let other = log(1).sign_checkpoint(18, [0; 32]);
+    let cosigned = witness(3).cosign(&witness(2).cosign(&other, 5), 5).text();
+    let lines: Vec<&str> = cosigned.lines().skip(5).collect();
+    let moved = SignedCheckpoint::parse(&format!("{signed}{}\n", lines[0])).unwrap();
+
+    let refused = policy.verify_checkpoint(&witness(3).cosign(&moved, 5));
+
+    assert_eq!(
+        refused,
+        Err(ProofError::BadSignature {
+            name: "w2.example".to_owned()
+        })
+    );
+}
+
+#[test]
+fn a_cosignature_with_another_time_written_over_is_refused() {
+    let policy = policy("quorum w2");
+    let signed = witness(2).cosign(&log(1).sign_checkpoint(1, [0; 32]), 1000);
+    let later = witness(2).cosign(&log(1).sign_checkpoint(1, [0; 32]), 2000);
+    let (last, last_later) = (line(&signed, 5), line(&later, 5));
+    // The first 20 base64 symbols hold key id, the time, and three bytes of the signature.
+    let start = last.len() - 104;
+    let forged = signed
+        .text()
+        .replace(&last[start..start + 16], &last_later[start..start + 16]);
+    assert_ne!(forged, signed.text());
+
+    let refused = policy.verify_checkpoint(&SignedCheckpoint::parse(&forged).unwrap());
+
+    assert_eq!(
+        refused,
+        Err(ProofError::BadSignature {
+            name: "w2.example".to_owned()
+        })
+    );
+}
+
+#[test]
+fn unknown_cosigners_are_ignored_even_under_a_known_name() {
+    let policy = policy("quorum w2");
+    let signed = log(1).sign_checkpoint(1, [0; 32]);
+    let impostor = Cosigner::from_seed("w2.example", &[77; 32]).unwrap();
+    let signed = impostor.cosign(&witness(55).cosign(&signed, 5), 5);
+
+    assert_eq!(policy.verify_checkpoint(&signed), Err(ProofError::NoQuorum));
+    assert_eq!(
+        policy.verify_checkpoint(&witness(2).cosign(&signed, 6)),
+        Ok(6)
+    );
+}
+
+#[test]
+fn groups_within_groups_are_counted() {
+    let rule = "group x 2 w2 w3 w4\ngroup y any w5\ngroup z all x y\nquorum z";
+    for (who, met) in [
+        (vec![2, 3, 5], true),
+        (vec![3, 4, 5], true),
+        (vec![2, 3, 4, 5], true),
+        (vec![2, 3, 4], false),
+        (vec![2, 5], false),
+        (vec![], false),
+    ] {
+        let mut signed = log(1).sign_checkpoint(1, [0; 32]);
+        for seed in &who {
+            signed = witness(*seed).cosign(&signed, 9);
+        }
+        let expected = if met {
+            Ok(9)
+        } else {
+            Err(ProofError::NoQuorum)
+        };
+        assert_eq!(policy(rule).verify_checkpoint(&signed), expected, "{who:?}");
+    }
+}
+
+#[test]
+fn the_time_is_what_a_whole_quorum_has_reached() {
+    let rule = "group x 2 w2 w3 w4\nquorum x";
+    let mut signed = log(1).sign_checkpoint(1, [0; 32]);
+    for (seed, time) in [(2, 100), (3, 300), (4, 200)] {
+        signed = witness(seed).cosign(&signed, time);
+    }
+
+    assert_eq!(policy(rule).verify_checkpoint(&signed), Ok(200));
+    assert_eq!(policy("quorum w3").verify_checkpoint(&signed), Ok(300));
+    assert_eq!(
+        policy("group x all w2 w3\nquorum x").verify_checkpoint(&signed),
+        Ok(100)
+    );
+}
+
+#[test]
+fn the_largest_policy_that_the_specification_asks_for_is_read() {
+    let mut text = String::from("\t # comment\n\n");
+    for seed in 0..32 {
+        text.push_str(&format!("log {} https://log.example\n", log(seed).vkey()));
+        text.push_str(&format!(
+            "  witness\tn{seed} {}  \n",
+            witness(100 + seed).vkey()
+        ));
+        text.push_str(&format!("group g{seed} 1 n{seed}\n"));
+    }
+
+    let policy = Policy::parse(&(text + "quorum g31")).unwrap();
+
+    assert_eq!((policy.logs().len(), policy.witnesses().count()), (32, 32));
+}
+
+fn wrong_type(what: &'static str, needed: u8, got: u8) -> PolicyProblem {
+    PolicyProblem::KeyType { what, needed, got }
+}
+
+fn log(seed: u8) -> LogSigner {
+    LogSigner::from_seed("log.example", &[seed; 32]).unwrap()
+}
+
+fn witness(seed: u8) -> Cosigner {
+    Cosigner::from_seed(&format!("w{seed}.example"), &[seed; 32]).unwrap()
+}
+
+/// A policy over log 1 and the witnesses 2 to 5.
+fn policy(rule: &str) -> Policy {
+    let mut text = format!("log {}\n", log(1).vkey());
+    for seed in 2..=5 {
+        text.push_str(&format!("witness w{seed} {}\n", witness(seed).vkey()));
+    }
+    Policy::parse(&(text + rule)).unwrap()
+}
+
+fn line(signed: &SignedCheckpoint, place: usize) -> String {
+    signed.text().lines().nth(place).unwrap().to_owned()
+}
