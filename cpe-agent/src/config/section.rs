@@ -1,0 +1,137 @@
+//! One table of the file being read: takes keys out, notes what is wrong, and at the end what nobody took.
+
+use toml::{Table, Value};
+
+use super::Mistake;
+
+/// A table, its place in the file, and where mistakes are noted.
+pub(super) struct Section<'a> {
+    path: String,
+    table: Table,
+    known: Vec<&'static str>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(table: Table, mistakes: &'a mut Vec<Mistake>) -> Self {
+        Self {
+            path: String::new(),
+            table,
+            known: Vec::new(),
+            mistakes,
+        }
+    }
+
+    /// Reads a key that must be there.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &'static str,
+        parse: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        self.known.push(key);
+        match self.table.remove(key) {
+            Some(value) => self.check(key, accepted, &value, parse),
+            None => {
+                self.mistake(key, "is missing".to_owned(), accepted);
+                None
+            }
+        }
+    }
+
+    /// Reads a key that may be left out.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &'static str,
+        default: T,
+        parse: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        self.known.push(key);
+        match self.table.remove(key) {
+            Some(value) => self.check(key, accepted, &value, parse),
+            None => Some(default),
+        }
+    }
+
+    /// Reads a table within; one that is left out is read as an empty one.
+    pub(super) fn section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> Option<T>,
+    ) -> Option<T> {
+        self.known.push(key);
+        let table = match self.table.remove(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(_) => {
+                self.mistake(key, "is not a section".to_owned(), "[section]");
+                return None;
+            }
+        };
+        let mut section = Section {
+            path: format!("{}{key}.", self.path),
+            table,
+            known: Vec::new(),
+            mistakes: self.mistakes,
+        };
+        let value = read(&mut section);
+        section.finish();
+        value
+    }
+
+    /// Notes the keys that nobody asked for.
+    pub(super) fn finish(self) {
+        for key in self.table.keys() {
+            let known = self.known.join(", ");
+            self.mistakes.push(Mistake {
+                key: format!("{}{key}", self.path),
+                wrong: format!("is not a key; the keys here are {known}"),
+                accepted: "nothing",
+            });
+        }
+    }
+
+    pub(super) fn mistake(&mut self, key: &str, wrong: String, accepted: &'static str) {
+        self.mistakes.push(Mistake {
+            key: format!("{}{key}", self.path),
+            wrong,
+            accepted,
+        });
+    }
+
+    fn check<T>(
+        &mut self,
+        key: &str,
+        accepted: &'static str,
+        value: &Value,
+        parse: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let parsed = parse(value);
+        if parsed.is_none() {
+            self.mistake(key, format!("is {}", shown(value)), accepted);
+        }
+        parsed
+    }
+}
+
+/// A wrong value as it is shown: short, on one line.
+fn shown(value: &Value) -> String {
+    const MOST: usize = 60;
+    let text = match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Integer(number) => number.to_string(),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Datetime(time) => time.to_string(),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(shown).collect::<Vec<_>>().join(", ")
+        ),
+        Value::Table(_) => "a section".to_owned(),
+    };
+    match text.char_indices().nth(MOST) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}

@@ -1,0 +1,454 @@
+//! The control loop: one place where everything that happens to the agent is decided.
+//!
+//! ```text
+//!   Unenrolled ──code──▶ Enrolling ──verified lease──▶ Connecting ◀──▶ Protected
+//!       ▲                   │  ▲                           │ lease ended
+//!       └──code refused─────┘  └───────────────────────────┘
+//!   Revoked: the provider says so and no tunnel is up; asked again rarely, or with a new code
+//! ```
+//!
+//! What acts on the router (addresses, keys, endpoints, resolvers) comes from a `Verified<Bundle>` and nothing else. An
+//! answer that does not verify changes only the reason in the status.
+
+pub(crate) mod attempt;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use trust::{Anchors, Bundle, ClaimCode, DeviceFacts, KeyId, LeaseBundle, Stored, Verified};
+use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dns::Dns;
+use crate::engine::{Engine, News, Order};
+use crate::enrol::schedule::{self, Backoff};
+use crate::exit::{Exit, Failure};
+use crate::net::Network;
+use crate::state::{Keys, State, StateDir};
+use crate::status::socket::{Answers, Request};
+use crate::status::{Condition, LastWords, LeaseStatus, Status};
+use attempt::Attempt;
+
+/// A gateway that does not answer for this long may have moved or dropped us: provisioning is asked.
+const SILENT_GATEWAY: Duration = Duration::from_secs(60);
+/// The calendar may jump, so that what is due by it is looked at this often.
+const CALENDAR_PERIOD: Duration = Duration::from_secs(30);
+
+/// What the loop is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) anchors: Anchors,
+    pub(crate) state_dir: StateDir,
+    pub(crate) state: State,
+    pub(crate) network: Network,
+    pub(crate) engine: Engine,
+    pub(crate) dns: Dns,
+    pub(crate) clock: Clock,
+    pub(crate) last_words: LastWords,
+}
+
+/// What the loop waits for.
+pub(crate) struct Inputs {
+    pub(crate) news: mpsc::Receiver<News>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) stop: mpsc::Receiver<()>,
+}
+
+/// The agent's state.
+pub(crate) struct Control {
+    config: Config,
+    anchors: Anchors,
+    state_dir: StateDir,
+    keys: Keys,
+    stored: Stored,
+    bundle: Option<Verified<Bundle>>,
+    claim: Option<ClaimCode>,
+    network: Network,
+    engine: Engine,
+    dns: Dns,
+    clock: Clock,
+    status: Status,
+    last_words: LastWords,
+    link: Link,
+    attempt: Option<Attempt>,
+    attempt_due: Option<Instant>,
+    backoff: Backoff,
+    /// Those who wait to hear how the enrolment goes.
+    listeners: Vec<Answers>,
+}
+
+/// The tunnel as the engine told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Up,
+    Down { since: Instant },
+}
+
+enum Event {
+    News(Option<News>),
+    Request(Option<Request>),
+    Attempt(attempt::Outcome),
+    Time,
+    Stop,
+}
+
+impl Control {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            config,
+            anchors,
+            state_dir,
+            state,
+            network,
+            engine,
+            dns,
+            clock,
+            last_words,
+        } = parts;
+        let mut status = Status::new(&config, Condition::Enrolling, clock.now());
+        status.device = Some(KeyId::from(state.keys.devid_hash()).to_string());
+        let mut control = Self {
+            config,
+            anchors,
+            state_dir,
+            keys: state.keys,
+            stored: state.stored,
+            bundle: None,
+            claim: None,
+            network,
+            engine,
+            dns,
+            clock,
+            status,
+            last_words,
+            link: Link::Down {
+                since: Instant::now(),
+            },
+            attempt: None,
+            attempt_due: None,
+            backoff: Backoff::default(),
+            listeners: Vec::new(),
+        };
+        for damaged in &state.damaged {
+            warn!(
+                file = damaged.0.file_name(),
+                "a state file was damaged and has been set aside"
+            );
+        }
+        control.begin(state.lease.as_deref());
+        control
+    }
+
+    /// Takes up the kept lease, and decides when provisioning is asked first.
+    fn begin(&mut self, kept: Option<&[u8]>) {
+        match self.state_dir.claim() {
+            Ok(claim) => self.claim = claim,
+            Err(error) => warn!(error = %chain(&error), "the claim code cannot be read"),
+        }
+        let mut reason = None;
+        if let Some(bytes) = kept {
+            match self.verify_kept(bytes) {
+                Ok((bundle, stored)) => self.take_up(bundle, stored),
+                Err(error) => {
+                    warn!(%error, "the kept lease is not used");
+                    reason = Some(format!("the kept lease is not used: {error}"));
+                }
+            }
+        }
+        match &self.bundle {
+            Some(bundle) if self.claim.is_none() && self.keys.next.is_none() => {
+                let lease = &bundle.get().lease;
+                self.ask_in(schedule::until_renewal(
+                    lease.not_before,
+                    lease.not_after,
+                    self.clock.now(),
+                ));
+            }
+            // A code to be used, a renewal that was cut, or no lease.
+            Some(_) | None => self.ask_in(Duration::ZERO),
+        }
+        if self.bundle.is_none() {
+            self.turn(Condition::Enrolling, reason);
+        }
+    }
+
+    /// Runs until it is told to stop, and then undoes what was done.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<(), Failure> {
+        let result = loop {
+            match self.next_event(&mut inputs).await {
+                Event::News(Some(News::Tunnel(event))) => self.on_tunnel(event),
+                Event::News(Some(News::Broken(error))) => {
+                    break Err(Failure::new(
+                        Exit::Io,
+                        format!("the tunnel's device or socket failed: {error}"),
+                    ));
+                }
+                Event::News(None) => {
+                    break Err(Failure::new(
+                        Exit::Bug,
+                        "the packet thread ended without a word",
+                    ));
+                }
+                Event::Request(request) => self.on_request(request),
+                Event::Attempt(outcome) => self.on_outcome(outcome),
+                Event::Time => self.on_time(),
+                Event::Stop => break Ok(()),
+            }
+        };
+        self.end(result)
+    }
+
+    async fn next_event(&mut self, inputs: &mut Inputs) -> Event {
+        let calendar = Instant::now() + CALENDAR_PERIOD;
+        let deadline = self.attempt_due.map_or(calendar, |due| due.min(calendar));
+        let attempt = async {
+            match &mut self.attempt {
+                Some(attempt) => attempt.outcome().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = inputs.stop.recv() => Event::Stop,
+            news = inputs.news.recv() => Event::News(news),
+            request = inputs.requests.recv() => Event::Request(request),
+            outcome = attempt => Event::Attempt(outcome),
+            () = tokio::time::sleep_until(deadline) => Event::Time,
+        }
+    }
+
+    fn end(mut self, result: Result<(), Failure>) -> Result<(), Failure> {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.abort();
+        }
+        let (state, reason) = match &result {
+            Ok(()) => (Condition::Stopped, "the agent was stopped".to_owned()),
+            Err(failure) => (Condition::Error, failure.to_string()),
+        };
+        self.turn(state, Some(reason));
+        self.engine.stop();
+        if let Err(error) = self.network.undo() {
+            warn!(error = %chain(&error), "the router's network could not be restored");
+        }
+        result
+    }
+
+    fn on_tunnel(&mut self, event: AgentEvent) {
+        match event {
+            AgentEvent::Connected { gateway, .. } => {
+                self.link = Link::Up;
+                let name = self.gateway_name(&gateway);
+                info!(
+                    gateway = name.as_deref().unwrap_or("unknown"),
+                    "the tunnel is up"
+                );
+                self.status.gateway = name;
+                self.dns.network_changed();
+                self.turn(Condition::Protected, None);
+            }
+            AgentEvent::Disconnected { .. } => {
+                self.link = Link::Down {
+                    since: Instant::now(),
+                };
+                info!("the tunnel is down");
+                self.turn(
+                    Condition::Connecting,
+                    Some("the gateway does not answer any more".to_owned()),
+                );
+            }
+            AgentEvent::Trying { gateway, .. } => {
+                let name = self.gateway_name(&gateway).unwrap_or_default();
+                self.turn(
+                    Condition::Connecting,
+                    Some(format!("no gateway has answered; trying {name}")),
+                );
+            }
+            AgentEvent::Roamed { .. } => {}
+        }
+    }
+
+    fn on_request(&mut self, request: Option<Request>) {
+        match request {
+            Some(Request::Status(answers)) => {
+                self.refresh();
+                // One line always fits into a new conversation.
+                let _ = answers.try_send(serde_json::to_string(&self.status).unwrap_or_default());
+            }
+            Some(Request::Enrol(code, answers)) => self.on_code(code, answers),
+            None => {}
+        }
+    }
+
+    fn on_time(&mut self) {
+        if let Some(bundle) = &self.bundle
+            && bundle.get().lease.not_after < self.clock.now()
+        {
+            self.drop_lease();
+        }
+        let silent = matches!(self.link, Link::Down { since } if since.elapsed() >= SILENT_GATEWAY);
+        if silent && self.bundle.is_some() && self.attempt.is_none() && !self.backoff.is_waiting() {
+            info!("the gateway is silent: asking provisioning whether something has changed");
+            self.ask_in(Duration::ZERO);
+        }
+        if self.attempt.is_none() && self.attempt_due.is_some_and(|due| due <= Instant::now()) {
+            self.start_attempt();
+        }
+    }
+
+    fn drop_lease(&mut self) {
+        warn!("the lease has ended without having been renewed");
+        self.bundle = None;
+        (self.status.lease, self.status.gateway) = (None, None);
+        self.dns.use_stamps(&[]);
+        self.engine.order(Order::Rest);
+        if let Err(error) = self.network.leave() {
+            warn!(error = %chain(&error), "the routes into the tunnel could not be removed");
+        }
+        self.link = Link::Down {
+            since: Instant::now(),
+        };
+        self.turn(
+            Condition::Enrolling,
+            Some("the lease has ended and could not be renewed".to_owned()),
+        );
+    }
+
+    /// Judges the lease from flash with whichever key it is for.
+    fn verify_kept(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<(Verified<Bundle>, Stored), trust::BundleError> {
+        let bundle = LeaseBundle::from_bytes(bytes)?;
+        let result = self.verify(&bundle, &PublicKey::from(&self.keys.tunnel));
+        match (&self.keys.next, result) {
+            (Some(next), Err(trust::BundleError::NotMine)) => {
+                self.verify(&bundle, &PublicKey::from(next))
+            }
+            (_, result) => result,
+        }
+    }
+
+    fn verify(
+        &self,
+        bundle: &LeaseBundle,
+        wg: &PublicKey,
+    ) -> Result<(Verified<Bundle>, Stored), trust::BundleError> {
+        let me = DeviceFacts {
+            devid_hash: self.keys.devid_hash(),
+            wg_pub: wg.to_bytes(),
+        };
+        self.anchors
+            .verify_bundle(bundle, &me, &self.stored, self.clock.now())
+    }
+
+    /// Acts on a verified lease, which is on flash already.
+    fn take_up(&mut self, bundle: Verified<Bundle>, stored: Stored) {
+        let Bundle {
+            lease, gateways, ..
+        } = bundle.get();
+        if let Err(error) = self.state_dir.adopt_key_of(&mut self.keys, &lease.wg_pub) {
+            warn!(error = %chain(&error), "the tunnel key could not be kept; it is asked for again at the next start");
+        }
+        self.clock.raise(stored.clock_floor);
+        self.stored = stored;
+        self.status.lease = Some(LeaseStatus {
+            epoch: lease.epoch,
+            not_after: lease.not_after,
+            addresses: lease.addresses.iter().map(ToString::to_string).collect(),
+        });
+        let before = self.bundle.as_ref().map(Verified::get);
+        let same_key = before.is_some_and(|before| before.lease.wg_pub == lease.wg_pub);
+        let same_place = before.is_some_and(|before| {
+            before.gateways == *gateways && before.lease.addresses == lease.addresses
+        });
+        if let Err(error) = self.network.enter(&lease.addresses) {
+            warn!(error = %chain(&error), "the tunnel's addresses and routes could not be set");
+            self.turn(Condition::Error, Some(chain(&error)));
+        }
+        let peers: Vec<GatewayConfig> = gateways
+            .iter()
+            .map(|gateway| GatewayConfig {
+                public: gateway.wg_pub,
+                endpoints: gateway.endpoints.clone(),
+            })
+            .collect();
+        if !same_key {
+            self.link = Link::Down {
+                since: Instant::now(),
+            };
+            self.engine.order(Order::Make(Box::new(AgentConfig {
+                private: StaticSecret::from(self.keys.tunnel.to_bytes()),
+                gateways: peers,
+                addresses: lease.addresses.clone(),
+                keepalive: self.config.tunnel.keepalive,
+                seed: 0,
+            })));
+        } else if !same_place {
+            self.engine
+                .order(Order::Lease(peers, lease.addresses.clone()));
+        }
+        self.dns.use_stamps(&lease.dns);
+        info!(
+            epoch = lease.epoch,
+            not_after = lease.not_after,
+            "a verified lease is in use"
+        );
+        self.bundle = Some(bundle);
+        if self.status.state != Condition::Error && self.link != Link::Up {
+            self.turn(Condition::Connecting, None);
+        }
+    }
+
+    fn gateway_name(&self, wg_pub: &[u8; 32]) -> Option<String> {
+        let gateways = &self.bundle.as_ref()?.get().gateways;
+        Some(
+            gateways
+                .iter()
+                .find(|gateway| gateway.wg_pub == *wg_pub)?
+                .name
+                .clone(),
+        )
+    }
+
+    fn turn(&mut self, state: Condition, reason: Option<String>) {
+        if self.status.turn(state, reason, self.clock.now()) {
+            self.refresh();
+            self.last_words.say(&self.status);
+        }
+    }
+
+    /// Brings the counters up to date.
+    fn refresh(&mut self) {
+        let snapshot = self.engine.snapshot();
+        let tunnel = &mut self.status.tunnel;
+        if let Some(peer) = snapshot.peer {
+            tunnel.last_handshake_s = peer.session_age.map(|age| age.as_secs());
+            (tunnel.rx_bytes, tunnel.tx_bytes) = (peer.traffic.rx_bytes, peer.traffic.tx_bytes);
+        }
+        let dropped = snapshot
+            .dropped
+            .iter()
+            .map(|(reason, count)| (reason.as_label(), count));
+        tunnel.dropped = dropped
+            .chain([("not_taken", snapshot.not_taken)])
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        self.status.dns = self.dns.counters();
+    }
+
+    fn ask_in(&mut self, pause: Duration) {
+        self.attempt_due = Some(Instant::now() + pause);
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

@@ -1,0 +1,217 @@
+//! The home's lookups: sockets on the LAN's addresses, answered by the stub, asked of the lease's resolvers inside the
+//! tunnel and of nobody else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use dnscrypt_proxy::DnsCryptStamp;
+use dnscrypt_proxy::listen::Sockets;
+use dnscrypt_proxy::stub::{Stub, StubConfig};
+use dnscrypt_proxy::upstream::{Settings, Upstream};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
+};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::status::DnsStatus;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// A socket for the LAN's lookups could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    /// Somebody else answers there.
+    #[error(
+        "{0} is in use: stop the other resolver (dnsmasq, unbound…) or move it to another port"
+    )]
+    Busy(SocketAddr),
+    /// A low port without the right.
+    #[error("no right to answer lookups on {0}: run as root")]
+    Permission(SocketAddr),
+    /// Another reason.
+    #[error("lookups cannot be answered on {address}")]
+    Os {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Bound sockets of the LAN's side, not served yet.
+pub(crate) struct Listeners {
+    udp: Vec<OwnedFd>,
+    tcp: Vec<OwnedFd>,
+}
+
+impl Listeners {
+    /// Binds every address for UDP and TCP; an address need not be on an interface yet, as at boot.
+    pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Self, BindError> {
+        let open = |kind| {
+            addresses
+                .iter()
+                .map(move |address| bind_one(*address, kind))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            udp: open(SockType::Datagram)?,
+            tcp: open(SockType::Stream)?,
+        })
+    }
+
+    fn into_tokio(self) -> io::Result<Sockets> {
+        let udp = self
+            .udp
+            .into_iter()
+            .map(|fd| tokio::net::UdpSocket::from_std(fd.into()));
+        let tcp = self
+            .tcp
+            .into_iter()
+            .map(|fd| tokio::net::TcpListener::from_std(fd.into()));
+        Ok(Sockets {
+            udp: udp.collect::<io::Result<_>>()?,
+            tcp: tcp.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+fn bind_one(address: SocketAddr, kind: SockType) -> Result<OwnedFd, BindError> {
+    open_bound(address, kind).map_err(|errno| {
+        if errno == Errno::EADDRINUSE {
+            BindError::Busy(address)
+        } else if matches!(errno, Errno::EACCES | Errno::EPERM) {
+            BindError::Permission(address)
+        } else {
+            BindError::Os {
+                address,
+                source: errno.into(),
+            }
+        }
+    })
+}
+
+fn open_bound(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket(
+        family,
+        kind,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    // Also for IPv6 sockets: the kernel keeps one flag for both. An IPv6 address is not there for its first second.
+    setsockopt(&fd, sockopt::IpFreebind, &true)?;
+    if kind == SockType::Stream {
+        // Connections of an agent that was killed may still be closing.
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if kind == SockType::Stream {
+        listen(&fd, Backlog::new(BACKLOG)?)?;
+    }
+    Ok(fd)
+}
+
+/// The running stub. Its task owns the LAN's sockets; aborting it loses the lookups in flight, which clients repeat.
+pub(crate) struct Dns {
+    stub: Arc<Stub>,
+    task: JoinHandle<()>,
+}
+
+impl Dns {
+    /// Answers on the sockets from now on; without resolvers the answer is that there is none.
+    pub(crate) fn start(listeners: Listeners, clock: Clock) -> io::Result<Self> {
+        let settings = Settings {
+            clock: Arc::new(move || clock.now()),
+            ..Settings::default()
+        };
+        let stub = Stub::new(Upstream::new(Vec::new(), settings), StubConfig::default());
+        let sockets = listeners.into_tokio()?;
+        let serving = Arc::clone(&stub);
+        let task = tokio::spawn(async move {
+            if sockets.udp.is_empty() {
+                return;
+            }
+            let stopped = serving.listen(sockets).await;
+            warn!(error = %stopped, "lookups are not answered any more");
+        });
+        Ok(Self { stub, task })
+    }
+
+    /// Asks these resolvers from now on.
+    pub(crate) fn use_stamps(&self, stamps: &[String]) {
+        let usable = stamps
+            .iter()
+            .filter_map(|text| match text.parse::<DnsCryptStamp>() {
+                Ok(stamp) => Some(stamp),
+                Err(error) => {
+                    warn!(%error, "a resolver of the lease cannot be used");
+                    None
+                }
+            });
+        self.stub.upstream().set_stamps(usable.collect());
+    }
+
+    /// The way to the resolvers is new: nothing is held against them.
+    pub(crate) fn network_changed(&self) {
+        self.stub.upstream().network_changed();
+    }
+
+    /// What is counted.
+    pub(crate) fn counters(&self) -> DnsStatus {
+        let figures = self.stub.figures();
+        DnsStatus {
+            queries: figures.queries as u64,
+            cache_hits: figures.cache_hits as u64,
+            failed: figures.failed as u64,
+        }
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_and_an_address_that_is_not_there_yet_is_bound() {
+        let first = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let taken: std::net::UdpSocket = first.udp.into_iter().next().unwrap().into();
+        let address = taken.local_addr().unwrap();
+
+        let error = Listeners::bind(&[address]).err().unwrap();
+
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("{address} is in use")),
+            "{error}"
+        );
+        assert!(
+            Listeners::bind(&[
+                "192.0.2.77:5353".parse().unwrap(),
+                "[2001:db8::77]:5353".parse().unwrap()
+            ])
+            .is_ok()
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! The thread's loop: wait, orders, network, device, time; each step bounded so that none starves the others.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use netio::poll::{Interest, Ready};
+use netio::tun::Written;
+use netio::udp::Sent;
+use netio::{Poller, RecvBuffer, Udp};
+use rand_core::{OsRng, RngCore};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+use tunnel::AgentTunnel;
+use tunnel::agent::AgentConfig;
+
+use super::{News, Order, Snapshot, Wires};
+
+const TUN: u32 = 0;
+const V4: u32 = 1;
+const V6: u32 = 2;
+/// Runs or packets taken from one descriptor before the others are looked at.
+const BATCH: usize = 64;
+/// The longest packet of a TUN device.
+const PACKET_BYTES: usize = 65_536;
+/// How old the counters of the status may be.
+const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
+
+pub(super) struct Loop {
+    wires: Wires,
+    mtu: u16,
+    poller: Poller,
+    orders: Receiver<Order>,
+    news: mpsc::Sender<News>,
+    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot_at: Instant,
+    tunnel: Option<AgentTunnel>,
+    not_taken: u64,
+    received: RecvBuffer,
+    inner: Vec<u8>,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Wait,
+    Stop,
+}
+
+impl Loop {
+    pub(super) fn new(
+        wires: Wires,
+        mtu: u16,
+        poller: Poller,
+        orders: Receiver<Order>,
+        news: mpsc::Sender<News>,
+        snapshot: Arc<Mutex<Snapshot>>,
+    ) -> io::Result<Self> {
+        poller.add(&wires.tun, TUN, Interest::Readable)?;
+        for (udp, token) in [(&wires.v4, V4), (&wires.v6, V6)] {
+            if let Some(udp) = udp {
+                poller.add(udp, token, Interest::Readable)?;
+            }
+        }
+        Ok(Self {
+            wires,
+            mtu,
+            poller,
+            orders,
+            news,
+            snapshot,
+            snapshot_at: Instant::now(),
+            tunnel: None,
+            not_taken: 0,
+            received: RecvBuffer::new(),
+            inner: vec![0; PACKET_BYTES],
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            match self.turn() {
+                Ok(Next::Wait) => {}
+                Ok(Next::Stop) => break,
+                Err(error) => {
+                    // The control loop ends the process on this; if it is gone already, so is the reason to tell.
+                    let _ = self.news.try_send(News::Broken(error));
+                    break;
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<Next> {
+        let ready = self.wait()?;
+        if ready.woken && self.take_orders() == Next::Stop {
+            return Ok(Next::Stop);
+        }
+        let now = Instant::now();
+        if ready.v4 {
+            self.take_from_network(V4, now)?;
+        }
+        if ready.v6 {
+            self.take_from_network(V6, now)?;
+        }
+        if ready.tun {
+            self.take_from_device(now)?;
+        }
+        self.keep_time(now);
+        Ok(Next::Wait)
+    }
+
+    fn wait(&mut self) -> io::Result<Woken> {
+        let now = Instant::now();
+        let deadline = self.tunnel.as_ref().map(|tunnel| {
+            let timer = tunnel
+                .poll_timeout()
+                .map_or(self.snapshot_at, |(at, _why)| at);
+            timer.min(self.snapshot_at).saturating_duration_since(now)
+        });
+        let mut woken = Woken::default();
+        for ready in self.poller.wait(deadline)? {
+            match ready {
+                Ready::Descriptor { token: TUN, .. } => woken.tun = true,
+                Ready::Descriptor { token: V4, .. } => woken.v4 = true,
+                Ready::Descriptor { .. } => woken.v6 = true,
+                Ready::Woken => woken.woken = true,
+            }
+        }
+        Ok(woken)
+    }
+
+    fn take_orders(&mut self) -> Next {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Make(config)) => self.make(*config),
+                Ok(Order::Lease(gateways, addresses)) => {
+                    if let Some(tunnel) = &mut self.tunnel
+                        && let Err(error) =
+                            tunnel.replace_lease(gateways, addresses, Instant::now())
+                    {
+                        warn!(%error, "the renewed lease cannot be used; the one before stays in use");
+                    }
+                }
+                Ok(Order::Rest) => self.tunnel = None,
+                Err(TryRecvError::Empty) => return Next::Wait,
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
+            }
+        }
+    }
+
+    fn make(&mut self, mut config: AgentConfig) {
+        let now = Instant::now();
+        config.seed = OsRng.next_u64();
+        match AgentTunnel::new(config, now) {
+            Ok(tunnel) => self.tunnel = Some(tunnel.with_mtu(self.mtu, now)),
+            Err(error) => warn!(%error, "the lease cannot be used"),
+        }
+    }
+
+    fn take_from_network(&mut self, family: u32, now: Instant) -> io::Result<()> {
+        let udp = match family {
+            V4 => &self.wires.v4,
+            _ => &self.wires.v6,
+        };
+        let Some(udp) = udp else { return Ok(()) };
+        for _ in 0..BATCH {
+            let Some(received) = udp.recv(&mut self.received)? else {
+                break;
+            };
+            let Some(tunnel) = &mut self.tunnel else {
+                continue;
+            };
+            for datagram in received.datagrams() {
+                // What is dropped has been counted by the tunnel.
+                let Ok(Some(packet)) =
+                    tunnel.handle_network_input(datagram, received.from, &mut self.inner, now)
+                else {
+                    continue;
+                };
+                if self.wires.tun.send(packet.as_bytes())? != Written::Yes {
+                    self.not_taken += 1;
+                }
+            }
+            self.not_taken += send_all(tunnel, &self.wires.v4, &self.wires.v6);
+        }
+        Ok(())
+    }
+
+    fn take_from_device(&mut self, now: Instant) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let Some(length) = self.wires.tun.recv(&mut self.inner)? else {
+                break;
+            };
+            let (Some(tunnel), Some(packet)) = (&mut self.tunnel, self.inner.get(..length)) else {
+                continue;
+            };
+            // What is dropped has been counted by the tunnel.
+            let _ = tunnel.handle_tun_input(packet, now);
+        }
+        if let Some(tunnel) = &mut self.tunnel {
+            self.not_taken += send_all(tunnel, &self.wires.v4, &self.wires.v6);
+        }
+        Ok(())
+    }
+
+    fn keep_time(&mut self, now: Instant) {
+        let Some(tunnel) = &mut self.tunnel else {
+            return;
+        };
+        if tunnel.poll_timeout().is_some_and(|(at, _why)| at <= now) {
+            tunnel.handle_timeout(now);
+        }
+        self.not_taken += send_all(tunnel, &self.wires.v4, &self.wires.v6);
+        let mut is_news = false;
+        while let Some(event) = tunnel.poll_event() {
+            is_news = true;
+            if self.news.try_send(News::Tunnel(event)).is_err() {
+                debug!("the control loop does not take the news");
+            }
+        }
+        if is_news || now >= self.snapshot_at {
+            self.snapshot_at = now + SNAPSHOT_PERIOD;
+            let snapshot = Snapshot {
+                peer: Some(tunnel.stats(now)),
+                dropped: tunnel.dropped().clone(),
+                not_taken: self.not_taken,
+            };
+            *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Woken {
+    tun: bool,
+    v4: bool,
+    v6: bool,
+    woken: bool,
+}
+
+/// Sends what the tunnel has sealed, and returns how many runs nobody took.
+fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> u64 {
+    let mut not_taken = 0;
+    while let Some(run) = tunnel.poll_transmit() {
+        let udp = match run.to {
+            SocketAddr::V4(_) => v4,
+            SocketAddr::V6(_) => v6,
+        };
+        let sent = udp
+            .as_ref()
+            .map(|udp| udp.send(run.to, run.payload, run.segment));
+        if !matches!(sent, Some(Sent::Yes)) {
+            not_taken += 1;
+        }
+    }
+    not_taken
+}

@@ -1,0 +1,271 @@
+//! The exchange with the provisioning server: TLS, challenge, request, lease bundle.
+//!
+//! One [`exchange`] is one connection and leaves nothing behind when it is cut: the same keys ask again. What comes back
+//! is only well-formed; whether it may be believed is `trust`'s to say.
+
+mod channel;
+mod pin;
+pub(crate) mod schedule;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use trust::{ClaimCode, DecodeError, EnrolReq, LeaseBundle, ServerChallenge};
+use x25519_dalek::StaticSecret;
+
+use crate::config::Provisioning;
+use channel::Channel;
+
+/// From the first packet to the whole bundle; each step has a shorter limit of its own.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A server that validates and cosigns in time answers far faster.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A bundle is a few kilobytes; this is `trust`'s own limit.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+const CBOR: &str = "application/cbor";
+
+/// Who asks, and by what right.
+#[derive(Debug)]
+pub(crate) struct Applicant {
+    /// DevID.
+    pub device: SigningKey,
+    /// The tunnel key that the lease is to be bound to.
+    pub tunnel: Secret,
+    /// A claim code, when the server does not know the device yet.
+    pub claim: Option<ClaimCode>,
+    /// Size of the fleet log that was seen last.
+    pub fleet_size: u64,
+}
+
+/// A tunnel key whose debug form shows nothing.
+pub(crate) struct Secret(pub StaticSecret);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why an exchange brought no bundle.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// No TCP connection.
+    #[error("the provisioning server {server} cannot be reached")]
+    Unreachable {
+        /// Where it should be.
+        server: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It was reached and then fell silent.
+    #[error("the provisioning server did not answer in time while {0}")]
+    Silent(&'static str),
+    /// Its key is none of the pinned ones.
+    #[error(
+        "the server at {0} is not the provisioning server of this router's image (its key differs): check provisioning.url \
+         and spki-sha256, or somebody sits in between"
+    )]
+    WrongServer(SocketAddr),
+    /// TLS failed otherwise.
+    #[error("the TLS connection to the provisioning server failed")]
+    Tls(#[source] io::Error),
+    /// HTTP failed, or the connection was cut.
+    #[error("the connection to the provisioning server was cut")]
+    Cut(#[source] hyper::Error),
+    /// The answer is too long or was cut.
+    #[error("the provisioning server's answer is too long or was cut")]
+    Body,
+    /// The answer is not what the protocol says.
+    #[error("the provisioning server's answer cannot be read")]
+    Malformed(#[from] DecodeError),
+    /// The challenge's key would give the tunnel key away.
+    #[error("the provisioning server's challenge is refused")]
+    Challenge(#[from] trust::EnrolError),
+    /// The server says no.
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+/// What the server says no to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The code was never given out.
+    #[error("the claim code is not known: compare it with the letter")]
+    ClaimUnknown,
+    /// Another device has used the code.
+    #[error("the claim code was used by another device: ask the provider for a new one")]
+    ClaimSpent,
+    /// The code is too old.
+    #[error("the claim code has expired: ask the provider for a new one")]
+    ClaimExpired,
+    /// The device is shut out.
+    #[error("the provider has revoked this router: ask the provider")]
+    DeviceRevoked,
+    /// The device is not enrolled.
+    #[error("the provider does not know this router: it needs a claim code (`cpe-agent enrol`)")]
+    DeviceUnknown,
+    /// A signature did not verify there.
+    #[error("the provisioning server could not verify this router's request")]
+    ProofInvalid,
+    /// No gateway serves the router's place.
+    #[error("the provider has no gateway for this router yet")]
+    NoGateway,
+    /// Too many requests.
+    #[error("the provisioning server asks to come back later")]
+    Later,
+    /// A status this version does not know.
+    #[error("the provisioning server refused with status {0}")]
+    Status(u16),
+}
+
+/// What to do about a failed exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Ask again.
+    Retry,
+    /// Wait for another claim code.
+    NewClaim,
+    /// Ask again, rarely: only the provider can change it.
+    AskProvider,
+}
+
+impl ExchangeError {
+    /// What helps.
+    pub(crate) fn remedy(&self) -> Remedy {
+        match self {
+            Self::Refused(
+                Refusal::ClaimUnknown
+                | Refusal::ClaimSpent
+                | Refusal::ClaimExpired
+                | Refusal::DeviceUnknown,
+            ) => Remedy::NewClaim,
+            Self::Refused(Refusal::DeviceRevoked) => Remedy::AskProvider,
+            Self::Refused(
+                Refusal::ProofInvalid | Refusal::NoGateway | Refusal::Later | Refusal::Status(_),
+            )
+            | Self::Unreachable { .. }
+            | Self::Silent(_)
+            | Self::WrongServer(_)
+            | Self::Tls(_)
+            | Self::Cut(_)
+            | Self::Body
+            | Self::Malformed(_)
+            | Self::Challenge(_) => Remedy::Retry,
+        }
+    }
+}
+
+/// Asks for a lease over one connection.
+pub(crate) async fn exchange(
+    provisioning: &Provisioning,
+    applicant: &Applicant,
+) -> Result<LeaseBundle, ExchangeError> {
+    let whole = Box::pin(exchange_untimed(provisioning, applicant));
+    timeout(WHOLE_TIMEOUT, whole)
+        .await
+        .map_err(|_| ExchangeError::Silent("enrolling"))?
+}
+
+async fn exchange_untimed(
+    provisioning: &Provisioning,
+    applicant: &Applicant,
+) -> Result<LeaseBundle, ExchangeError> {
+    let Channel { stream, exporter } = channel::open(provisioning).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(ExchangeError::Cut)?;
+    // Ends by itself when `sender` is dropped or the server closes; its errors show at the requests.
+    let driver = tokio::spawn(connection);
+    let server = provisioning.server;
+    let challenge = post(&mut sender, server, "/v1/enrol/challenge", Vec::new()).await?;
+    let challenge = ServerChallenge::from_bytes(&challenge)?;
+    let Applicant {
+        device,
+        tunnel,
+        claim,
+        fleet_size,
+    } = applicant;
+    let request = EnrolReq::build(
+        device,
+        &tunnel.0,
+        claim.as_ref(),
+        &challenge,
+        &exporter,
+        *fleet_size,
+    )?;
+    let answer = post(&mut sender, server, "/v1/enrol", request.to_bytes()).await?;
+    driver.abort();
+    Ok(LeaseBundle::from_bytes(&answer)?)
+}
+
+async fn post(
+    sender: &mut SendRequest<Full<Bytes>>,
+    server: SocketAddr,
+    path: &'static str,
+    body: Vec<u8>,
+) -> Result<Bytes, ExchangeError> {
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = hyper::Uri::from_static(path);
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(CBOR));
+    if let Ok(host) = server.to_string().try_into() {
+        headers.insert(HOST, host);
+    }
+    let answer = async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(ExchangeError::Cut)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await;
+        Ok::<_, ExchangeError>((status, body.map_err(|_| ExchangeError::Body)?.to_bytes()))
+    };
+    let (status, body) = timeout(ANSWER_TIMEOUT, answer)
+        .await
+        .map_err(|_| ExchangeError::Silent("answering"))??;
+    if status == StatusCode::OK {
+        Ok(body)
+    } else {
+        Err(ExchangeError::Refused(refusal(status, &body)))
+    }
+}
+
+/// A problem as the API describes it; what else is in it is for people with the server's log.
+#[derive(serde::Deserialize)]
+struct Problem {
+    code: String,
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> Refusal {
+    let problem = serde_json::from_slice::<Problem>(body);
+    match (
+        status.as_u16(),
+        problem.as_ref().map(|problem| problem.code.as_str()),
+    ) {
+        (_, Ok("claim-unknown")) => Refusal::ClaimUnknown,
+        (_, Ok("claim-spent")) => Refusal::ClaimSpent,
+        (_, Ok("claim-expired")) => Refusal::ClaimExpired,
+        (_, Ok("device-revoked")) => Refusal::DeviceRevoked,
+        (_, Ok("device-unknown")) => Refusal::DeviceUnknown,
+        (_, Ok("proof-invalid")) => Refusal::ProofInvalid,
+        (409, _) => Refusal::NoGateway,
+        (429 | 503, _) => Refusal::Later,
+        (status, _) => Refusal::Status(status),
+    }
+}

@@ -1,0 +1,156 @@
+//! The status in words, for a person on the router's console.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Who tells the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The running agent.
+    Agent,
+    /// The file that an agent left which is not running.
+    LastWords,
+}
+
+/// Renders what `status --json` shows.
+pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
+    let word = |key: &str| status.get(key).and_then(Value::as_str);
+    let number = |key: &str| status.get(key).and_then(Value::as_u64);
+    let mut lines = Lines::default();
+    let state = word("state").unwrap_or("unknown");
+    match source {
+        Source::Agent => {
+            let since = number("since").map_or(0, |since| now.saturating_sub(since));
+            lines.add("state", &format!("{state} for {}", duration(since)));
+        }
+        Source::LastWords => lines.add("state", &format!("not running (last: {state})")),
+    }
+    lines.maybe("reason", word("reason"));
+    lines.maybe("gateway", word("gateway"));
+    if let Some(lease) = status.get("lease").filter(|lease| !lease.is_null()) {
+        lines.add("lease", &lease_text(lease, now));
+    }
+    if source == Source::Agent {
+        if let Some(tunnel) = status.get("tunnel") {
+            lines.add("tunnel", &tunnel_text(tunnel));
+        }
+        if let Some(dns) = status.get("dns") {
+            let count = |key: &str| dns.get(key).and_then(Value::as_u64).unwrap_or(0);
+            let (queries, hits, failed) = (count("queries"), count("cache_hits"), count("failed"));
+            lines.add(
+                "lookups",
+                &format!("{queries}, {hits} from the cache, {failed} failed"),
+            );
+        }
+    }
+    let kill_switch = match status.get("kill_switch").and_then(Value::as_bool) {
+        Some(true) => "on: nothing leaves in clear",
+        Some(false) => "off: packets leave in clear without a tunnel",
+        None => "unknown",
+    };
+    lines.add("kill-switch", kill_switch);
+    lines.maybe("device", word("device"));
+    lines.out
+}
+
+#[derive(Default)]
+struct Lines {
+    out: String,
+}
+
+impl Lines {
+    fn add(&mut self, name: &str, value: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.out, "{name:<12} {value}");
+    }
+
+    fn maybe(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+}
+
+fn lease_text(lease: &Value, now: u64) -> String {
+    let number = |key: &str| lease.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let addresses = lease.get("addresses").and_then(Value::as_array);
+    let addresses: Vec<&str> = addresses
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let left = number("not_after").checked_sub(now);
+    let life = left.map_or("has ended".to_owned(), |left| {
+        format!("for {} more", duration(left))
+    });
+    format!(
+        "epoch {}, {life}, {}",
+        number("epoch"),
+        addresses.join(", ")
+    )
+}
+
+fn tunnel_text(tunnel: &Value) -> String {
+    let number = |key: &str| tunnel.get(key).and_then(Value::as_u64);
+    let handshake = number("last_handshake_s").map_or("no session".to_owned(), |age| {
+        format!("session {} old", duration(age))
+    });
+    let (rx, tx) = (
+        number("rx_bytes").unwrap_or(0),
+        number("tx_bytes").unwrap_or(0),
+    );
+    let dropped: u64 = tunnel
+        .get("dropped")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, count)| count.as_u64())
+        .sum();
+    format!("{handshake}, {rx} bytes in, {tx} bytes out, {dropped} packets dropped")
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_not_running_is_never_shown_as_protecting() {
+        let status = serde_json::json!({ "state": "protected", "since": 5, "kill_switch": true, "reason": null });
+
+        let text = text(&status, Source::LastWords, 10);
+
+        assert!(
+            text.starts_with("state        not running (last: protected)\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_protected_router_says_since_when_and_until_when() {
+        let status = serde_json::json!({
+            "state": "protected", "since": 100, "gateway": "gw1", "kill_switch": true,
+            "lease": { "epoch": 3, "not_after": 700_000, "addresses": ["10.64.0.2/32"] },
+            "tunnel": { "last_handshake_s": 12, "rx_bytes": 5, "tx_bytes": 6, "dropped": { "malformed": 2, "too_big": 1 } },
+            "dns": { "queries": 9, "cache_hits": 4, "failed": 0 },
+        });
+
+        let text = text(&status, Source::Agent, 400);
+
+        assert_eq!(
+            text,
+            "state        protected for 5 min\ngateway      gw1\nlease        epoch 3, for 8 days more, 10.64.0.2/32\n\
+             tunnel       session 12 s old, 5 bytes in, 6 bytes out, 3 packets dropped\n\
+             lookups      9, 4 from the cache, 0 failed\nkill-switch  on: nothing leaves in clear\n"
+        );
+    }
+}
