@@ -1,0 +1,18 @@
+//! `cargo xtask bench`: set-up and build here, the measuring itself in `lab::bench`.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+use crate::{build, setup};
+
+pub(crate) fn run(workspace: &Workspace, name: &str, json: bool) -> Result<()> {
+    if !lab::bench::NAMES.contains(&name) {
+        bail!(
+            "no bench `{name}`; there are: {}",
+            lab::bench::NAMES.join(", ")
+        );
+    }
+    setup::test()?;
+    build::binaries(workspace)?;
+    lab::bench::run(name, json)
+}

@@ -1,0 +1,90 @@
+//! The command line and what each command calls.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+use crate::{bench, ci, cross, demo, deny, dist, docs_check, setup, test, tidy};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, checks and shows Culvert")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the main job on real programs in network namespaces
+    Demo {
+        /// Leave the lab up and say what to type in it
+        #[arg(long)]
+        keep: bool,
+        /// End with one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs every test: unit, property, lab and interop
+    Test {
+        /// Packages, test files or parts of test names; none runs all
+        filters: Vec<String>,
+    },
+    /// Runs a bench beside a program of another hand
+    Bench {
+        /// The bench's name
+        name: String,
+        /// End with one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs what .ci/run runs: fmt, clippy, doc, deny, tidy, docs-check, test, cross
+    Ci,
+    /// Installs the Debian packages that are missing, and says why
+    Setup,
+    /// Holds the habits that a program can hold
+    Tidy,
+    /// Resolves the documents' anchors and links and checks the sample configurations
+    DocsCheck,
+    /// Checks the dependencies' licences, sources and bans
+    Deny,
+    /// Builds the agent for a router's processor, weighs it and runs it under emulation
+    Cross {
+        /// A target of cross/targets.toml
+        target: String,
+        /// End with one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a tarball of each server's binary in dist/
+    Dist,
+}
+
+/// Runs the command that was asked for.
+pub(crate) fn run() -> Result<ExitCode> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            error.print()?;
+            let usage = if error.use_stderr() { 64 } else { 0 };
+            return Ok(ExitCode::from(usage));
+        }
+    };
+    let workspace = Workspace::find()?;
+    match cli.command {
+        Command::Demo { keep, json } => {
+            return demo::run(&workspace, lab::demo::Options { keep, json });
+        }
+        Command::Test { filters } => test::run(&workspace, &filters)?,
+        Command::Bench { name, json } => bench::run(&workspace, &name, json)?,
+        Command::Ci => ci::run(&workspace)?,
+        Command::Setup => setup::everything()?,
+        Command::Tidy => tidy::run(&workspace)?,
+        Command::DocsCheck => docs_check::run(&workspace)?,
+        Command::Deny => deny::run(&workspace)?,
+        Command::Cross { target, json } => cross::run(&workspace, &target, json)?,
+        Command::Dist => dist::run(&workspace)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask cross`: the agent for a router's processor. Built, weighed, and run under emulation.
+
+mod emulate;
+mod targets;
+mod toolchain;
+mod weigh;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::setup;
+use crate::workspace::Workspace;
+
+pub(crate) use targets::Target;
+
+/// What is known of one target at the end.
+#[derive(Debug, Serialize)]
+struct Row {
+    target: String,
+    size_bytes: u64,
+    compressed_bytes: u64,
+    budget_bytes: u64,
+    tests_passed: u32,
+}
+
+pub(crate) fn run(workspace: &Workspace, name: &str, json: bool) -> Result<()> {
+    let target = targets::find(workspace, name)?;
+    setup::cross()?;
+    let toolchain = toolchain::Toolchain::prepare(workspace, &target)?;
+    eprintln!("cross: building cpe-agent for {}", target.triple);
+    let agent = toolchain.build_agent()?;
+    let weight = weigh::weigh(&agent)?;
+    eprintln!(
+        "cross: {} bytes stripped, {} by xz; budget {}",
+        weight.size_bytes, weight.compressed_bytes, target.budget_bytes
+    );
+    emulate::agent(workspace, &target, &agent)?;
+    let tests_passed = toolchain.test_pure_crates()?;
+    let row = Row {
+        target: target.name.clone(),
+        size_bytes: weight.size_bytes,
+        compressed_bytes: weight.compressed_bytes,
+        budget_bytes: target.budget_bytes,
+        tests_passed,
+    };
+    if json {
+        println!("{}", serde_json::json!({ "name": "cross", "rows": [row] }));
+    }
+    if row.size_bytes > row.budget_bytes {
+        bail!(
+            "{name}: the agent has {} bytes, {} more than its budget (cross/targets.toml)",
+            row.size_bytes,
+            row.size_bytes - row.budget_bytes
+        );
+    }
+    eprintln!(
+        "cross: {name} holds: {} of {} bytes, {tests_passed} tests passed",
+        row.size_bytes, row.budget_bytes
+    );
+    Ok(())
+}
