@@ -289,13 +289,10 @@ impl AgentTunnel {
             Link::Connecting { .. } => PATIENCE,
             Link::Connected { .. } => PATIENCE_IN_USE,
         };
-        let since = self
-            .wg
-            .timers
-            .attempt()
-            .map_or(now, |attempt| attempt.since);
-        let heard_since = self.heard.is_some_and(|heard| heard > since);
-        if now.saturating_duration_since(since) >= patience && !heard_since {
+        let attempt = self.wg.timers.attempt();
+        let since = attempt.map_or(now, |attempt| attempt.since);
+        let silent_since = self.heard.map_or(since, |heard| heard.max(since));
+        if now.saturating_duration_since(silent_since) >= patience {
             self.at = next_place(&self.gateways, self.at);
             self.restart(now);
             let (gateway, endpoint) = (self.gateway(), self.endpoint);

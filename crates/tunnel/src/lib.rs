@@ -9,7 +9,7 @@
 //!
 //! Both engines run this order, one thread and one buffer of each kind for ever (`tun`, `udp`, `poller` are `netio`'s):
 //!
-//! ```ignore
+//! ```text
 //! let mut packets = RecvBuffer::new();
 //! let mut inner = vec![0; 65_536];
 //! loop {

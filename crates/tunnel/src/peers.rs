@@ -167,14 +167,14 @@ impl Peers {
         let same_key = self.slot_of(&config.public);
         match (before, same_key) {
             (Some(slot), Some(same)) if slot == same => {
-                self.update(slot, config, now);
+                self.update(slot, config);
                 Ok(Upserted::Updated)
             }
             (Some(slot), _) => {
                 self.remove(slot);
-                self.add(config, now).map(|()| Upserted::Rekeyed)
+                self.add(config).map(|()| Upserted::Rekeyed)
             }
-            (None, _) => self.add(config, now).map(|()| Upserted::Added),
+            (None, _) => self.add(config).map(|()| Upserted::Added),
         }
     }
 
@@ -205,7 +205,7 @@ impl Peers {
         }
     }
 
-    fn update(&mut self, slot: Slot, config: PeerConfig, now: Instant) {
+    fn update(&mut self, slot: Slot, config: PeerConfig) {
         let Some(peer) = self.get_mut(slot) else {
             return;
         };
@@ -219,14 +219,10 @@ impl Peers {
         }
         self.ends.remove(&(not_after, slot));
         self.expired.remove(&slot);
-        if config.not_after > now {
-            self.ends.insert((config.not_after, slot));
-        } else {
-            self.expired.insert(slot);
-        }
+        self.ends.insert((config.not_after, slot));
     }
 
-    fn add(&mut self, config: PeerConfig, now: Instant) -> Result<(), UpsertError> {
+    fn add(&mut self, config: PeerConfig) -> Result<(), UpsertError> {
         if self.len() >= self.max {
             let Some(slot) = self.expired.first().copied() else {
                 return Err(UpsertError::Full { max: self.max });
@@ -254,7 +250,7 @@ impl Peers {
             Some(place) => *place = Some(peer),
             None => self.slots.push(Some(peer)),
         }
-        self.update(slot, config, now);
+        self.update(slot, config);
         Ok(())
     }
 

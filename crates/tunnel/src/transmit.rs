@@ -104,7 +104,7 @@ impl Run {
         let bytes = self.end - self.start;
         self.to == to
             && len <= self.segment
-            && bytes % self.segment == 0
+            && bytes.is_multiple_of(self.segment)
             && bytes / self.segment < MAX_SEGMENTS
             && bytes + len <= MAX_RUN_BYTES
     }

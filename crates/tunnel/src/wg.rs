@@ -1,9 +1,10 @@
 //! One peer's WireGuard: boringtun's handshake and cipher under this crate's timers. The only file that names boringtun.
 //!
-//! Limits that come from boringtun 0.7.1: it reads the system's clocks itself (the timestamp of an initiation,
-//! the age at which it forgets a session, the second over which handshakes are counted), so those three do not
+//! Limits that come from boringtun 0.7.1: it reads the system's clocks itself (the timestamp of an initiation, which
+//! is the calendar's; the age at which it forgets a session; the two minutes of a cookie), so those three do not
 //! follow the caller's `now`; it copies each packet once in each direction. Its own timers run behind ours
-//! and only speak when ours were not asked for long.
+//! and only speak when ours were not asked for long. A peer whose calendar goes back, as after a reboot without
+//! a clock, is taken for a replay until its last session is forgotten, three minutes after it was made.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -82,19 +83,24 @@ pub(crate) enum Tick {
 pub(crate) struct Gate {
     private: StaticSecret,
     public: PublicKey,
-    limiter: RateLimiter,
-    limiter_reset: Instant,
-    /// Given to every `Tunn`, so that a handshake admitted here is not counted twice.
-    unlimited: Arc<RateLimiter>,
+    /// Checks messages while there are few; every `Tunn` has it too, so that none counts again what was admitted here.
+    calm: Arc<RateLimiter>,
+    /// Demands a cookie of everybody.
+    strict: RateLimiter,
+    handshakes_per_s: u32,
+    handshakes: u32,
+    counted_since: Instant,
 }
 
 impl Gate {
     pub(crate) fn new(private: StaticSecret, handshakes_per_s: u32, now: Instant) -> Self {
         let public = PublicKey::from(&private);
         Self {
-            limiter: RateLimiter::new(&public, handshakes_per_s.into()),
-            limiter_reset: now,
-            unlimited: Arc::new(RateLimiter::new(&public, u64::MAX)),
+            calm: Arc::new(RateLimiter::new(&public, u64::MAX)),
+            strict: RateLimiter::new(&public, 0),
+            handshakes_per_s,
+            handshakes: 0,
+            counted_since: now,
             private,
             public,
         }
@@ -117,15 +123,13 @@ impl Gate {
         if matches!(message, Message::Cookie { .. } | Message::Data { .. }) {
             return Ok(message);
         }
-        if now.saturating_duration_since(self.limiter_reset) >= Duration::from_secs(1) {
-            self.limiter.reset_count();
-            self.limiter_reset = now;
-        }
         let mut cookie = [0; COOKIE_BYTES];
-        match self
-            .limiter
-            .verify_packet(Some(from.ip()), datagram, &mut cookie)
-        {
+        let limiter = if self.is_under_load(now) {
+            &self.strict
+        } else {
+            &*self.calm
+        };
+        match limiter.verify_packet(Some(from.ip()), datagram, &mut cookie) {
             Ok(_) => Ok(message),
             Err(TunnResult::WriteToNetwork(reply)) => {
                 outbox.push(reply, from)?;
@@ -138,6 +142,15 @@ impl Gate {
                 | TunnResult::WriteToTunnelV6(..),
             ) => Err(Dropped::Malformed),
         }
+    }
+
+    fn is_under_load(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.counted_since) >= Duration::from_secs(1) {
+            self.counted_since = now;
+            self.handshakes = 0;
+        }
+        self.handshakes = self.handshakes.saturating_add(1);
+        self.handshakes > self.handshakes_per_s
     }
 
     /// The static key that an initiation claims; proved only by what follows.
@@ -155,7 +168,7 @@ impl Gate {
 
     /// A peer without a session; `index` becomes the upper 24 bits of its receiver indexes.
     pub(crate) fn peer(&self, public: [u8; 32], index: u32, shape: Shape, now: Instant) -> Wg {
-        let (private, limiter) = (self.private.clone(), Arc::clone(&self.unlimited));
+        let (private, limiter) = (self.private.clone(), Arc::clone(&self.calm));
         let tunn = Tunn::new(private, public.into(), None, None, index, Some(limiter));
         Wg {
             tunn,
@@ -509,3 +522,6 @@ fn cause(e: WireGuardError) -> Dropped {
         | WireGuardError::InvalidPacket => Dropped::Malformed,
     }
 }
+
+#[cfg(test)]
+mod tests;
