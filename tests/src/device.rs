@@ -1,24 +1,18 @@
 //! A device that can only enrol: its tunnel key may then serve any WireGuard program, and it enrols in milliseconds.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use rand_core::{OsRng, RngCore};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
-use trust::{ClaimCode, EnrolReq, Lease, LeaseBundle, ServerChallenge};
+use trust::{
+    ChannelProof, ClaimCode, EnrolReq, Lease, LeaseBundle, ServerChallenge, ShardEntry, ShardPage,
+};
 use x25519_dalek::StaticSecret;
 
-const EXPORTER_LABEL: &str = "EXPORTER-Culvert-v1";
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::session::Session;
 
 /// Keys of a device, made anew.
 pub struct Device {
@@ -66,21 +60,12 @@ impl Device {
             .map(str::parse)
             .transpose()
             .context("reading the claim code")?;
-        let tcp = TcpStream::connect_timeout(&server, TIMEOUT).context("connecting")?;
-        tcp.set_read_timeout(Some(TIMEOUT))
-            .context("setting a timeout")?;
-        tcp.set_nodelay(true).context("setting no delay")?;
-        let tls = ClientConnection::new(Arc::new(config()?), ServerName::from(server.ip()))
-            .context("starting TLS")?;
-        let mut stream = StreamOwned::new(tls, tcp);
-        let (status, body) = request(&mut stream, "/v1/enrol/challenge", &[])?;
+        let mut session = Session::open(server)?;
+        let (status, body) = session.post("/v1/enrol/challenge", &[])?;
         if status != 200 {
             bail!("no challenge: {status} {}", String::from_utf8_lossy(&body));
         }
-        let exporter = stream
-            .conn
-            .export_keying_material([0; 32], EXPORTER_LABEL.as_bytes(), Some(&[]))
-            .context("exporting from TLS")?;
+        let exporter = session.exporter()?;
         let challenge = ServerChallenge::from_bytes(&body).context("reading the challenge")?;
         let enrol = EnrolReq::build(
             &self.identity,
@@ -91,7 +76,7 @@ impl Device {
             0,
         )
         .context("building the request")?;
-        let (status, body) = request(&mut stream, "/v1/enrol", &enrol.to_bytes())?;
+        let (status, body) = session.post("/v1/enrol", &enrol.to_bytes())?;
         if status != 200 {
             let problem: serde_json::Value =
                 serde_json::from_slice(&body).context("reading the problem")?;
@@ -110,96 +95,54 @@ pub fn read_lease(bytes: &[u8]) -> Result<Lease> {
     Lease::from_bytes(bytes).context("reading a lease")
 }
 
-fn request(stream: &mut (impl Read + Write), path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
-    let mut message = format!(
-        "POST {path} HTTP/1.1\r\nHost: provisioning\r\nContent-Type: application/cbor\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    message.extend(body);
-    stream.write_all(&message).context("sending a request")?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        if let Some(whole) = whole_answer(&answer)? {
-            return Ok(whole);
+/// A gateway that can only read its shard's stream.
+pub struct StreamReader {
+    key: SigningKey,
+}
+
+impl Default for StreamReader {
+    fn default() -> Self {
+        let mut seed = [0; 32];
+        OsRng.fill_bytes(&mut seed);
+        Self {
+            key: SigningKey::from_bytes(&seed),
         }
-        let got = stream.read(&mut buffer).context("reading an answer")?;
-        if got == 0 {
-            bail!("the connection ended inside an answer");
-        }
-        answer.extend(buffer.iter().take(got));
     }
 }
 
-/// Status and body, once all of them are there. The server sends lengths, never chunks.
-fn whole_answer(bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>> {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let (head, body) = bytes
-        .split_at_checked(end + 4)
-        .context("an answer without a body")?;
-    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|word| word.parse().ok())
-        .context("an answer without a status")?;
-    let length: usize = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .and_then(|value| value.trim().parse().ok())
-        .context("an answer without a length")?;
-    Ok(body.get(..length).map(|body| (status, body.to_vec())))
-}
-
-fn config() -> Result<ClientConfig> {
-    let provider = rustls::crypto::ring::default_provider();
-    let anyone = Anyone(provider.signature_verification_algorithms);
-    Ok(ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .context("choosing TLS 1.3")?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(anyone))
-        .with_no_client_auth())
-}
-
-/// Whoever answers in the lab is the server; that a router looks closer is the agent's tests' concern.
-#[derive(Debug)]
-struct Anyone(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+impl StreamReader {
+    /// The gateway's public key in hex, as `provisioning gateway add` takes it.
+    pub fn public(&self) -> String {
+        self.key
+            .verifying_key()
+            .to_bytes()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+    /// The leases on the first page of a shard.
+    pub fn leases(&self, server: SocketAddr, shard: u32) -> Result<Vec<Lease>> {
+        let mut session = Session::open(server)?;
+        // The handshake ends with the first answer; only then is there something to sign.
+        session.get("/healthz", "")?;
+        let proof = ChannelProof::sign(&self.key, "gateway", &session.exporter()?);
+        let (status, body) = session.get(
+            &format!("/v1/shard/{shard}?from=0"),
+            &format!("Authorization: {proof}\r\n"),
+        )?;
+        ensure!(
+            status == 200,
+            "no page of the shard: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
+        let page = ShardPage::from_bytes(&body).context("reading a page")?;
+        page.entries
+            .iter()
+            .filter_map(|entry| match entry {
+                ShardEntry::Lease { lease, .. } => Some(read_lease(lease)),
+                ShardEntry::Revocation { .. } => None,
+            })
+            .collect()
     }
 }

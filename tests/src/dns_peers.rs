@@ -29,6 +29,16 @@ pub struct ForeignServer {
 impl ForeignServer {
     /// encrypted-dns: certificates over UDP and TCP, classical and post-quantum.
     pub fn encrypted_dns(lab: &Lab, peers: &Peers, listen: SocketAddr) -> Result<Self> {
+        Self::encrypted_dns_in(lab, &lab.internet, peers, listen)
+    }
+
+    /// encrypted-dns in another place of the lab.
+    pub fn encrypted_dns_in(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        listen: SocketAddr,
+    ) -> Result<Self> {
         let dir = lab.folder("encrypted-dns")?;
         let config = dir.join("encrypted-dns.toml");
         let text = format!(
@@ -67,7 +77,7 @@ blacklisted_ips = []
         );
         fs::write(&config, text).context("writing encrypted-dns's configuration")?;
         let program = peers.encrypted_dns()?;
-        let mut process = lab.internet.spawn(
+        let mut process = netns.spawn(
             "encrypted-dns",
             &program,
             &["-c".as_ref(), config.as_os_str()],

@@ -27,6 +27,7 @@ mod device;
 mod dns_peers;
 mod peers;
 mod programs;
+mod session;
 pub mod tools;
 mod wireguard_go;
 
@@ -34,7 +35,7 @@ pub mod bench;
 pub mod demo;
 
 pub use cutter::{Cutter, Direction};
-pub use device::{Answer, Device, read_lease};
+pub use device::{Answer, Device, StreamReader, read_lease};
 pub use dns_peers::{Asking, DnscryptProxy, ForeignServer, resolves};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
 pub use iperf::{IPERF_PORT, IperfServer, Way, stream};

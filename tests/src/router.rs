@@ -1,6 +1,7 @@
 //! The subscriber's router: nothing but an image's contents, and the agent.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::process::Running;
 use crate::programs::Programs;
 use crate::topology::{Lab, ROUTER_LAN, ROUTER_LAN_V6};
 use crate::wait::wait_until;
+
+const START: Duration = Duration::from_secs(10);
 
 /// A flashed router; its agent runs while the value of [`Router::start`] lives.
 #[derive(Debug, Clone)]
@@ -70,8 +73,18 @@ impl Router {
         self.dir.join("state")
     }
 
-    /// Starts the agent.
+    /// Starts the agent and waits until it can be talked to.
     pub fn start(&self) -> Result<Running> {
+        let mut agent = self.start_unwatched()?;
+        let socket = self.dir.join("agent.sock");
+        agent.wait_ready("can be talked to", START, || {
+            Ok(UnixStream::connect(&socket).is_ok().then_some(()))
+        })?;
+        Ok(agent)
+    }
+
+    /// Starts the agent, whatever becomes of it.
+    pub fn start_unwatched(&self) -> Result<Running> {
         let config = self.config();
         let args = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
         self.netns.spawn("agent", &self.program, &args)
@@ -91,7 +104,11 @@ impl Router {
 
     /// Types a claim code, whatever comes of it.
     pub fn try_enrol(&self, code: &str) -> Result<Output> {
-        self.agent(&["enrol", code])
+        let file = self.dir.join("claim");
+        fs::write(&file, code).context("writing the claim code down")?;
+        let output = self.agent(&["enrol", "--claim-file", &file.to_string_lossy()]);
+        fs::remove_file(&file).context("throwing the claim code away")?;
+        output
     }
 
     /// Runs another verb of the agent on this router's configuration.
