@@ -6,86 +6,86 @@ use trust::{Anchors, AnchorsError, PolicyError};
 const FILE: &str = include_str!("../../vectors/trust.policy");
 
 #[test]
-fn each_mistake_of_a_trust_file_is_named() {
-    let fleet_log = FILE.lines().find(|line| line.starts_with("log ")).unwrap();
-    let authority_log = FILE
-        .lines()
-        .filter(|line| line.starts_with("log "))
-        .nth(1)
-        .unwrap();
+fn sections_that_are_missing_misnamed_or_too_many_are_refused() {
+    refuses("", AnchorsError::Sections { line: 1 });
+    refuses(
+        "epoch 1\n[fleet]\nquorum none\n",
+        AnchorsError::Sections { line: 4 },
+    );
+    refuses(
+        &format!("{FILE}[more]\n"),
+        AnchorsError::Sections { line: 17 },
+    );
+    refuses(
+        &FILE.replace("[fleet]", "[authority]"),
+        AnchorsError::Sections { line: 4 },
+    );
+    refuses(
+        &FILE.replace("[authority]", "[authority"),
+        AnchorsError::Sections { line: 11 },
+    );
+}
+
+#[test]
+fn an_epoch_that_is_missing_doubled_or_no_number_is_refused() {
+    refuses(&FILE.replace("epoch 1\n", ""), AnchorsError::NoEpoch);
+    for (epoch, line) in [
+        ("epoch 0", 2),
+        ("epoch one", 2),
+        ("epoch 1\nepoch 1", 3),
+        ("epoch 1\nlog x", 3),
+    ] {
+        refuses(
+            &FILE.replace("epoch 1", epoch),
+            AnchorsError::Epoch { line },
+        );
+    }
+}
+
+#[test]
+fn a_section_that_would_believe_anything_is_refused() {
+    let (fleet, authority) = (log_line(0), log_line(1));
+
+    refuses(
+        &FILE.replace(fleet, ""),
+        AnchorsError::NoLog { section: "fleet" },
+    );
+    refuses(
+        &FILE.replace(authority, ""),
+        AnchorsError::NoLog {
+            section: "authority",
+        },
+    );
+    refuses(&FILE.replace(authority, fleet), AnchorsError::SharedLog);
+    for section in ["fleet", "authority"] {
+        let (before, after) = FILE.split_once(&format!("[{section}]")).unwrap();
+        let after = after.replacen("quorum servers", "quorum none", 1);
+        refuses(
+            &format!("{before}[{section}]{after}"),
+            AnchorsError::NoQuorum { section },
+        );
+    }
+}
+
+#[test]
+fn a_mistake_in_a_policy_is_named_by_section_and_line_of_the_file() {
     let problem = |section, line, problem| AnchorsError::Policy {
         section,
         error: PolicyError { line, problem },
     };
-    for (text, error) in [
-        (String::new(), AnchorsError::Sections { line: 1 }),
-        (
-            "epoch 1\n[fleet]\nquorum none\n".to_owned(),
-            AnchorsError::Sections { line: 4 },
-        ),
-        (
-            format!("{FILE}[more]\n"),
-            AnchorsError::Sections { line: 17 },
-        ),
-        (
-            FILE.replace("[fleet]", "[authority]"),
-            AnchorsError::Sections { line: 4 },
-        ),
-        (
-            FILE.replace("[authority]", "[authority"),
-            AnchorsError::Sections { line: 11 },
-        ),
-        (FILE.replace("epoch 1\n", ""), AnchorsError::NoEpoch),
-        (
-            FILE.replace("epoch 1", "epoch 0"),
-            AnchorsError::Epoch { line: 2 },
-        ),
-        (
-            FILE.replace("epoch 1", "epoch one"),
-            AnchorsError::Epoch { line: 2 },
-        ),
-        (
-            FILE.replace("epoch 1", "epoch 1\nepoch 1"),
-            AnchorsError::Epoch { line: 3 },
-        ),
-        (
-            FILE.replace("epoch 1", "epoch 1\nlog x"),
-            AnchorsError::Epoch { line: 3 },
-        ),
-        (
-            FILE.replace(fleet_log, ""),
-            AnchorsError::NoLog { section: "fleet" },
-        ),
-        (
-            FILE.replace(authority_log, ""),
-            AnchorsError::NoLog {
-                section: "authority",
-            },
-        ),
-        (
-            FILE.replace("quorum servers", "quorum none"),
-            AnchorsError::NoQuorum { section: "fleet" },
-        ),
-        (
-            FILE.replacen("quorum s", "quorum S", 1),
-            problem("fleet", 9, PolicyProblem::UnknownName),
-        ),
-        (
-            FILE.replace(authority_log, "lag"),
-            problem("authority", 12, PolicyProblem::UnknownWord),
-        ),
-        (
-            FILE.replace(authority_log, fleet_log),
-            AnchorsError::SharedLog,
-        ),
-        (
-            FILE.to_owned() + &"#\n".repeat(40_000),
-            AnchorsError::TooBig,
-        ),
-    ] {
-        let short = &text[..text.len().min(400)];
-        assert_eq!(Anchors::parse(&text).unwrap_err(), error, "{short}");
-    }
+
+    let unknown = problem("fleet", 9, PolicyProblem::UnknownName);
+    refuses(&FILE.replacen("quorum s", "quorum S", 1), unknown);
+    let word = problem("authority", 12, PolicyProblem::UnknownWord);
+    refuses(&FILE.replace(log_line(1), "lag"), word);
+}
+
+#[test]
+fn a_file_beyond_its_size_is_refused() {
+    refuses(
+        &(FILE.to_owned() + &"#\n".repeat(40_000)),
+        AnchorsError::TooBig,
+    );
 }
 
 #[test]
@@ -97,4 +97,17 @@ fn a_composed_trust_file_is_read_back() {
 
     assert_eq!(Anchors::parse(&composed), Anchors::parse(FILE));
     assert_eq!(Anchors::parse(FILE).unwrap().authority_epoch, 1);
+}
+
+#[track_caller]
+fn refuses(text: &str, error: AnchorsError) {
+    let short = &text[..text.len().min(400)];
+    assert_eq!(Anchors::parse(text).unwrap_err(), error, "{short}");
+}
+
+fn log_line(place: usize) -> &'static str {
+    FILE.lines()
+        .filter(|line| line.starts_with("log "))
+        .nth(place)
+        .unwrap()
 }

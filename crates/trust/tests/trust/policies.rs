@@ -4,112 +4,78 @@ use trust::policy::PolicyProblem;
 use trust::{Cosigner, LogSigner, Policy, ProofError, SignedCheckpoint};
 
 #[test]
-fn each_mistake_is_named_with_its_line() {
-    let (log, w1, w2) = (log(1).vkey().to_string(), witness(2), witness(3));
-    let (w1, w2) = (w1.vkey().to_string(), w2.vkey().to_string());
-    let two = format!("witness a {w1}\nwitness b {w2}\n");
-    for (text, line, problem) in [
-        (String::new(), 0, PolicyProblem::OneQuorum),
+fn a_line_of_wrong_words_is_named() {
+    let too_long = "#".repeat(9000);
+    let log_line = format!("log {} u v\n", log(1).vkey());
+
+    for (text, problem) in [
+        ("quorum\n", PolicyProblem::WordCount("quorum")),
+        ("quorum a b\n", PolicyProblem::WordCount("quorum")),
+        ("log\n", PolicyProblem::WordCount("log")),
+        (&log_line, PolicyProblem::WordCount("log")),
+        ("witness a\n", PolicyProblem::WordCount("witness")),
+        ("group g any\n", PolicyProblem::WordCount("group")),
+        ("Quorum none\n", PolicyProblem::UnknownWord),
+        ("quorum none\r\n", PolicyProblem::ControlCharacter),
+        ("#\u{7f}\nquorum none", PolicyProblem::ControlCharacter),
+        (&too_long, PolicyProblem::LineTooLong),
+    ] {
+        refuses(text, 1, &problem);
+    }
+}
+
+#[test]
+fn a_policy_without_exactly_one_quorum_is_refused() {
+    refuses("", 0, &PolicyProblem::OneQuorum);
+    refuses("# quorum none\n", 0, &PolicyProblem::OneQuorum);
+    refuses("quorum none\nquorum none\n", 2, &PolicyProblem::OneQuorum);
+    refuses("quorum a\n", 1, &PolicyProblem::UnknownName);
+}
+
+#[test]
+fn keys_of_the_wrong_type_or_in_two_lines_are_refused() {
+    let (log, a, b) = (log(1).vkey().to_string(), vkey(2), vkey(3));
+    let wrong_type = |what, needed, got| PolicyProblem::KeyType { what, needed, got };
+    let (taken, twice) = (PolicyProblem::NameTaken, PolicyProblem::DuplicateKey);
+
+    refuses(&format!("log {a}\n"), 1, &wrong_type("log", 1, 4));
+    refuses(
+        &format!("witness a {log}\n"),
+        1,
+        &wrong_type("witness", 4, 1),
+    );
+    refuses(&format!("log {log}\nlog {log} u\n"), 2, &twice);
+    refuses(&format!("witness a {a}\nwitness b {a}\n"), 2, &twice);
+    refuses(&format!("witness a {a}\nwitness a {b}\n"), 2, &taken);
+    refuses(&format!("witness none {a}\n"), 1, &taken);
+}
+
+#[test]
+fn a_group_that_cannot_be_is_refused() {
+    let two = format!("witness a {}\nwitness b {}\n", vkey(2), vkey(3));
+
+    for (group, line, problem) in [
+        ("group g 0 a b", 3, PolicyProblem::Threshold),
+        ("group g 3 a b", 3, PolicyProblem::Threshold),
+        ("group g 02 a b", 3, PolicyProblem::Threshold),
+        ("group g some a b", 3, PolicyProblem::Threshold),
+        ("group g any a a", 3, PolicyProblem::MemberTwice),
         (
-            "quorum none\nquorum none\n".to_owned(),
-            2,
-            PolicyProblem::OneQuorum,
-        ),
-        ("quorum\n".to_owned(), 1, PolicyProblem::WordCount("quorum")),
-        (
-            "quorum a b\n".to_owned(),
-            1,
-            PolicyProblem::WordCount("quorum"),
-        ),
-        ("quorum a\n".to_owned(), 1, PolicyProblem::UnknownName),
-        ("Quorum none\n".to_owned(), 1, PolicyProblem::UnknownWord),
-        (
-            "quorum none\r\n".to_owned(),
-            1,
-            PolicyProblem::ControlCharacter,
-        ),
-        (
-            "#\u{7f}\nquorum none".to_owned(),
-            1,
-            PolicyProblem::ControlCharacter,
-        ),
-        ("#".repeat(9000), 1, PolicyProblem::LineTooLong),
-        ("log\n".to_owned(), 1, PolicyProblem::WordCount("log")),
-        (
-            format!("log {log} u v\n"),
-            1,
-            PolicyProblem::WordCount("log"),
-        ),
-        (
-            format!("log {log}\nlog {log} u\n"),
-            2,
-            PolicyProblem::DuplicateKey,
-        ),
-        (format!("log {w1}\n"), 1, wrong_type("log", 1, 4)),
-        (format!("witness a {log}\n"), 1, wrong_type("witness", 4, 1)),
-        (
-            "witness a\n".to_owned(),
-            1,
-            PolicyProblem::WordCount("witness"),
-        ),
-        (format!("witness none {w1}\n"), 1, PolicyProblem::NameTaken),
-        (
-            format!("witness a {w1}\nwitness a {w2}\n"),
-            2,
-            PolicyProblem::NameTaken,
-        ),
-        (
-            format!("witness a {w1}\nwitness b {w1}\n"),
-            2,
-            PolicyProblem::DuplicateKey,
-        ),
-        (format!("{two}group g 0 a b\n"), 3, PolicyProblem::Threshold),
-        (format!("{two}group g 3 a b\n"), 3, PolicyProblem::Threshold),
-        (
-            format!("{two}group g 02 a b\n"),
-            3,
-            PolicyProblem::Threshold,
-        ),
-        (
-            format!("{two}group g some a b\n"),
-            3,
-            PolicyProblem::Threshold,
-        ),
-        (
-            format!("{two}group g any\n"),
-            3,
-            PolicyProblem::WordCount("group"),
-        ),
-        (
-            format!("{two}group g any a a\n"),
-            3,
-            PolicyProblem::MemberTwice,
-        ),
-        (
-            format!("{two}group g any a\ngroup h any a\n"),
+            "group g any a\ngroup h any a",
             4,
             PolicyProblem::MemberTwice,
         ),
-        (
-            format!("{two}group g any g\n"),
-            3,
-            PolicyProblem::UnknownName,
-        ),
-        (
-            format!("{two}group g any none\n"),
-            3,
-            PolicyProblem::UnknownName,
-        ),
-        (format!("{two}group a any b\n"), 3, PolicyProblem::NameTaken),
-        (
-            format!("group g any a\n{two}"),
-            1,
-            PolicyProblem::UnknownName,
-        ),
+        ("group g any g", 3, PolicyProblem::UnknownName),
+        ("group g any none", 3, PolicyProblem::UnknownName),
+        ("group a any b", 3, PolicyProblem::NameTaken),
     ] {
-        let error = Policy::parse(&text).unwrap_err();
-        assert_eq!((error.line, error.problem), (line, problem), "{text}");
+        refuses(&format!("{two}{group}\n"), line, &problem);
     }
+    refuses(
+        &format!("group g any a\n{two}"),
+        1,
+        &PolicyProblem::UnknownName,
+    );
 }
 
 #[test]
@@ -256,8 +222,14 @@ fn the_largest_policy_that_the_specification_asks_for_is_read() {
     assert_eq!((policy.logs().len(), policy.witnesses().count()), (32, 32));
 }
 
-fn wrong_type(what: &'static str, needed: u8, got: u8) -> PolicyProblem {
-    PolicyProblem::KeyType { what, needed, got }
+#[track_caller]
+fn refuses(text: &str, line: usize, problem: &PolicyProblem) {
+    let error = Policy::parse(text).unwrap_err();
+    assert_eq!((error.line, &error.problem), (line, problem), "{text}");
+}
+
+fn vkey(seed: u8) -> String {
+    witness(seed).vkey().to_string()
 }
 
 fn log(seed: u8) -> LogSigner {
