@@ -18,6 +18,8 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 pub use directory::{DirectoryError, Series, write_series};
 pub use provider::{ProviderKeyError, create_provider_key, read_provider_key};
+#[cfg(feature = "cli")]
+pub(crate) use provider::{hex, unhex};
 
 use crate::clock::Clock;
 use crate::proto::cert::{Certificate, ClientMagic, System, magic_is_acceptable};

@@ -1,1 +1,287 @@
-//! The command line of `culvert-dns`.
+//! The command line of `culvert-dns`. What a command prints goes to stdout, everything else to stderr.
+
+mod cert;
+mod check;
+mod config;
+mod exit;
+mod moment;
+mod query;
+mod run;
+mod stamp;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::proto::stamp::{DnsCryptStamp, Stamp};
+use exit::{Failure, USAGE};
+
+const EXAMPLES: &str = "\
+Examples:
+  culvert-dns check sdns://AQ…                       is this resolver any good?
+  culvert-dns query example.com AAAA --stamp sdns://AQ…
+  culvert-dns run --listen 127.0.0.1:53 --stamp sdns://AQ…   then point resolv.conf to 127.0.0.1
+
+A stamp (sdns://…) holds everything needed to reach a resolver: address, provider name, provider key.
+Exit codes: 0 done, 1 failed, 64 wrong usage, 69 resolver unavailable, 74 input/output, 77 no permission, 78 wrong configuration.";
+
+/// Sends this machine's DNS lookups encrypted (DNSCrypt version 2). Never falls back to clear DNS.
+#[derive(Parser)]
+#[command(name = "culvert-dns", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer DNS on this machine, asking encrypted resolvers
+    #[command(after_help = "Port 53 needs root or the capability CAP_NET_BIND_SERVICE.")]
+    Run(RunArgs),
+    /// Ask one question and print the answer
+    Query(QueryArgs),
+    /// Test a resolver: its certificates, and a lookup over UDP and over TCP
+    Check(CheckArgs),
+    /// Make a stamp, or show what is in one
+    #[command(subcommand)]
+    Stamp(StampCommand),
+    /// Make or show the key that signs a server's certificates
+    #[command(subcommand)]
+    ProviderKey(ProviderKeyCommand),
+    /// Sign certificates for a server that must not hold the provider key
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Check a configuration file, reporting every mistake at once
+    CheckConfig(CheckConfigArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Configuration file (see `check-config`)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "stamp"])]
+    config: Option<PathBuf>,
+    /// Address to answer on, over UDP and TCP; may be repeated
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Resolver to ask; may be repeated, in order of preference
+    #[arg(long, value_name = "STAMP", value_parser = dnscrypt_stamp)]
+    stamp: Vec<DnsCryptStamp>,
+    /// Use a new key for every query, so that a resolver cannot link them by the key
+    #[arg(long)]
+    ephemeral_keys: bool,
+    /// Bound of the cache in KiB; 0 switches it off
+    #[arg(long, value_name = "KIB", default_value_t = config::DEFAULT_CACHE_KIB)]
+    cache_kib: usize,
+}
+
+#[derive(Args)]
+struct QueryArgs {
+    /// Name to look up
+    name: String,
+    /// Record type
+    #[arg(default_value = "A")]
+    rtype: String,
+    /// Resolver to ask
+    #[arg(long, value_name = "STAMP", value_parser = dnscrypt_stamp)]
+    stamp: DnsCryptStamp,
+    /// Ask over TCP at once
+    #[arg(long)]
+    tcp: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// The resolver's stamp
+    #[arg(value_parser = dnscrypt_stamp)]
+    stamp: DnsCryptStamp,
+    /// Name to look up as a test
+    #[arg(long, default_value = "example.com")]
+    name: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum StampCommand {
+    /// Make the stamp of a DNSCrypt resolver
+    Make(MakeArgs),
+    /// Show what is in a stamp of any kind
+    Show {
+        /// The stamp
+        #[arg(value_parser = any_stamp)]
+        stamp: Box<Stamp>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct MakeArgs {
+    /// Where the resolver listens
+    #[arg(long, value_name = "IP:PORT")]
+    addr: SocketAddr,
+    /// The provider's public key: 64 hexadecimal digits
+    #[arg(long, value_name = "HEX", value_parser = public_key)]
+    provider_key: [u8; 32],
+    /// The provider's name, beginning with `2.dnscrypt-cert.`
+    #[arg(long, value_name = "NAME", value_parser = provider_name)]
+    provider_name: String,
+    /// It validates DNSSEC
+    #[arg(long)]
+    dnssec: bool,
+    /// It keeps no log
+    #[arg(long)]
+    no_log: bool,
+    /// It blocks nothing
+    #[arg(long)]
+    no_filter: bool,
+}
+
+#[derive(Subcommand)]
+enum ProviderKeyCommand {
+    /// Make a key file, readable by its owner only, and print the public key
+    New {
+        /// File to create; an existing one is never overwritten
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the public key of a key file
+    Show {
+        /// The key file
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum CertCommand {
+    /// Make a series of short-term keys with certificates, each taking over from the one before
+    #[command(
+        after_help = "Move the directory to the server over a channel you trust: it holds secret keys. \
+The server erases each one when its time is over."
+    )]
+    Sign(SignArgs),
+}
+
+#[derive(Args)]
+struct SignArgs {
+    /// The provider's key file
+    #[arg(long, value_name = "FILE")]
+    provider_key: PathBuf,
+    /// Directory to write into
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How many certificates; each begins when half of the one before is over
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    count: usize,
+    /// How long each is valid, in hours: 1 to 24
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    lifetime_h: u32,
+    /// When the first one begins, in unix seconds; now if not given
+    #[arg(long, value_name = "UNIX")]
+    start: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct CheckConfigArgs {
+    /// The configuration file
+    file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match dispatch(cli.command) {
+        Ok(output) => {
+            // A reader that went away is no failure of ours.
+            let _ = std::io::stdout().write_all(output.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = std::io::stdout().write_all(failure.output.as_bytes());
+            let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<String, Failure> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Query(args) => query::query(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Stamp(StampCommand::Make(args)) => Ok(stamp::make(args)),
+        Command::Stamp(StampCommand::Show { stamp, json }) => Ok(stamp::show(&stamp, json)),
+        Command::ProviderKey(ProviderKeyCommand::New { file, json }) => cert::new_key(&file, json),
+        Command::ProviderKey(ProviderKeyCommand::Show { file, json }) => {
+            cert::show_key(&file, json)
+        }
+        Command::Cert(CertCommand::Sign(args)) => cert::sign(&args),
+        Command::CheckConfig(args) => config::check(&args),
+    }
+}
+
+/// Help goes to stdout, mistakes to stderr; both as clap words them.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    let _ = error.print();
+    if asked {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(USAGE)
+    }
+}
+
+fn dnscrypt_stamp(text: &str) -> Result<DnsCryptStamp, String> {
+    text.parse()
+        .map_err(|error: crate::proto::stamp::NotDnsCrypt| error.to_string())
+}
+
+fn any_stamp(text: &str) -> Result<Box<Stamp>, String> {
+    text.parse()
+        .map(Box::new)
+        .map_err(|error: crate::proto::stamp::StampError| error.to_string())
+}
+
+fn public_key(text: &str) -> Result<[u8; 32], String> {
+    crate::certs::unhex(text.as_bytes())
+        .ok_or_else(|| "a public key is 64 hexadecimal digits".to_owned())
+}
+
+fn provider_name(text: &str) -> Result<String, String> {
+    let name = crate::proto::stamp::provider_name(text).map_err(|error| error.to_string())?;
+    if name.starts_with(crate::proto::stamp::PROVIDER_PREFIX) {
+        Ok(name)
+    } else {
+        Err(format!(
+            "a provider name begins with {}",
+            crate::proto::stamp::PROVIDER_PREFIX
+        ))
+    }
+}

@@ -1,2 +1,7 @@
 //! `culvert-dns`: DNSCrypt for a machine without an agent.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dnscrypt_proxy::cli::main()
+}

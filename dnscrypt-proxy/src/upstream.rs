@@ -169,6 +169,17 @@ impl Upstream {
         Err(failure)
     }
 
+    /// Gets the certificate of the most preferred resolver now, so that the first question need not wait.
+    pub async fn warm(&self) -> Result<(), ResolveError> {
+        let resolver = self
+            .all()
+            .into_iter()
+            .next()
+            .ok_or(ResolveError::NoResolver)?;
+        let outcome = timeout(BUDGET_LAST, resolver.warm()).await;
+        outcome.unwrap_or(Err(ResolveError::NoAnswer))
+    }
+
     /// Asks the most preferred resolver over one transport only: for testing a stamp.
     pub async fn resolve_over(
         &self,

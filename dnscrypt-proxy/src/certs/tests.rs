@@ -1,1 +1,244 @@
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::*;
+use crate::proto::cert::select;
+
+/// A clock that only moves when told.
+#[derive(Clone, Default)]
+struct HandClock(Arc<AtomicU64>);
+
+impl HandClock {
+    fn at(now: u64) -> Self {
+        let clock = Self::default();
+        clock.set(now);
+        clock
+    }
+
+    fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
+
+    fn clock(&self) -> Clock {
+        let cell = Arc::clone(&self.0);
+        Arc::new(move || cell.load(Ordering::Relaxed))
+    }
+}
+
+fn provider() -> SigningKey {
+    SigningKey::from_bytes(&[5; 32])
+}
+
+fn serials(certs: &Certs) -> Vec<u32> {
+    let ring = Arc::clone(&certs.keyring().borrow());
+    ring.keys().iter().map(|key| key.cert().serial).collect()
+}
+
+const START: u64 = 1_800_000_000;
+const HOUR: u64 = 3600;
+
+#[test]
+fn rotations_beyond_a_day_or_without_pause_are_refused() {
+    let day = Rotation {
+        every_s: 24 * 3600,
+        ..Rotation::default()
+    };
+    let restless = Rotation {
+        every_s: 1,
+        ..Rotation::default()
+    };
+    let huge = Rotation {
+        every_s: u32::MAX,
+        ..Rotation::default()
+    };
+
+    for rotation in [day, restless, huge] {
+        assert_eq!(rotation.check(), Err(BadRotation));
+    }
+    assert!(Rotation::default().check().is_ok());
+}
+
+#[test]
+fn keys_rotate_with_overlap_and_end_within_a_day() {
+    let hand = HandClock::at(START);
+    let mut certs = Certs::signing(provider(), Rotation::default(), hand.clock()).unwrap();
+    assert_eq!(serials(&certs).len(), 1);
+    let first = serials(&certs)[0];
+
+    hand.set(START + 8 * HOUR - 1);
+    certs.refresh().unwrap();
+    assert_eq!(serials(&certs), [first]);
+
+    hand.set(START + 8 * HOUR);
+    certs.refresh().unwrap();
+    assert_eq!(serials(&certs).len(), 2);
+    assert!(serials(&certs)[1] > first);
+
+    hand.set(START + 16 * HOUR + 1);
+    certs.refresh().unwrap();
+    assert!(!serials(&certs).contains(&first));
+    let ring = Arc::clone(&certs.keyring().borrow());
+    for key in ring.keys() {
+        assert!(key.cert().end - key.cert().start <= MAX_KEY_LIFE_S);
+    }
+}
+
+#[test]
+fn what_is_advertised_satisfies_a_client_at_every_hour() {
+    let hand = HandClock::at(START);
+    let mut certs = Certs::signing(provider(), Rotation::default(), hand.clock()).unwrap();
+
+    for hour in 0..100 {
+        let now = START + hour * HOUR;
+        hand.set(now);
+        certs.refresh().unwrap();
+        let ring = Arc::clone(&certs.keyring().borrow());
+        // A client whose clock is three quarters of an hour behind is served, too.
+        for clients_now in [now, now - 45 * 60] {
+            let selection = select(ring.advertised(now), &certs.provider_public(), clients_now);
+            assert!(selection.best.is_some(), "hour {hour}");
+        }
+        assert!(ring.keys().len() <= 3);
+    }
+}
+
+#[test]
+fn a_clock_that_was_wrong_at_start_is_recovered_from() {
+    let hand = HandClock::at(START + 1000 * HOUR);
+    let mut certs = Certs::signing(provider(), Rotation::default(), hand.clock()).unwrap();
+
+    hand.set(START);
+    certs.refresh().unwrap();
+
+    let ring = Arc::clone(&certs.keyring().borrow());
+    assert_eq!(ring.advertised(START).len(), 1);
+}
+
+#[test]
+fn provider_key_files_are_private_never_overwritten_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("provider.key");
+
+    let made = create_provider_key(&path).unwrap();
+    let again = create_provider_key(&path);
+    let read = read_provider_key(&path).unwrap();
+
+    assert!(matches!(again, Err(ProviderKeyError::Write { .. })));
+    assert_eq!(read.to_bytes(), made.to_bytes());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    for bad in [
+        "",
+        "00",
+        &"0g".repeat(32),
+        &"00".repeat(33),
+        &"+1".repeat(32),
+    ] {
+        fs::write(&path, bad).unwrap();
+        assert!(matches!(
+            read_provider_key(&path),
+            Err(ProviderKeyError::NotAKey { .. })
+        ));
+    }
+    let missing = read_provider_key(&dir.path().join("none"));
+    assert!(matches!(missing, Err(ProviderKeyError::Read { .. })));
+}
+
+fn series(count: usize) -> Series {
+    Series {
+        start: u32::try_from(START).unwrap(),
+        count,
+        lifetime_s: 24 * 3600,
+    }
+}
+
+#[test]
+fn series_beyond_a_day_or_without_end_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = Series {
+        lifetime_s: 25 * 3600,
+        ..series(1)
+    };
+
+    for bad in [long, series(0), series(100_000)] {
+        let outcome = write_series(&provider(), dir.path(), bad);
+        assert!(matches!(outcome, Err(DirectoryError::BadSeries)));
+    }
+}
+
+#[test]
+fn a_directory_serves_its_series_and_erases_what_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = write_series(&provider(), dir.path(), series(4)).unwrap();
+    let hand = HandClock::at(START + 1);
+    let mut certs = Certs::directory(dir.path(), hand.clock()).unwrap();
+
+    assert_eq!(
+        certs.provider_public(),
+        provider().verifying_key().to_bytes()
+    );
+    assert_eq!(serials(&certs).len(), 1);
+    hand.set(START + 13 * HOUR);
+    certs.refresh().unwrap();
+    assert_eq!(serials(&certs).len(), 2);
+    hand.set(START + 24 * HOUR + 1);
+    certs.refresh().unwrap();
+
+    assert_eq!(serials(&certs).len(), 2);
+    assert!(!files[0].exists());
+    assert!(files[1].exists());
+}
+
+#[test]
+fn a_key_that_stays_valid_stays_the_same_object() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&provider(), dir.path(), series(4)).unwrap();
+    let hand = HandClock::at(START + 1);
+    let mut certs = Certs::directory(dir.path(), hand.clock()).unwrap();
+    let mut keyring = certs.keyring();
+    keyring.mark_unchanged();
+
+    certs.refresh().unwrap();
+
+    assert!(!keyring.has_changed().unwrap());
+}
+
+#[test]
+fn a_directory_without_anything_valid_says_so_and_what_was_valid_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&provider(), dir.path(), series(1)).unwrap();
+
+    let too_early = Certs::directory(dir.path(), HandClock::at(START - 1).clock());
+    let missing = Certs::directory(dir.path().join("none"), HandClock::at(START).clock());
+
+    let text = too_early.err().unwrap().to_string();
+    assert!(
+        text.contains("is valid now") && text.contains("clock"),
+        "{text}"
+    );
+    assert!(matches!(
+        missing,
+        Err(CertsError::Directory(DirectoryError::Io { .. }))
+    ));
+}
+
+#[test]
+fn files_that_were_altered_or_belong_to_another_provider_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = write_series(&provider(), dir.path(), series(3)).unwrap();
+    let other = write_series(
+        &SigningKey::from_bytes(&[6; 32]),
+        &dir.path().join("other"),
+        series(1),
+    )
+    .unwrap();
+    let mut altered = fs::read(&files[0]).unwrap();
+    *altered.last_mut().unwrap() ^= 1;
+    fs::write(&files[0], altered).unwrap();
+    fs::copy(&other[0], dir.path().join("9.cert")).unwrap();
+    fs::write(dir.path().join("8.cert"), b"short").unwrap();
+
+    let certs = Certs::directory(dir.path(), HandClock::at(START + 13 * HOUR).clock()).unwrap();
+
+    assert_eq!(serials(&certs).len(), 1);
+}

@@ -178,3 +178,16 @@ fn the_certificate_of_the_vectors_is_valid_in_its_window_and_for_its_provider() 
 
     assert_eq!(verified, Ok(&certificate()));
 }
+
+/// Runs a check over every file of a corpus folder, and fails when there is none.
+pub(super) fn replay(corpus: &str, check: impl Fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpora")
+        .join(corpus);
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        check(&std::fs::read(entry.unwrap().path()).unwrap());
+        files += 1;
+    }
+    assert!(files > 0, "the corpus {corpus} is empty");
+}

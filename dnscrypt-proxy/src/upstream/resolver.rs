@@ -126,6 +126,11 @@ impl Resolver {
         }
     }
 
+    /// Makes sure that there is a session to ask under.
+    pub(super) async fn warm(self: &Arc<Self>) -> Result<(), ResolveError> {
+        self.session().await.map(drop)
+    }
+
     /// Asks over one transport, once the certificate is there.
     pub(super) async fn ask_over(
         self: &Arc<Self>,

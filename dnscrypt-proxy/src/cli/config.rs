@@ -1,0 +1,277 @@
+//! The configuration file of `culvert-dns run`: read once, into a type that cannot be wrong. All mistakes
+//! are reported together.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr as _;
+
+use serde_json::json;
+use telemetry::Level;
+use toml::{Table, Value};
+
+use super::CheckConfigArgs;
+use super::exit::{CONFIG, Failure};
+use crate::proto::stamp::DnsCryptStamp;
+use crate::upstream::{KeyPolicy, MAX_STAMPS};
+
+/// The cache's default bound, in KiB.
+pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
+const MAX_CACHE_KIB: usize = 1024 * 1024;
+const MAX_LISTEN: usize = 64;
+const ACCEPTED_KEYS: &str = "listen, stamps, ephemeral-keys, cache-kib, log-level";
+
+/// What `run` uses.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// Addresses to answer on, over UDP and TCP.
+    pub(super) listen: Vec<SocketAddr>,
+    /// Resolvers, in order of preference.
+    pub(super) stamps: Vec<DnsCryptStamp>,
+    /// How long a client key lives.
+    pub(super) keys: KeyPolicy,
+    /// The cache's bound.
+    pub(super) cache_bytes: usize,
+    /// What is logged.
+    pub(super) level: Level,
+}
+
+/// The file's text as it is: every key optional and of any type, so that all mistakes can be told.
+struct RawConfig {
+    table: Table,
+    mistakes: Vec<String>,
+}
+
+pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::io(&format!("cannot read {name}"), &error))?;
+    let table = text.parse::<Table>().map_err(|error| {
+        let error = error.to_string();
+        Failure::new(CONFIG, format!("{name} is not TOML: {}", error.trim_end()))
+    })?;
+    let raw = RawConfig {
+        table,
+        mistakes: Vec::new(),
+    };
+    Config::try_from(raw).map_err(|mistakes| {
+        let list: String = mistakes
+            .iter()
+            .map(|mistake| format!("\n  {mistake}"))
+            .collect();
+        Failure::new(
+            CONFIG,
+            format!("{name} has {} mistakes:{list}", mistakes.len()),
+        )
+    })
+}
+
+pub(super) fn check(args: &CheckConfigArgs) -> Result<String, Failure> {
+    let config = load(&args.file)?;
+    if args.json {
+        let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        let stamps: Vec<_> = config.stamps.iter().map(ToString::to_string).collect();
+        return Ok(format!(
+            "{}\n",
+            json!({"ok": true, "listen": listen, "stamps": stamps})
+        ));
+    }
+    Ok(format!("{} is right\n", args.file.display()))
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = Vec<String>;
+
+    fn try_from(mut raw: RawConfig) -> Result<Self, Vec<String>> {
+        let listen = raw.list(
+            "listen",
+            "IP:PORT, such as \"127.0.0.1:53\"",
+            MAX_LISTEN,
+            |text| {
+                text.parse()
+                    .map_err(|_| "not an IP address with a port".to_owned())
+            },
+        );
+        let stamps = raw.list(
+            "stamps",
+            "sdns:// stamps of DNSCrypt resolvers",
+            MAX_STAMPS,
+            |text| DnsCryptStamp::from_str(text).map_err(|error| error.to_string()),
+        );
+        let keys = if raw.boolean("ephemeral-keys") {
+            KeyPolicy::PerQuery
+        } else {
+            KeyPolicy::PerNetwork
+        };
+        let cache_kib = raw.number("cache-kib", DEFAULT_CACHE_KIB, MAX_CACHE_KIB);
+        let level = raw.level("log-level");
+        raw.unknown_keys();
+        if !raw.mistakes.is_empty() {
+            return Err(raw.mistakes);
+        }
+        Ok(Self {
+            listen,
+            stamps,
+            keys,
+            cache_bytes: cache_kib * 1024,
+            level,
+        })
+    }
+}
+
+impl RawConfig {
+    fn list<T>(
+        &mut self,
+        key: &str,
+        accepted: &str,
+        max: usize,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let items = match self.table.remove(key) {
+            Some(Value::Array(items)) if !items.is_empty() && items.len() <= max => items,
+            None => {
+                self.mistake(key, "is missing", &format!("a list of {accepted}"));
+                return Vec::new();
+            }
+            Some(_) => {
+                self.mistake(
+                    key,
+                    "is not a list of the right length",
+                    &format!("1 to {max} {accepted}"),
+                );
+                return Vec::new();
+            }
+        };
+        let mut values = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let read = item
+                .as_str()
+                .map_or_else(|| Err("not a text".to_owned()), &read);
+            match read {
+                Ok(value) => values.push(value),
+                Err(why) => self.mistake(&format!("{key}[{at}]"), &why, accepted),
+            }
+        }
+        values
+    }
+
+    fn boolean(&mut self, key: &str) -> bool {
+        match self.table.remove(key) {
+            None => false,
+            Some(Value::Boolean(value)) => value,
+            Some(_) => {
+                self.mistake(key, "is not a truth value", "true or false");
+                false
+            }
+        }
+    }
+
+    fn number(&mut self, key: &str, default: usize, max: usize) -> usize {
+        let value = match self.table.remove(key) {
+            None => return default,
+            Some(value) => value
+                .as_integer()
+                .and_then(|value| usize::try_from(value).ok()),
+        };
+        if let Some(value) = value.filter(|value| *value <= max) {
+            return value;
+        }
+        self.mistake(key, "is out of bounds", &format!("0 to {max}"));
+        default
+    }
+
+    fn level(&mut self, key: &str) -> Level {
+        let level = match self.table.remove(key) {
+            None => return Level::INFO,
+            Some(value) => value
+                .as_str()
+                .and_then(|text| telemetry::parse_level(text).ok()),
+        };
+        if level.is_none() {
+            self.mistake(
+                key,
+                "is not a level",
+                "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            );
+        }
+        level.unwrap_or(Level::INFO)
+    }
+
+    fn unknown_keys(&mut self) {
+        let unknown: Vec<_> = self.table.keys().cloned().collect();
+        for key in unknown {
+            self.mistake(&key, "is not a key of this file", ACCEPTED_KEYS);
+        }
+    }
+
+    fn mistake(&mut self, key: &str, what: &str, accepted: &str) {
+        self.mistakes
+            .push(format!("{key}: {what}; accepted: {accepted}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: &str = "sdns://AQMAAAAAAAAADDkuOS45Ljk6ODQ0MyBnyEe4yHWM0SAkVUO-dWdG3zTfHYTAC4xHA2jfgh2GPhkyLmRuc2NyeXB0LWNlcnQucXVhZDkubmV0";
+
+    fn read(text: &str) -> Result<Config, Vec<String>> {
+        Config::try_from(RawConfig {
+            table: text.parse().unwrap(),
+            mistakes: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_with_its_key_and_what_is_accepted() {
+        let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nephemeral-keys = 1\n\
+                    cache-kib = -1\nlog-level = \"loud\"\nlisten-on = 1";
+
+        let mistakes = read(text).unwrap_err();
+
+        let keys: Vec<_> = mistakes
+            .iter()
+            .map(|mistake| mistake.split(':').next().unwrap())
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "listen[0]",
+                "listen[1]",
+                "stamps[0]",
+                "ephemeral-keys",
+                "cache-kib",
+                "log-level",
+                "listen-on"
+            ]
+        );
+        assert!(
+            mistakes
+                .iter()
+                .all(|mistake| mistake.contains("; accepted: "))
+        );
+    }
+
+    #[test]
+    fn an_empty_file_says_what_is_missing() {
+        let mistakes = read("").unwrap_err();
+
+        assert_eq!(mistakes.len(), 2);
+        assert!(mistakes[0].starts_with("listen: is missing"));
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let text = format!(
+            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\ncache-kib = 64\nlog-level = \"debug\""
+        );
+
+        let config = read(&text).unwrap();
+
+        assert_eq!(config.listen.len(), 2);
+        assert_eq!(config.stamps[0].to_string(), STAMP);
+        assert_eq!(config.keys, KeyPolicy::PerQuery);
+        assert_eq!(config.cache_bytes, 65_536);
+        assert_eq!(config.level, Level::DEBUG);
+    }
+}
