@@ -11,6 +11,7 @@ use ed25519_dalek::SigningKey;
 use hkdf::Hkdf;
 use rand_core::{CryptoRng, RngCore};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -35,7 +36,7 @@ pub enum ClaimCodeError {
 }
 
 /// A secret code; `Display` shows it, `Debug` does not.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ClaimCode {
     secret: u128,
 }
@@ -70,6 +71,16 @@ impl ClaimCode {
         u128::from(u32::from_be_bytes([0, a, b, c]) >> (24 - CHECK_BITS))
     }
 }
+
+impl PartialEq for ClaimCode {
+    /// Takes the same time wherever two codes differ.
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.secret.to_be_bytes(), other.secret.to_be_bytes());
+        a.ct_eq(&b).into()
+    }
+}
+
+impl Eq for ClaimCode {}
 
 impl FromStr for ClaimCode {
     type Err = ClaimCodeError;

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock (`now` is an argument, unix seconds), no randomness but what the caller
 //! hands in. Agent, gateway and provisioning run this same code over the same vectors, on routers
-//! of both byte orders too.
+//! of both byte orders too. `vectors/make.py` says the same formats once more, in another language.
 #![forbid(unsafe_code)]
 
 // The two ends of an enrolment, and the statements that come out of it.

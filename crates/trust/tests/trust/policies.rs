@@ -1,7 +1,7 @@
 //! Policies: each mistake by its line, and which signatures make a checkpoint believed.
 
 use trust::policy::PolicyProblem;
-use trust::{Cosigner, LogSigner, Policy, ProofError, SignedCheckpoint};
+use trust::{Cosigner, LogSigner, MerkleError, Policy, Proof, ProofError, SignedCheckpoint, Tree};
 
 #[test]
 fn a_line_of_wrong_words_is_named() {
@@ -203,6 +203,39 @@ fn the_time_is_what_a_whole_quorum_has_reached() {
         policy("group x all w2 w3\nquorum x").verify_checkpoint(&signed),
         Ok(100)
     );
+}
+
+#[test]
+fn every_entry_of_a_small_log_is_proven_by_text_alone() {
+    let policy = policy("quorum w2");
+    let mut tree = Tree::new();
+    for size in 1..=9_u8 {
+        tree.append(&[size]);
+        let signed = log(1).sign_checkpoint(tree.size(), tree.root());
+        let checkpoint = witness(2).cosign(&signed, 5);
+        for (index, entry) in (0..tree.size()).zip(1..) {
+            let path = tree.inclusion_proof(index, tree.size()).unwrap();
+            let checkpoint = checkpoint.clone();
+            let text = Proof {
+                extra: None,
+                index,
+                path,
+                checkpoint,
+            }
+            .format();
+
+            let logged = policy
+                .verify_proof(&Proof::parse(&text).unwrap(), &[entry])
+                .unwrap();
+
+            assert_eq!(
+                (logged.index, logged.size, logged.root),
+                (index, tree.size(), tree.root())
+            );
+            let other = policy.verify_proof(&Proof::parse(&text).unwrap(), &[entry + 1]);
+            assert_eq!(other, Err(ProofError::NotIncluded(MerkleError::Root)));
+        }
+    }
 }
 
 #[test]
