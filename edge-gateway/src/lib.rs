@@ -1,5 +1,31 @@
-//! The edge gateway.
+//! The edge gateway: ends the routers' WireGuard tunnels, admits who holds a verified lease, resolves
+//! their lookups over DNSCrypt and forwards their packets.
+//!
+//! The packet path is `engine` over the `tunnel` crate. Beside it: `peers` brings leases from
+//! provisioning, `dns` answers lookups, `control` holds it all together. No part stores or logs a flow, a
+//! looked-up name or a remote address.
 
+pub mod cli;
 pub mod config;
 pub mod exit;
+
+pub mod control;
+mod drain;
+mod setup;
+
+pub mod engine;
+
+pub mod leases;
+mod peers;
+mod pin;
+pub mod shard_cache;
+mod stream;
+
+mod dns;
 pub mod resolver;
+
+mod accounting;
+pub mod keys;
+mod metrics;
+mod nat;
+mod status;

@@ -63,6 +63,13 @@ impl Endpoint {
         })
     }
 
+    /// Takes a listener that was bound before, nonblocking, such as by a process that has since given up root.
+    pub fn from_listener(listener: std::net::TcpListener) -> io::Result<Self> {
+        Ok(Self {
+            listener: TcpListener::from_std(listener)?,
+        })
+    }
+
     /// The address bound, with the port the system chose if it was 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()

@@ -1,0 +1,262 @@
+//! The command line. stdout is data, stderr is talk; exit codes are those of [`Exit`](crate::exit::Exit).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, DEFAULT_STATUS_SOCKET};
+use crate::exit::{Exit, Fault};
+use crate::keys::Keys;
+use crate::status::{self, Status};
+use crate::{control, dns};
+
+#[derive(Parser)]
+#[command(
+    name = "edge-gateway",
+    version,
+    about = "Culvert's edge: ends the routers' tunnels, resolves for them, forwards"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes the gateway's keys and prints the public halves.
+    Init {
+        /// Where the keys go.
+        #[arg(long, value_name = "DIR")]
+        state_dir: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs the gateway until SIGTERM or `drain`.
+    Run {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Tells how the running gateway is.
+    Status {
+        #[command(flatten)]
+        socket: Socket,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Adds the bytes of each device.
+        #[arg(long)]
+        leases: bool,
+    },
+    /// Checks a configuration file and reports every mistake.
+    CheckConfig {
+        /// The configuration file.
+        file: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stops admitting routers, waits for silence, and ends the gateway.
+    Drain {
+        #[command(flatten)]
+        socket: Socket,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the sdns:// stamp of the first DNSCrypt address, or of all.
+    DnsStamp {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Prints one line for each address.
+        #[arg(long)]
+        all: bool,
+        /// Prints JSON: a list of address and stamp.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Socket {
+    /// The gateway's status socket.
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+    /// Takes the socket from this configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the program with its command line.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where it cannot be printed there is nobody to tell.
+            let _printed = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(Exit::Usage as u8)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            for line in fault.sentence.lines() {
+                say(format_args!("error: {line}"));
+            }
+            ExitCode::from(fault.exit as u8)
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<(), Fault> {
+        match self {
+            Self::Init { state_dir, json } => init(&state_dir, json),
+            Self::Run { config } => {
+                let config = load(&config)?;
+                telemetry::init(telemetry::Format::detect(), config.log_level);
+                control::run(&config)
+            }
+            Self::Status {
+                socket,
+                json,
+                leases,
+            } => show_status(&socket.path()?, json, leases),
+            Self::CheckConfig { file, json } => check_config(&file, json),
+            Self::Drain { socket, json } => {
+                status::drain(&socket.path()?)?;
+                print(if json {
+                    "{\"state\":\"stopped\"}"
+                } else {
+                    "drained and stopped"
+                })
+            }
+            Self::DnsStamp { config, all, json } => dns_stamp(&load(&config)?, all, json),
+        }
+    }
+}
+
+impl Socket {
+    fn path(self) -> Result<PathBuf, Fault> {
+        match (self.socket, self.config) {
+            (Some(socket), _) => Ok(socket),
+            (None, Some(config)) => Ok(load(&config)?.status_socket),
+            (None, None) => Ok(DEFAULT_STATUS_SOCKET.into()),
+        }
+    }
+}
+
+fn load(file: &std::path::Path) -> Result<Config, Fault> {
+    Config::load(file).map_err(|error| Fault::new(Exit::Config, error.to_string()))
+}
+
+fn init(state_dir: &std::path::Path, json: bool) -> Result<(), Fault> {
+    let public = Keys::create(state_dir)?.public();
+    if json {
+        return print_json(&public);
+    }
+    print(&format!(
+        "id       {}\ned25519  {} (base64 {})\nwg       {} (hex {})\n\
+         Add it with: provisioning gateway add --ed25519 {} --wg {} …",
+        public.id,
+        public.ed25519,
+        public.ed25519_base64,
+        public.wg,
+        public.wg_hex,
+        public.ed25519,
+        public.wg
+    ))
+}
+
+fn show_status(socket: &std::path::Path, json: bool, leases: bool) -> Result<(), Fault> {
+    let line = status::ask(socket, if leases { "leases" } else { "status" })?;
+    let status: Status = serde_json::from_str(&line).map_err(|_| {
+        Fault::new(
+            Exit::Unavailable,
+            "the gateway's answer cannot be read; is it of another version?",
+        )
+    })?;
+    if json {
+        print(&line)
+    } else {
+        print(&status.in_words())
+    }
+}
+
+fn check_config(file: &std::path::Path, json: bool) -> Result<(), Fault> {
+    let checked = Config::load(file);
+    if json {
+        let mistakes: Vec<String> = match &checked {
+            Ok(_) => Vec::new(),
+            Err(ConfigError::Mistakes(mistakes)) => {
+                mistakes.iter().map(ToString::to_string).collect()
+            }
+            Err(error @ (ConfigError::Read { .. } | ConfigError::Syntax { .. })) => {
+                vec![error.to_string()]
+            }
+        };
+        print_json(&serde_json::json!({ "ok": checked.is_ok(), "mistakes": mistakes }))?;
+    }
+    checked.map_err(|error| Fault::new(Exit::Config, error.to_string()))?;
+    if json {
+        Ok(())
+    } else {
+        print(&format!("{} is in order", file.display()))
+    }
+}
+
+fn dns_stamp(config: &Config, all: bool, json: bool) -> Result<(), Fault> {
+    let Some(dns) = &config.dns else {
+        return Err(Fault::new(
+            Exit::Config,
+            "the configuration has no [dns] table, so there is no stamp",
+        ));
+    };
+    let count = if all || json { dns.listen.len() } else { 1 };
+    let stamps = dns
+        .listen
+        .iter()
+        .take(count)
+        .map(|address| Ok((*address, dns::stamp(dns, *address)?)));
+    let stamps = stamps.collect::<Result<Vec<_>, Fault>>()?;
+    if json {
+        let rows = stamps
+            .iter()
+            .map(|(address, stamp)| serde_json::json!({ "address": address, "stamp": stamp }));
+        return print_json(&rows.collect::<Vec<_>>());
+    }
+    stamps.iter().try_for_each(|(_, stamp)| print(stamp))
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Fault> {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&text),
+        Err(error) => Err(Fault::new(
+            Exit::Bug,
+            format!("the answer cannot be written as JSON: {error}"),
+        )),
+    }
+}
+
+fn print(text: &str) -> Result<(), Fault> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // A reader such as `head` that has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(|error| Fault::io("write the answer", &error)),
+    }
+}
+
+fn say(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    // Where stderr is gone there is nobody to tell.
+    let _written = writeln!(std::io::stderr().lock(), "{line}");
+}

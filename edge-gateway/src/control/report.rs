@@ -1,0 +1,109 @@
+//! What `status` is told.
+
+use netio::clock;
+
+use super::{Control, STALE, worker_lost};
+use crate::dns;
+use crate::exit::Fault;
+use crate::peers;
+use crate::status::{DnsStatus, PeersStatus, ShardStatus, State, Status, TunnelStatus};
+
+impl Control {
+    /// The status as one line of JSON.
+    pub(super) async fn describe(&self, leases: bool) -> Result<String, Fault> {
+        let mut status = self.status();
+        if leases {
+            let mut present = Vec::new();
+            for worker in &self.workers {
+                present.extend(worker.peer_traffic().await.map_err(worker_lost)?);
+            }
+            status.leases = Some(self.accounts.totals(&present));
+        }
+        // Nothing in a status can fail to be written as JSON; an empty line would say so.
+        Ok(serde_json::to_string(&status).unwrap_or_default())
+    }
+
+    fn status(&self) -> Status {
+        let figures = self.figures.borrow();
+        let dropped = self.totals.dropped.iter().filter(|(_, count)| **count > 0);
+        Status {
+            state: if self.drain.is_some() {
+                State::Draining
+            } else {
+                State::Running
+            },
+            since: self.since,
+            warnings: self.warnings(&figures),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            id: self.id.clone(),
+            peers: PeersStatus {
+                leased: figures.leased,
+                awake: self.totals.awake,
+            },
+            shards: figures
+                .shards
+                .iter()
+                .map(|(shard, stream)| shard_status(*shard, stream))
+                .collect(),
+            tunnel: TunnelStatus {
+                rx_bytes: self.totals.rx_bytes,
+                tx_bytes: self.totals.tx_bytes,
+                handshakes: self.totals.handshakes,
+                dropped: dropped
+                    .map(|(reason, count)| ((*reason).to_owned(), *count))
+                    .collect(),
+            },
+            dns: self.dns.as_deref().map(dns_status),
+            leases: None,
+        }
+    }
+
+    fn warnings(&self, figures: &peers::Figures) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (shard, stream) in &figures.shards {
+            let problems = [&stream.error, &stream.disk_error].into_iter().flatten();
+            warnings.extend(problems.map(|problem| format!("shard {shard}: {problem}")));
+            let silent = stream.last_contact.unwrap_or(self.started).elapsed();
+            if silent >= STALE {
+                let seconds = silent.as_secs();
+                warnings.push(format!(
+                    "shard {shard}: provisioning silent for {seconds} s; nobody new is admitted"
+                ));
+            }
+        }
+        if self.totals.not_admitted > 0 {
+            warnings.push(format!(
+                "{} verified leases could not be used; see the log",
+                self.totals.not_admitted
+            ));
+        }
+        if clock::unix_s() < self.since {
+            warnings.push("the clock was set back while the gateway ran".to_owned());
+        }
+        warnings
+    }
+}
+
+fn shard_status(shard: u32, stream: &peers::StreamFigures) -> ShardStatus {
+    ShardStatus {
+        shard,
+        next: stream.next,
+        last_contact_s: stream.last_contact.map(|at| at.elapsed().as_secs()),
+        error: stream.error.clone(),
+    }
+}
+
+fn dns_status(figures: &dns::Figures) -> DnsStatus {
+    let outcomes = figures.outcomes().filter(|(_, count)| *count > 0);
+    let outcomes: std::collections::BTreeMap<_, _> = outcomes
+        .map(|(outcome, count)| (outcome.as_label().to_owned(), count))
+        .collect();
+    let dropped = figures.server.all_dropped();
+    DnsStatus {
+        queries: outcomes.values().sum(),
+        outcomes,
+        dropped: dropped
+            .map(|(reason, count)| (reason.as_label().to_owned(), count as u64))
+            .collect(),
+    }
+}

@@ -1,0 +1,284 @@
+//! Which device may use the tunnel now: the verified entries of the shard streams, folded. Pure; what
+//! changes goes to the engine as [`Change`]s.
+//!
+//! A device is in one of three states: unknown; leased (one lease, the one with the highest epoch);
+//! dead up to an epoch (revoked, and perhaps leased again with a higher one).
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use trust::{Lease, ShardChange};
+
+/// Devices that a gateway carries at most; the rest of the fleet belongs to others.
+pub const MAX_DEVICES: usize = 65_536;
+
+/// Who this gateway is and what it may hand out.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The id that leases name it by.
+    pub gateway: [u8; 32],
+    /// The prefixes that its routers live in, with its own address in each.
+    pub inner: Vec<IpNet>,
+}
+
+/// What the engine has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Admit this peer, or give a present one new terms.
+    Admit(Admitted),
+    /// Forget the peer with this tunnel key.
+    Remove {
+        /// SHA-256 of the device's key.
+        device: [u8; 32],
+        /// X25519 public key.
+        wg_pub: [u8; 32],
+    },
+}
+
+/// A lease as far as the engine needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// SHA-256 of the device's key.
+    pub device: [u8; 32],
+    /// X25519 public key.
+    pub wg_pub: [u8; 32],
+    /// Inner addresses that it may use.
+    pub addresses: Vec<IpNet>,
+    /// Last second of the lease.
+    pub not_after: u64,
+}
+
+/// What became of an entry; the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A lease holds from now on.
+    Admitted,
+    /// A device's leases are dead.
+    Revoked,
+    /// The same or a newer lease is known.
+    Old,
+    /// The lease was revoked before it arrived.
+    Dead,
+    /// The lease is for other gateways or another shard.
+    Elsewhere,
+    /// The lease claims addresses that are not this gateway's to give.
+    ForeignAddress,
+    /// The table is full.
+    Full,
+    /// It does not verify.
+    Refused,
+    /// The lease has ended.
+    Expired,
+}
+
+impl Outcome {
+    /// Every outcome, for tables of counters.
+    pub const ALL: [Self; 9] = [
+        Self::Admitted,
+        Self::Revoked,
+        Self::Old,
+        Self::Dead,
+        Self::Elsewhere,
+        Self::ForeignAddress,
+        Self::Full,
+        Self::Refused,
+        Self::Expired,
+    ];
+
+    /// The label's value.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Revoked => "revoked",
+            Self::Old => "old",
+            Self::Dead => "dead",
+            Self::Elsewhere => "elsewhere",
+            Self::ForeignAddress => "foreign_address",
+            Self::Full => "full",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// The table of devices.
+#[derive(Debug)]
+pub struct Leases {
+    scope: Scope,
+    devices: BTreeMap<[u8; 32], Device>,
+    leased: usize,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    dead_epoch: u64,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    epoch: u64,
+    wg_pub: [u8; 32],
+    addresses: Vec<IpNet>,
+    not_after: u64,
+}
+
+impl Leases {
+    /// An empty table.
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            devices: BTreeMap::new(),
+            leased: 0,
+        }
+    }
+
+    /// Folds one verified entry of shard `shard` in; changes are for the engine, in order.
+    pub fn apply(&mut self, change: &ShardChange, shard: u32) -> (Outcome, Vec<Change>) {
+        match change {
+            ShardChange::Admit { lease, .. } => self.admit(lease, shard),
+            ShardChange::Revoke { revocation, .. } => (
+                Outcome::Revoked,
+                self.revoke(revocation.devid_hash, revocation.epoch),
+            ),
+        }
+    }
+
+    fn admit(&mut self, lease: &Lease, shard: u32) -> (Outcome, Vec<Change>) {
+        let refused = |outcome| (outcome, Vec::new());
+        if lease.shard != shard || !lease.gateways.contains(&self.scope.gateway) {
+            return refused(Outcome::Elsewhere);
+        }
+        if !self.scope.may_give(&lease.addresses) {
+            return refused(Outcome::ForeignAddress);
+        }
+        let known = self.devices.get(&lease.devid_hash);
+        if known.is_some_and(|device| lease.epoch <= device.dead_epoch) {
+            return refused(Outcome::Dead);
+        }
+        let current = known.and_then(|device| device.current.as_ref());
+        if current.is_some_and(|current| lease.epoch <= current.epoch) {
+            return refused(Outcome::Old);
+        }
+        if known.is_none() && self.devices.len() >= MAX_DEVICES {
+            return refused(Outcome::Full);
+        }
+        let device = self.devices.entry(lease.devid_hash).or_default();
+        let former = device.current.replace(Current {
+            epoch: lease.epoch,
+            wg_pub: lease.wg_pub,
+            addresses: lease.addresses.clone(),
+            not_after: lease.not_after,
+        });
+        let admitted = Change::Admit(Admitted {
+            device: lease.devid_hash,
+            wg_pub: lease.wg_pub,
+            addresses: lease.addresses.clone(),
+            not_after: lease.not_after,
+        });
+        // A new tunnel key takes over the addresses, so the old one goes first.
+        let changes = match former {
+            Some(former) if former.wg_pub != lease.wg_pub => {
+                vec![
+                    Change::Remove {
+                        device: lease.devid_hash,
+                        wg_pub: former.wg_pub,
+                    },
+                    admitted,
+                ]
+            }
+            Some(_) => vec![admitted],
+            None => {
+                self.leased += 1;
+                vec![admitted]
+            }
+        };
+        (Outcome::Admitted, changes)
+    }
+
+    fn revoke(&mut self, id: [u8; 32], epoch: u64) -> Vec<Change> {
+        if !self.devices.contains_key(&id) && self.devices.len() >= MAX_DEVICES {
+            // No lease of it is here, and none can come in: the table is full.
+            return Vec::new();
+        }
+        let device = self.devices.entry(id).or_default();
+        device.dead_epoch = device.dead_epoch.max(epoch);
+        match device.current.take_if(|current| current.epoch <= epoch) {
+            Some(dead) => {
+                self.leased -= 1;
+                vec![Change::Remove {
+                    device: id,
+                    wg_pub: dead.wg_pub,
+                }]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Ends the leases whose time is over.
+    pub fn expire(&mut self, now: u64) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.devices.retain(|id, device| {
+            if let Some(ended) = device.current.take_if(|current| current.not_after < now) {
+                changes.push(Change::Remove {
+                    device: *id,
+                    wg_pub: ended.wg_pub,
+                });
+            }
+            device.current.is_some() || device.dead_epoch > 0
+        });
+        self.leased -= changes.len();
+        changes
+    }
+
+    /// Every lease in force, for workers that know none yet.
+    pub fn admitted(&self) -> Vec<Change> {
+        let current = self
+            .devices
+            .iter()
+            .filter_map(|(id, device)| Some((id, device.current.as_ref()?)));
+        current
+            .map(|(id, current)| {
+                Change::Admit(Admitted {
+                    device: *id,
+                    wg_pub: current.wg_pub,
+                    addresses: current.addresses.clone(),
+                    not_after: current.not_after,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether a lease is the one in force for its device.
+    pub fn is_current(&self, lease: &Lease) -> bool {
+        let device = self.devices.get(&lease.devid_hash);
+        device
+            .and_then(|device| device.current.as_ref())
+            .is_some_and(|current| current.epoch == lease.epoch && current.wg_pub == lease.wg_pub)
+    }
+
+    /// How many devices hold a lease.
+    pub fn len(&self) -> usize {
+        self.leased
+    }
+
+    /// Whether no device holds a lease.
+    pub fn is_empty(&self) -> bool {
+        self.leased == 0
+    }
+}
+
+impl Scope {
+    /// A lease may name addresses inside the gateway's prefixes, but not the gateway's own.
+    fn may_give(&self, addresses: &[IpNet]) -> bool {
+        !addresses.is_empty()
+            && addresses.iter().all(|address| {
+                self.inner
+                    .iter()
+                    .any(|own| own.trunc().contains(address) && !address.contains(&own.addr()))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests;

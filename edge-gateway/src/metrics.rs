@@ -1,0 +1,125 @@
+//! The gateway's metrics: names stand in `telemetry`, numbers come from the workers, the streams and the
+//! resolver once a second.
+
+use std::sync::Arc;
+
+use telemetry::metrics::names;
+use telemetry::{Counter, Gauge, LabelledCounter, Registry};
+
+use crate::dns;
+use crate::engine::Totals;
+use crate::peers::Figures;
+
+/// All metrics of the gateway.
+pub(crate) struct Metrics {
+    registry: Arc<Registry>,
+    peers: Gauge,
+    lag: Gauge,
+    handshakes: Counter,
+    write_failures: Counter,
+    bytes: LabelledCounter,
+    dropped: LabelledCounter,
+    lease_changes: LabelledCounter,
+    lookups: LabelledCounter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        registry
+            .labelled_counter(names::GATEWAY_BUILD, "version")
+            .with(env!("CARGO_PKG_VERSION"))
+            .inc();
+        Self {
+            peers: registry.gauge(names::GATEWAY_PEERS),
+            lag: registry.gauge(names::GATEWAY_STREAM_LAG),
+            handshakes: registry.counter(names::GATEWAY_HANDSHAKES),
+            write_failures: registry.counter(names::GATEWAY_STATE_WRITE_FAILURES),
+            bytes: registry.labelled_counter(names::GATEWAY_TUNNEL_BYTES, "direction"),
+            dropped: registry.labelled_counter(names::GATEWAY_DROPPED_PACKETS, "reason"),
+            lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
+            lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
+            registry: Arc::new(registry),
+        }
+    }
+
+    /// What a scrape reads.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+
+    /// Brings every metric up to date.
+    pub(crate) fn update(
+        &self,
+        totals: &Totals,
+        figures: &Figures,
+        stalest_s: u64,
+        dns: Option<&dns::Figures>,
+    ) {
+        self.peers
+            .set(i64::try_from(figures.leased).unwrap_or(i64::MAX));
+        self.lag.set(i64::try_from(stalest_s).unwrap_or(i64::MAX));
+        follow(&self.handshakes, totals.handshakes);
+        follow(&self.write_failures, figures.write_failures);
+        follow(&self.bytes.with("from_routers"), totals.rx_bytes);
+        follow(&self.bytes.with("to_routers"), totals.tx_bytes);
+        for (reason, count) in &totals.dropped {
+            follow(&self.dropped.with(reason), *count);
+        }
+        for (outcome, count) in &figures.outcomes {
+            follow(&self.lease_changes.with(outcome.as_label()), *count);
+        }
+        for (outcome, count) in dns.into_iter().flat_map(dns::Figures::outcomes) {
+            follow(&self.lookups.with(outcome.as_label()), count);
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Raises a counter to a total that only grows.
+fn follow(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_followed_and_never_counted_twice() {
+        let metrics = Metrics::new();
+        let mut totals = Totals {
+            rx_bytes: 10,
+            ..Totals::default()
+        };
+        totals.dropped.insert("tun_full", 3);
+        metrics.update(&totals, &Figures::default(), 7, None);
+        totals.rx_bytes = 15;
+        metrics.update(
+            &totals,
+            &Figures {
+                leased: 2,
+                ..Figures::default()
+            },
+            8,
+            None,
+        );
+
+        let text = metrics.registry().render();
+
+        for line in [
+            "culvert_gateway_tunnel_bytes_total{direction=\"from_routers\"} 15\n",
+            "culvert_gateway_dropped_packets_total{reason=\"tun_full\"} 3\n",
+            "culvert_gateway_peers 2\n",
+            "culvert_gateway_stream_lag_seconds 8\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The kernel's part of the way to the internet: forwarding switched on, IPv4 masqueraded, and a filter
+//! so that nothing but tunnels reaches the routers and the gateway's inner addresses. One nftables
+//! table, `inet culvert_gw`, replaced at start and deleted at exit.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use netio::nftables::{self, NftError, TableFamily};
+
+use crate::config::{Nat, Tunnel};
+use crate::exit::{Exit, Fault};
+
+const TABLE: &str = "culvert_gw";
+const FORWARDING: [&str; 2] = [
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+];
+
+/// What was changed in the kernel, to be taken back.
+#[derive(Debug)]
+pub(crate) struct Forwarding {
+    switched_on: Vec<&'static str>,
+}
+
+/// Switches forwarding on and puts the table in place.
+pub(crate) fn set_up(tunnel: &Tunnel, nat: Option<&Nat>) -> Result<Forwarding, Fault> {
+    let mut forwarding = Forwarding {
+        switched_on: Vec::new(),
+    };
+    for key in FORWARDING {
+        if switch_on(key)? {
+            forwarding.switched_on.push(key);
+            tracing::info!(key, "switched forwarding on, until this gateway ends");
+        }
+    }
+    let others = if forwarding.switched_on.is_empty() {
+        Others::Pass
+    } else {
+        Others::Drop
+    };
+    nftables::apply(&ruleset(tunnel, nat, others)).map_err(|error| refused(&error))?;
+    Ok(forwarding)
+}
+
+/// Whether it had to be changed. A kernel without IPv6 has no such key, and nothing to forward.
+fn switch_on(key: &'static str) -> Result<bool, Fault> {
+    if !Path::new(key).exists() {
+        return Ok(false);
+    }
+    let setting = |error| Fault::io(format!("switch forwarding on in {key}"), &error);
+    if fs::read_to_string(key).map_err(setting)?.trim() == "1" {
+        return Ok(false);
+    }
+    fs::write(key, "1").map_err(setting)?;
+    Ok(true)
+}
+
+fn refused(error: &NftError) -> Fault {
+    let exit = match error {
+        NftError::Missing => Exit::Config,
+        NftError::Run(_) => Exit::Io,
+        NftError::Refused(reason) if reason.contains("not permitted") => Exit::Permission,
+        NftError::Refused(_) => Exit::Config,
+    };
+    Fault::new(exit, format!("the packet filter cannot be set: {error}"))
+}
+
+impl Forwarding {
+    /// Takes everything back, as far as the kernel lets us.
+    pub(crate) fn undo(self) {
+        if let Err(error) = nftables::delete_table(TableFamily::Inet, TABLE) {
+            tracing::warn!(%error, table = TABLE, "the packet filter's table stays behind");
+        }
+        for key in self.switched_on {
+            if let Err(error) = fs::write(key, "0") {
+                tracing::warn!(%error, key, "forwarding stays on");
+            }
+        }
+    }
+}
+
+/// What happens to forwarded packets that are not of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// The machine forwarded before: that is none of our business.
+    Pass,
+    /// Forwarding is on only because of us.
+    Drop,
+}
+
+fn ruleset(tunnel: &Tunnel, nat: Option<&Nat>, others: Others) -> String {
+    let inside = &tunnel.interface;
+    let own = |wanted: fn(&IpAddr) -> bool| {
+        let addresses = tunnel.addresses.iter().map(IpNet::addr).filter(wanted);
+        addresses
+            .map(|address| address.to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut input = String::new();
+    for (family, addresses) in [("ip", own(IpAddr::is_ipv4)), ("ip6", own(IpAddr::is_ipv6))] {
+        if !addresses.is_empty() {
+            input += &format!(
+                "    iifname != {{ \"{inside}\", \"lo\" }} {family} daddr {{ {addresses} }} drop\n"
+            );
+        }
+    }
+    let mut forward = format!("    iifname \"{inside}\" accept\n");
+    let mut postrouting = String::new();
+    if let Some(Nat { interface, ipv4 }) = nat {
+        if *ipv4 {
+            forward += &format!(
+                "    iifname \"{interface}\" oifname \"{inside}\" meta nfproto ipv4 ct state established,related accept\n    \
+                 oifname \"{inside}\" meta nfproto ipv4 drop\n"
+            );
+            postrouting = format!(
+                "    iifname \"{inside}\" oifname \"{interface}\" meta nfproto ipv4 masquerade\n"
+            );
+        }
+        forward += &format!(
+            "    iifname \"{interface}\" oifname \"{inside}\" accept\n    oifname \"{inside}\" drop\n"
+        );
+    } else {
+        forward += &format!("    oifname \"{inside}\" accept\n");
+    }
+    if others == Others::Drop {
+        forward += "    drop\n";
+    }
+    format!(
+        "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  \
+         chain input {{\n    type filter hook input priority filter; policy accept;\n{input}  }}\n  \
+         chain forward {{\n    type filter hook forward priority filter; policy accept;\n{forward}  }}\n  \
+         chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n{postrouting}  }}\n}}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tunnel() -> Tunnel {
+        Tunnel {
+            listen: Vec::new(),
+            interface: "culvert0".to_owned(),
+            addresses: ["10.64.0.1/16", "fd64::1/48"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
+            mtu: 1420,
+            workers: 1,
+        }
+    }
+
+    #[test]
+    fn inner_addresses_are_reached_through_the_tunnel_only() {
+        let rules = ruleset(&tunnel(), None, Others::Pass);
+
+        assert!(
+            rules.contains("iifname != { \"culvert0\", \"lo\" } ip daddr { 10.64.0.1 } drop"),
+            "{rules}"
+        );
+        assert!(
+            rules.contains("iifname != { \"culvert0\", \"lo\" } ip6 daddr { fd64::1 } drop"),
+            "{rules}"
+        );
+        assert!(!rules.contains("masquerade"));
+    }
+
+    #[test]
+    fn a_machine_that_did_not_forward_before_forwards_only_for_the_tunnel() {
+        let nat = Nat {
+            interface: "inet0".to_owned(),
+            ipv4: true,
+        };
+        let forward = |others| {
+            let rules = ruleset(&tunnel(), Some(&nat), others);
+            let (_, chain) = rules.split_once("chain forward").unwrap();
+            chain.split_once('}').unwrap().0.trim_end().to_owned()
+        };
+
+        assert!(forward(Others::Drop).ends_with("\n    drop"));
+        assert!(forward(Others::Pass).ends_with("oifname \"culvert0\" drop"));
+    }
+
+    #[test]
+    fn only_ipv4_from_the_tunnel_is_masqueraded() {
+        let nat = Nat {
+            interface: "inet0".to_owned(),
+            ipv4: true,
+        };
+        let rules = ruleset(&tunnel(), Some(&nat), Others::Pass);
+
+        let masquerades: Vec<_> = rules
+            .lines()
+            .filter(|line| line.contains("masquerade"))
+            .collect();
+        assert_eq!(
+            masquerades,
+            ["    iifname \"culvert0\" oifname \"inet0\" meta nfproto ipv4 masquerade"]
+        );
+    }
+}

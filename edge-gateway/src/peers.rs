@@ -1,0 +1,389 @@
+//! From the shard streams to the workers: fetches pages, verifies every entry, folds it into the table of
+//! leases, tells the workers, and then writes the page down. Pages are applied before they are written, so
+//! that a revocation never waits for a disk.
+//!
+//! The task of [`Peers::follow`] owns the table, the caches and one fetch per shard; it waits on those and on
+//! a clock tick. Aborting it loses nothing: what was applied and not written is fetched again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use netio::clock;
+use rand_core::{OsRng, RngCore};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use trust::{Anchors, EntryError, ShardEntry, ShardPage};
+
+use crate::engine::{Command, Gone, Worker};
+use crate::exit::Fault;
+use crate::leases::{Change, Leases, Outcome, Scope};
+use crate::shard_cache::ShardCache;
+use crate::stream::{Connection, LONG_POLL, Office, StreamError};
+
+/// Leases end to the second, so that is how often they are looked at.
+const EXPIRY_TICK: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// An outage ends at the latest this long after provisioning is back.
+const LAST_RETRY: Duration = Duration::from_secs(15);
+/// A full disk does not empty itself quickly.
+const DISK_RETRY: Duration = Duration::from_secs(30);
+
+/// What `status` and metrics show of the streams.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    /// Devices with a lease.
+    pub leased: usize,
+    /// Each shard's stream.
+    pub shards: BTreeMap<u32, StreamFigures>,
+    /// Entries by what became of them.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Failed writes of a cache.
+    pub write_failures: u64,
+}
+
+/// One shard's stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamFigures {
+    /// Place in the stream.
+    pub next: u64,
+    /// When provisioning last answered.
+    pub last_contact: Option<Instant>,
+    /// Why it does not, in one sentence.
+    pub error: Option<String>,
+    /// Why the cache cannot be written, in one sentence.
+    pub disk_error: Option<String>,
+}
+
+/// The control side of the peers.
+pub(crate) struct Peers {
+    anchors: Anchors,
+    leases: Leases,
+    shards: BTreeMap<u32, Shard>,
+    workers: Vec<Worker>,
+    figures: watch::Sender<Figures>,
+}
+
+struct Shard {
+    cache: ShardCache,
+    /// Place in the stream up to which the workers know everything.
+    next: u64,
+    /// When to go back to where the file is, after a failed write.
+    rewind_at: Option<Instant>,
+    retry: Duration,
+}
+
+/// A fetch that has ended; the connection comes back if it still works.
+struct Fetched {
+    shard: u32,
+    from: u64,
+    page: Result<(ShardPage, Connection), StreamError>,
+}
+
+impl Peers {
+    /// Reads the caches back, verifying every entry.
+    pub(crate) fn restore(
+        directory: &Path,
+        shards: &[u32],
+        anchors: Anchors,
+        scope: Scope,
+    ) -> Result<Self, Fault> {
+        let mut peers = Self {
+            anchors,
+            leases: Leases::new(scope),
+            shards: BTreeMap::new(),
+            workers: Vec::new(),
+            figures: watch::Sender::default(),
+        };
+        let now = clock::unix_s();
+        for shard in shards {
+            let (anchors, leases) = (&peers.anchors, &mut peers.leases);
+            let (mut cache, found) = ShardCache::open(directory, *shard, |entry| {
+                if let Ok(change) = anchors.verify_shard_entry(&entry, now) {
+                    // The workers are told of the whole table once they run.
+                    let (_outcome, _changes) = leases.apply(change.get(), *shard);
+                }
+            })
+            .map_err(|error| {
+                let file = directory.join(format!("shard-{shard}.log"));
+                Fault::io(format!("use the shard cache {}", file.display()), &error)
+            })?;
+            if found.torn_bytes > 0 {
+                tracing::warn!(
+                    shard,
+                    bytes = found.torn_bytes,
+                    "cut a torn end off the shard cache"
+                );
+            }
+            let next = cache.next();
+            compact_if_large(*shard, &mut cache, &peers.leases);
+            peers.shards.insert(
+                *shard,
+                Shard {
+                    cache,
+                    next,
+                    rewind_at: None,
+                    retry: FIRST_RETRY,
+                },
+            );
+        }
+        let _changes = peers.leases.expire(now);
+        tracing::info!(leases = peers.leases.len(), "shard caches read");
+        peers.publish();
+        Ok(peers)
+    }
+
+    /// Figures, now and whenever they change.
+    pub(crate) fn figures(&self) -> watch::Receiver<Figures> {
+        self.figures.subscribe()
+    }
+
+    /// Follows the streams for as long as the workers live.
+    pub(crate) async fn follow(mut self, office: Office, workers: Vec<Worker>) -> Gone {
+        self.workers = workers;
+        let Err(gone) = self.run(office).await;
+        gone
+    }
+
+    async fn run(&mut self, office: Office) -> Result<std::convert::Infallible, Gone> {
+        for admit in self.leases.admitted() {
+            self.tell(admit).await?;
+        }
+        let mut fetches = JoinSet::new();
+        for (shard, state) in &self.shards {
+            fetches.spawn(fetch(
+                office.clone(),
+                None,
+                *shard,
+                state.next,
+                Duration::ZERO,
+            ));
+        }
+        let mut tick = interval(EXPIRY_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(fetched) = fetches.join_next() => {
+                    // A fetch is not aborted and does not panic; if it did, its shard would be stuck silently.
+                    let fetched = fetched.map_err(|_| Gone)?;
+                    let (shard, connection, pause) = self.take(fetched).await?;
+                    let next = self.shards.get(&shard).map_or(0, |state| state.next);
+                    fetches.spawn(fetch(office.clone(), connection, shard, next, pause));
+                }
+                _ = tick.tick() => {
+                    for change in self.leases.expire(clock::unix_s()) {
+                        self.tell(change).await?;
+                    }
+                }
+            }
+            self.publish();
+        }
+    }
+
+    /// Uses what a fetch brought and says how to go on.
+    async fn take(
+        &mut self,
+        fetched: Fetched,
+    ) -> Result<(u32, Option<Connection>, Duration), Gone> {
+        let Fetched { shard, from, page } = fetched;
+        let (page, connection) = match page {
+            Ok(brought) => brought,
+            Err(error) => return Ok((shard, None, self.note_failure(shard, &error))),
+        };
+        self.note_contact(shard);
+        if page.from != from || page.next < from {
+            tracing::warn!(
+                shard,
+                "provisioning's stream has begun anew; reading it from the start"
+            );
+            self.begin_anew(shard);
+            return Ok((shard, Some(connection), FIRST_RETRY));
+        }
+        self.apply(shard, &page.entries).await?;
+        self.write_down(shard, &page);
+        Ok((shard, Some(connection), Duration::ZERO))
+    }
+
+    async fn apply(&mut self, shard: u32, entries: &[ShardEntry]) -> Result<(), Gone> {
+        let now = clock::unix_s();
+        for entry in entries {
+            // Two or three signatures each; a full page is tenths of a second on one thread.
+            let verified =
+                tokio::task::block_in_place(|| self.anchors.verify_shard_entry(entry, now));
+            let (outcome, changes) = match verified {
+                Ok(change) => self.leases.apply(change.get(), shard),
+                Err(EntryError::Expired { .. }) => (Outcome::Expired, Vec::new()),
+                Err(error) => {
+                    tracing::warn!(shard, %error, "refused an entry of the shard stream");
+                    (Outcome::Refused, Vec::new())
+                }
+            };
+            self.figures
+                .send_modify(|figures| *figures.outcomes.entry(outcome).or_default() += 1);
+            for change in changes {
+                self.tell(change).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, change: Change) -> Result<(), Gone> {
+        let (device, command) = match change {
+            Change::Admit(admitted) => {
+                let left = Duration::from_secs(admitted.not_after.saturating_sub(clock::unix_s()));
+                (admitted.device, Command::Admit(admitted, left))
+            }
+            Change::Remove { device, wg_pub } => (device, Command::Remove { device, wg_pub }),
+        };
+        self.worker_of(&device)?.send(command).await
+    }
+
+    /// The worker that owns a device. With one worker the choice is not one.
+    fn worker_of(&self, device: &[u8; 32]) -> Result<&Worker, Gone> {
+        let count = self.workers.len().max(1);
+        let place = usize::from(device.first().copied().unwrap_or_default()) % count;
+        self.workers.get(place).ok_or(Gone)
+    }
+
+    /// Adds the page to the cache. When that fails the stream goes on in memory, and after a while is read
+    /// again from where the file is: entries that are known have no effect, and a restart misses nothing.
+    fn write_down(&mut self, shard: u32, page: &ShardPage) {
+        let Some(state) = self.shards.get_mut(&shard) else {
+            return;
+        };
+        state.retry = FIRST_RETRY;
+        if state.cache.next() != page.from {
+            let is_time = state.rewind_at.is_some_and(|at| at <= Instant::now());
+            state.next = if is_time {
+                state.cache.next()
+            } else {
+                page.next
+            };
+            return;
+        }
+        state.next = page.next;
+        if page.next == page.from {
+            return;
+        }
+        let written = tokio::task::block_in_place(|| state.cache.append(&page.entries, page.next));
+        let disk_error = match written {
+            Ok(()) => {
+                compact_if_large(shard, &mut state.cache, &self.leases);
+                None
+            }
+            Err(error) => {
+                state.rewind_at = Some(Instant::now() + DISK_RETRY);
+                let fault = Fault::io(format!("write the cache of shard {shard}"), &error);
+                tracing::error!(%fault, "leases hold, but a restart would have to fetch them again");
+                Some(fault.sentence)
+            }
+        };
+        self.figures.send_modify(|figures| {
+            figures.write_failures += u64::from(disk_error.is_some());
+            figures.shards.entry(shard).or_default().disk_error = disk_error;
+        });
+    }
+
+    fn begin_anew(&mut self, shard: u32) {
+        let Some(state) = self.shards.get_mut(&shard) else {
+            return;
+        };
+        state.next = 0;
+        if let Err(error) = tokio::task::block_in_place(|| state.cache.clear()) {
+            tracing::error!(shard, %error, "the old shard cache cannot be cleared");
+        }
+    }
+
+    fn note_contact(&self, shard: u32) {
+        self.figures.send_modify(|figures| {
+            let stream = figures.shards.entry(shard).or_default();
+            if stream.error.take().is_some() || stream.last_contact.is_none() {
+                tracing::info!(shard, "following the shard stream");
+            }
+            stream.last_contact = Some(Instant::now());
+        });
+    }
+
+    /// Logs a failure once, when it is another than before, and doubles the pause.
+    fn note_failure(&mut self, shard: u32, error: &StreamError) -> Duration {
+        let sentence = error.to_string();
+        self.figures.send_modify(|figures| {
+            let stream = figures.shards.entry(shard).or_default();
+            if stream.error.as_ref() != Some(&sentence) {
+                tracing::warn!(
+                    shard,
+                    error = sentence,
+                    "the shard stream does not come; going on with what is known"
+                );
+                stream.error = Some(sentence);
+            }
+        });
+        let Some(state) = self.shards.get_mut(&shard) else {
+            return LAST_RETRY;
+        };
+        let pause = state.retry;
+        state.retry = (pause * 2).min(LAST_RETRY);
+        jittered(pause)
+    }
+
+    fn publish(&self) {
+        self.figures.send_modify(|figures| {
+            figures.leased = self.leases.len();
+            for (shard, state) in &self.shards {
+                figures.shards.entry(*shard).or_default().next = state.next;
+            }
+        });
+    }
+}
+
+fn compact_if_large(shard: u32, cache: &mut ShardCache, leases: &Leases) {
+    if !cache.wants_compaction() {
+        return;
+    }
+    let kept = cache.compact(|entry| match entry {
+        ShardEntry::Lease { lease, .. } => {
+            trust::Lease::from_bytes(lease).is_ok_and(|lease| leases.is_current(&lease))
+        }
+        ShardEntry::Revocation { .. } => true,
+    });
+    if let Err(error) = kept {
+        tracing::warn!(shard, %error, "the shard cache cannot be rewritten; it goes on growing");
+    }
+}
+
+/// Half to all of a pause, so that a thousand gateways do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    pause / 2 + pause.mul_f64(f64::from(OsRng.next_u32()) / f64::from(u32::MAX)) / 2
+}
+
+async fn fetch(
+    office: Office,
+    connection: Option<Connection>,
+    shard: u32,
+    from: u64,
+    pause: Duration,
+) -> Fetched {
+    tokio::time::sleep(pause).await;
+    let page = match connection {
+        Some(mut connection) => match connection.page(shard, from, LONG_POLL).await {
+            Ok(page) => Ok((page, connection)),
+            // A server may close an idle connection at any time; that is no failure yet.
+            Err(StreamError::Broken(_)) => fetch_anew(&office, shard, from).await,
+            Err(error) => Err(error),
+        },
+        None => fetch_anew(&office, shard, from).await,
+    };
+    Fetched { shard, from, page }
+}
+
+async fn fetch_anew(
+    office: &Office,
+    shard: u32,
+    from: u64,
+) -> Result<(ShardPage, Connection), StreamError> {
+    let mut connection = office.connect().await?;
+    // The first answer comes at once, so that contact is known; waiting begins with the second.
+    let page = connection.page(shard, from, Duration::ZERO).await?;
+    Ok((page, connection))
+}

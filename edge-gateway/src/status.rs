@@ -1,0 +1,428 @@
+//! The Unix socket of a running gateway and what is said over it: one request line, one line of JSON
+//! back. `status` shows the same words that stand in the log, also when the gateway could not start.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::accounting::Bytes;
+use crate::exit::{Exit, Fault};
+
+const MAX_REQUEST_BYTES: u64 = 64;
+/// A fleet's leases at about 150 bytes each.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
+const MAX_CONNECTIONS: usize = 8;
+/// A local program has no reason to be slow.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than any drain may take.
+const DRAIN_WAIT: Duration = Duration::from_secs(630);
+
+/// How a gateway is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// `running` or `draining`.
+    pub state: State,
+    /// Unix time of the last change of state.
+    pub since: u64,
+    /// What an operator should look at, one sentence each.
+    pub warnings: Vec<String>,
+    /// The program's version.
+    pub version: String,
+    /// The gateway's id.
+    pub id: String,
+    /// Devices with a lease and those with a session.
+    pub peers: PeersStatus,
+    /// Each shard's stream.
+    pub shards: Vec<ShardStatus>,
+    /// Traffic since the start.
+    pub tunnel: TunnelStatus,
+    /// Lookups since the start; none where no resolver is configured.
+    pub dns: Option<DnsStatus>,
+    /// Bytes per device, earlier runs included; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leases: Option<BTreeMap<String, Bytes>>,
+}
+
+/// What a gateway does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// It carries packets and admits routers.
+    Running,
+    /// It carries packets for a little longer and admits nobody.
+    Draining,
+}
+
+/// Counts of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeersStatus {
+    /// With a lease.
+    pub leased: usize,
+    /// With a session or a handshake.
+    pub awake: usize,
+}
+
+/// One shard's stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShardStatus {
+    /// Its number.
+    pub shard: u32,
+    /// Place in the stream.
+    pub next: u64,
+    /// Seconds since provisioning last answered; none if it never did.
+    pub last_contact_s: Option<u64>,
+    /// Why it does not answer.
+    pub error: Option<String>,
+}
+
+/// Traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TunnelStatus {
+    /// Bytes of inner packets from the routers.
+    pub rx_bytes: u64,
+    /// Bytes of inner packets to the routers.
+    pub tx_bytes: u64,
+    /// Sessions that came to be.
+    pub handshakes: u64,
+    /// Drops, by reason; reasons that never happened are left out.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// Lookups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DnsStatus {
+    /// All of them.
+    pub queries: u64,
+    /// By outcome.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Packets that were no lookups, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// What the socket asks of control.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// The status, as JSON.
+    Status {
+        /// Whether bytes per device are wanted, too.
+        leases: bool,
+        /// Where to.
+        reply: oneshot::Sender<String>,
+    },
+    /// Begin to drain.
+    Drain,
+}
+
+/// Binds the socket, in the place of a dead gateway's.
+pub(crate) fn bind(path: &Path) -> Result<UnixListener, Fault> {
+    let binding = |error| Fault::io(format!("make the status socket {}", path.display()), &error);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(binding)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        let shown = path.display();
+        return Err(Fault::new(
+            Exit::Io,
+            format!(
+                "another gateway answers on {shown}; stop it or give this one its own status-socket"
+            ),
+        ));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(binding(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(binding)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(binding)?;
+    listener.set_nonblocking(true).map_err(binding)?;
+    Ok(listener)
+}
+
+/// Answers on the socket until dropped. Owns the listener and its connections, all short.
+pub(crate) async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) -> std::io::Error {
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error,
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(exchange(stream, asks.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the status socket cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn exchange(stream: tokio::net::UnixStream, asks: mpsc::Sender<Ask>) {
+    let answered = tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, &asks)).await;
+    if let Ok(Some(_draining)) = answered {
+        // Held open to the end of the process: that is how `drain` learns of it.
+        tokio::time::sleep(DRAIN_WAIT).await;
+    }
+}
+
+/// Answers one request; gives the stream back if its other end waits for the drain to finish.
+async fn answer(
+    stream: tokio::net::UnixStream,
+    asks: &mpsc::Sender<Ask>,
+) -> Option<tokio::net::UnixStream> {
+    let mut reader = tokio::io::BufReader::new(stream);
+    let mut request = String::new();
+    (&mut reader)
+        .take(MAX_REQUEST_BYTES)
+        .read_line(&mut request)
+        .await
+        .ok()?;
+    let mut stream = reader.into_inner();
+    match request.trim_end() {
+        wanted @ ("status" | "leases") => {
+            let (reply, told) = oneshot::channel();
+            asks.send(Ask::Status {
+                leases: wanted == "leases",
+                reply,
+            })
+            .await
+            .ok()?;
+            let status = told.await.ok()?;
+            stream
+                .write_all(format!("{status}\n").as_bytes())
+                .await
+                .ok()?;
+            None
+        }
+        "drain" => {
+            asks.send(Ask::Drain).await.ok()?;
+            stream.write_all(b"{\"state\":\"draining\"}\n").await.ok()?;
+            Some(stream)
+        }
+        _ => {
+            stream
+                .write_all(b"{\"error\":\"accepted: status, leases, drain\"}\n")
+                .await
+                .ok()?;
+            None
+        }
+    }
+}
+
+/// Asks the gateway behind a socket; its line, or why there is none.
+pub(crate) fn ask(socket: &Path, request: &str) -> Result<String, Fault> {
+    let mut stream = connect(socket)?;
+    let talking = |error| Fault {
+        exit: Exit::Unavailable,
+        ..Fault::io("talk to the gateway", &error)
+    };
+    stream
+        .set_read_timeout(Some(EXCHANGE_TIMEOUT))
+        .map_err(talking)?;
+    stream
+        .write_all(format!("{request}\n").as_bytes())
+        .map_err(talking)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_ANSWER_BYTES))
+        .read_line(&mut line)
+        .map_err(talking)?;
+    Ok(line.trim_end().to_owned())
+}
+
+/// Asks the gateway to drain and waits until it has ended.
+pub(crate) fn drain(socket: &Path) -> Result<(), Fault> {
+    let mut stream = connect(socket)?;
+    let talking = |error| Fault {
+        exit: Exit::Unavailable,
+        ..Fault::io("talk to the gateway", &error)
+    };
+    stream.set_read_timeout(Some(DRAIN_WAIT)).map_err(talking)?;
+    stream.write_all(b"drain\n").map_err(talking)?;
+    let mut said = String::new();
+    // A gateway that ends closes the connection, one way or the other.
+    let _end = stream.take(MAX_ANSWER_BYTES).read_to_string(&mut said);
+    if said.contains("draining") {
+        Ok(())
+    } else {
+        Err(Fault::new(
+            Exit::Unavailable,
+            "the gateway did not begin to drain",
+        ))
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, Fault> {
+    UnixStream::connect(socket).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            return Fault::io(format!("ask the gateway on {}", socket.display()), &error);
+        }
+        let why = match std::fs::read_to_string(failure_file(socket)) {
+            Ok(sentence) => format!("it stopped because: {}", sentence.trim_end()),
+            Err(_) => format!("nothing answers on {}", socket.display()),
+        };
+        Fault::new(
+            Exit::Unavailable,
+            format!("the gateway is not running; {why}"),
+        )
+    })
+}
+
+/// Where the reason of the last end stands for `status` to find.
+pub(crate) fn failure_file(socket: &Path) -> PathBuf {
+    socket.with_extension("failed")
+}
+
+impl Status {
+    /// The status in words.
+    pub(crate) fn in_words(&self) -> String {
+        let state = match self.state {
+            State::Running => "running",
+            State::Draining => "draining: no new routers are admitted",
+        };
+        let mut lines = vec![
+            format!("gateway    {state}"),
+            format!("id         {}", self.id),
+            format!(
+                "routers    {} leased, {} connected",
+                self.peers.leased, self.peers.awake
+            ),
+            format!(
+                "traffic    {} from routers, {} to routers, {} sessions",
+                amount(self.tunnel.rx_bytes),
+                amount(self.tunnel.tx_bytes),
+                self.tunnel.handshakes
+            ),
+        ];
+        if !self.tunnel.dropped.is_empty() {
+            lines.push(format!("dropped    {}", counts(&self.tunnel.dropped)));
+        }
+        match &self.dns {
+            Some(dns) if dns.queries > 0 => {
+                lines.push(format!(
+                    "lookups    {} ({})",
+                    dns.queries,
+                    counts(&dns.outcomes)
+                ));
+            }
+            Some(_) => lines.push("lookups    none yet".to_owned()),
+            None => lines.push("lookups    no resolver configured".to_owned()),
+        }
+        for shard in &self.shards {
+            let contact = match shard.last_contact_s {
+                Some(seconds) => format!("last answer {seconds} s ago"),
+                None => "no answer yet".to_owned(),
+            };
+            lines.push(format!(
+                "shard {:<4} at {}, {contact}",
+                shard.shard, shard.next
+            ));
+        }
+        lines.extend(
+            self.warnings
+                .iter()
+                .map(|warning| format!("warning    {warning}")),
+        );
+        for (device, bytes) in self.leases.iter().flatten() {
+            lines.push(format!("{device} {} {}", bytes.rx_bytes, bytes.tx_bytes));
+        }
+        lines.join("\n")
+    }
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    counts
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Bytes in the largest unit that leaves at least 1 before the point.
+fn amount(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (1_000_000_000_000, "TB"),
+        (1_000_000_000, "GB"),
+        (1_000_000, "MB"),
+        (1_000, "kB"),
+    ];
+    match UNITS.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_could_not_start_is_explained_by_its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("gateway.sock");
+        let silent = ask(&socket, "status").unwrap_err();
+        std::fs::write(failure_file(&socket), "the port is taken\n").unwrap();
+        let explained = ask(&socket, "status").unwrap_err();
+
+        assert_eq!(
+            (silent.exit, explained.exit),
+            (Exit::Unavailable, Exit::Unavailable)
+        );
+        assert!(silent.sentence.contains("nothing answers on"), "{silent}");
+        assert_eq!(
+            explained.sentence,
+            "the gateway is not running; it stopped because: the port is taken"
+        );
+    }
+
+    #[test]
+    fn a_dead_gateways_socket_is_replaced_and_a_living_ones_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/gateway.sock");
+        drop(bind(&path).unwrap());
+
+        let living = bind(&path).unwrap();
+        let fault = bind(&path).unwrap_err();
+
+        assert!(
+            fault.sentence.starts_with("another gateway answers on"),
+            "{fault}"
+        );
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        drop(living);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_request_is_answered_with_the_known_ones() {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (asks, mut inbox) = mpsc::channel(1);
+        let answering = tokio::spawn(async move { answer(theirs, &asks).await.is_some() });
+        let mut ours = tokio::io::BufReader::new(ours);
+        ours.get_mut().write_all(b"reboot\n").await.unwrap();
+        let mut line = String::new();
+        ours.read_line(&mut line).await.unwrap();
+
+        assert_eq!(line, "{\"error\":\"accepted: status, leases, drain\"}\n");
+        assert!(!answering.await.unwrap());
+        assert!(inbox.recv().await.is_none(), "nothing was asked of control");
+    }
+
+    #[test]
+    fn amounts_are_shown_in_the_unit_people_use() {
+        assert_eq!(amount(999), "999 B");
+        assert_eq!(amount(1_250_000), "1.2 MB");
+        assert_eq!(amount(u64::MAX), "18446744.0 TB");
+    }
+}
