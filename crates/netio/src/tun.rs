@@ -227,3 +227,6 @@ fn set_mtu(name: &str, mtu: u16) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

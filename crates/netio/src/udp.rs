@@ -271,14 +271,14 @@ fn enlarge_buffers(fd: &impl AsFd, bytes: usize) {
 }
 
 fn refusal(what: &'static str, address: SocketAddr, e: Errno) -> UdpError {
-    match e {
-        Errno::EADDRINUSE => UdpError::Busy(address),
-        Errno::EADDRNOTAVAIL => UdpError::NoSuchAddress(address),
-        Errno::EPERM | Errno::EACCES => UdpError::Permission { what, address },
-        other => UdpError::Os {
+    match e as i32 {
+        libc::EADDRINUSE => UdpError::Busy(address),
+        libc::EADDRNOTAVAIL => UdpError::NoSuchAddress(address),
+        libc::EPERM | libc::EACCES => UdpError::Permission { what, address },
+        _ => UdpError::Os {
             what,
             address,
-            source: other.into(),
+            source: e.into(),
         },
     }
 }
