@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::CheckArgs;
 use super::exit::{Failure, UNAVAILABLE};
 use super::moment::utc;
-use super::query::{question, runtime};
+use super::query::{question, rcode_name, runtime};
 use super::stamp::promises;
 use crate::certs::hex;
 use crate::clock;
@@ -124,7 +124,7 @@ async fn lookup(upstream: &Upstream, query: &[u8], transport: Transport) -> Step
                 };
                 let text = format!(
                     "{}, {} records{cut}",
-                    read.metadata.response_code,
+                    rcode_name(read.metadata.response_code),
                     read.answers.len()
                 );
                 (true, text)

@@ -41,10 +41,16 @@ impl Failure {
 
     /// An error of the operating system while doing something to a named thing.
     pub(super) fn io(what: &str, error: &io::Error) -> Self {
-        let code = match error.kind() {
-            io::ErrorKind::PermissionDenied => PERMISSION,
-            io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem => CANNOT_WRITE,
-            _ => IO,
+        let full = [
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::ReadOnlyFilesystem,
+        ];
+        let code = if error.kind() == io::ErrorKind::PermissionDenied {
+            PERMISSION
+        } else if full.contains(&error.kind()) {
+            CANNOT_WRITE
+        } else {
+            IO
         };
         Self::new(code, format!("{what}: {error}"))
     }

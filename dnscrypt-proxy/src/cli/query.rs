@@ -3,7 +3,7 @@
 use std::str::FromStr as _;
 use std::time::Instant;
 
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use rand_core::{OsRng, RngCore as _};
 use serde_json::json;
@@ -41,11 +41,12 @@ pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
         )
     })?;
     let ms = started.elapsed().as_secs_f64() * 1e3;
-    let rcode = read.metadata.response_code;
+    let rcode = rcode_name(read.metadata.response_code);
+    let cut = read.metadata.truncation;
     let records: Vec<_> = read.answers.iter().map(ToString::to_string).collect();
     if args.json {
         let object = json!({
-            "name": args.name, "type": rtype.to_string(), "rcode": rcode.to_string(),
+            "name": args.name, "type": rtype.to_string(), "rcode": rcode, "truncated": cut,
             "authentic_data": read.metadata.authentic_data, "answers": records, "ms": ms,
         });
         return Ok(format!("{object}\n"));
@@ -56,6 +57,20 @@ pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
         records.len()
     ));
     Ok(text)
+}
+
+/// The name that the registry has for a response code.
+pub(super) fn rcode_name(rcode: ResponseCode) -> String {
+    let name = match u16::from(rcode) {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        other => return format!("RCODE{other}"),
+    };
+    name.to_owned()
 }
 
 /// A question as it goes to a resolver.

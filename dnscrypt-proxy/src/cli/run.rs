@@ -75,28 +75,45 @@ async fn serve(config: Config) -> Result<String, Failure> {
     for address in &config.listen {
         tracing::info!(%address, "answering");
     }
-    if let Err(error) = stub.upstream().warm().await {
-        tracing::warn!(%error, "the first resolver cannot be asked yet");
-    }
     tokio::select! {
+        () = warm(stub.upstream()) => Ok(String::new()),
         stopped = stub.listen(sockets) => Err(Failure::new(BUG, stopped.to_string())),
         _ = terminate.recv() => Ok(String::new()),
         _ = tokio::signal::ctrl_c() => Ok(String::new()),
     }
 }
 
+/// Gets the first certificate beside the first questions; never ends.
+async fn warm(upstream: &Upstream) {
+    if let Err(error) = upstream.warm().await {
+        tracing::warn!(%error, "the first resolver cannot be asked yet");
+    }
+    std::future::pending().await
+}
+
+/// What commonly goes wrong, with the exit code and what to do.
+const BIND_FAILURES: [(io::ErrorKind, u8, &str); 3] = [
+    (
+        io::ErrorKind::PermissionDenied,
+        PERMISSION,
+        "run it as root, or give it CAP_NET_BIND_SERVICE",
+    ),
+    (
+        io::ErrorKind::AddrInUse,
+        IO,
+        "another program listens there: stop it, or listen elsewhere",
+    ),
+    (
+        io::ErrorKind::AddrNotAvailable,
+        IO,
+        "this machine does not have that address",
+    ),
+];
+
 fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
-    let (code, hint) = match error.kind() {
-        io::ErrorKind::PermissionDenied => (
-            PERMISSION,
-            "run it as root, or give it CAP_NET_BIND_SERVICE",
-        ),
-        io::ErrorKind::AddrInUse => (
-            IO,
-            "another program listens there: stop it, or listen elsewhere",
-        ),
-        io::ErrorKind::AddrNotAvailable => (IO, "this machine does not have that address"),
-        _ => (IO, "it cannot be used"),
-    };
+    let known = BIND_FAILURES
+        .iter()
+        .find(|(kind, ..)| *kind == error.kind());
+    let (code, hint) = known.map_or((IO, "it cannot be used"), |(_, code, hint)| (*code, *hint));
     Failure::new(code, format!("cannot listen on {address}: {error}; {hint}"))
 }

@@ -39,14 +39,13 @@ pub(super) fn show(stamp: &Stamp, json: bool) -> String {
     }
     let mut text = format!("{:<14} {}\n", "kind", stamp.kind_name());
     for (name, value) in fields {
-        let value = match value {
-            Value::String(value) => value,
-            Value::Array(values) => values
+        let value = match value.as_array() {
+            Some(values) => values
                 .iter()
                 .filter_map(Value::as_str)
                 .collect::<Vec<_>>()
-                .join(" "),
-            other => other.to_string(),
+                .join(", "),
+            None => value.as_str().unwrap_or_default().to_owned(),
         };
         text.push_str(&format!("{name:<14} {value}\n"));
     }

@@ -1,0 +1,443 @@
+//! The stub against the server, whole, over real sockets on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
+
+#[path = "loopback/rig.rs"]
+mod rig;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dnscrypt_proxy::certs::write_series;
+use dnscrypt_proxy::listen::Limits;
+use dnscrypt_proxy::proto::Transport;
+use dnscrypt_proxy::proto::dropped::{Counted, Dropped};
+use dnscrypt_proxy::upstream::{FetchError, KeyPolicy, ResolveError, fetch};
+use hickory_proto::op::ResponseCode;
+
+use rig::{
+    HOUR, Server, Stub, Wire, a_query, ask_tcp, ask_udp, network_error, records, settings,
+    with_edns,
+};
+
+#[tokio::test]
+async fn a_wrong_provider_key_means_servfail_and_not_one_query() {
+    let server = Server::start().await;
+    let mut stamp = server.stamp();
+    stamp.provider_key = [9; 32];
+    let stub = Stub::start(vec![stamp], &server).await;
+
+    let answer = ask_udp(stub.addr, &with_edns(a_query("a.example"))).await;
+
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(network_error(&answer));
+    assert_eq!(server.asked(), 0);
+    let health = &stub.stub.upstream().health()[0];
+    assert!(
+        health
+            .last_error
+            .as_deref()
+            .unwrap()
+            .contains("not signed by the provider")
+    );
+}
+
+#[tokio::test]
+async fn a_resolver_that_is_not_there_means_servfail_over_udp_and_tcp() {
+    let server = Server::start().await;
+    let mut stamp = server.stamp();
+    stamp.addr.set_port(9);
+    let stub = Stub::start(vec![stamp], &server).await;
+
+    let over_udp = ask_udp(stub.addr, &a_query("a.example")).await;
+    let over_tcp = ask_tcp(stub.addr, &a_query("b.example")).await;
+
+    assert_eq!(over_udp.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(over_tcp.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(stub.stub.figures().failed, 2);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_not_used_and_a_rotated_one_is() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    assert_eq!(records(&ask_udp(stub.addr, &a_query("a.example")).await), 1);
+
+    server.advance(30 * HOUR);
+    let expired = ask_udp(stub.addr, &a_query("b.example")).await;
+    server.rotate();
+    stub.stub.upstream().network_changed();
+    let renewed = ask_udp(stub.addr, &a_query("c.example")).await;
+
+    assert_eq!(expired.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(records(&renewed), 1);
+}
+
+#[tokio::test]
+async fn queries_under_the_old_key_are_answered_after_a_rotation() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    assert_eq!(records(&ask_udp(stub.addr, &a_query("a.example")).await), 1);
+    let first = stub.stub.upstream().health()[0]
+        .certificate
+        .clone()
+        .unwrap();
+
+    server.advance(9 * HOUR);
+    server.rotate();
+    let answer = ask_udp(stub.addr, &a_query("b.example")).await;
+
+    assert_eq!(records(&answer), 1);
+    assert_eq!(stub.stub.upstream().health()[0].certificate, Some(first));
+    assert_eq!(server.keys(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_restarted_with_new_keys_is_found_again_within_one_query() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    assert_eq!(records(&ask_udp(stub.addr, &a_query("a.example")).await), 1);
+
+    // The suspicion that certificates changed is allowed a few seconds after they were fetched.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    tokio::time::resume();
+    server.forget_keys();
+    let answer = ask_udp(stub.addr, &a_query("b.example")).await;
+
+    assert_eq!(records(&answer), 1);
+}
+
+#[tokio::test]
+async fn certificates_signed_elsewhere_serve_without_the_provider_key() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&rig::provider(), dir.path(), rig::series()).unwrap();
+    let server = Server::start_from_directory(dir.path()).await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    let answer = ask_udp(stub.addr, &a_query("a.example")).await;
+
+    assert_eq!(records(&answer), 1);
+}
+
+#[tokio::test]
+async fn certificates_are_served_over_udp_and_tcp_under_their_name_only() {
+    let server = Server::start().await;
+    let sockets = settings(&server).sockets;
+    let mut other = server.stamp();
+    other.provider_name = "2.dnscrypt-cert.other.example".to_owned();
+
+    let over_udp = fetch(&server.stamp(), &sockets, Transport::Udp)
+        .await
+        .unwrap();
+    let over_tcp = fetch(&server.stamp(), &sockets, Transport::Tcp)
+        .await
+        .unwrap();
+    let of_other = fetch(&other, &sockets, Transport::Tcp).await;
+
+    assert_eq!(over_udp.records.len(), 1);
+    assert_eq!(over_udp, over_tcp);
+    assert!(matches!(of_other, Err(FetchError::NoAnswer)));
+    assert_eq!(server.counters.get(Counted::CertQuery), 2);
+    assert_eq!(server.counters.dropped(Dropped::UnknownMagic), 1);
+}
+
+#[tokio::test]
+async fn lookups_pass_over_udp_and_tcp() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    let over_udp = ask_udp(stub.addr, &a_query("a.example")).await;
+    let over_tcp = ask_tcp(stub.addr, &a_query("b.example")).await;
+
+    assert_eq!(records(&over_udp), 1);
+    assert_eq!(records(&over_tcp), 1);
+    assert_eq!(stub.stub.figures().queries, 2);
+    assert_eq!(stub.stub.figures().asked, 2);
+}
+
+#[tokio::test]
+async fn an_answer_too_big_for_udp_comes_over_tcp_and_makes_room_for_the_next() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    let answer = ask_udp(stub.addr, &with_edns(a_query("r40.example"))).await;
+
+    assert_eq!(records(&answer), 40);
+    assert_eq!(server.counters.get(Counted::Truncated), 1);
+    assert_eq!(server.counters.get(Counted::TcpQuery), 1);
+    assert_eq!(stub.stub.upstream().health()[0].udp_target, 512 + 64);
+}
+
+#[tokio::test]
+async fn an_answer_too_big_for_the_asker_is_cut_and_whole_over_tcp() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    let over_udp = ask_udp(stub.addr, &a_query("r40.example")).await;
+    let over_tcp = ask_tcp(stub.addr, &a_query("r40.example")).await;
+
+    assert!(over_udp.metadata.truncation);
+    assert_eq!(records(&over_udp), 0);
+    assert_eq!(records(&over_tcp), 40);
+    assert_eq!(
+        server.asked(),
+        2,
+        "one over UDP, one over TCP; the rest from the cache"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_beyond_4096_bytes_is_cut_even_over_tcp() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    let answer = ask_tcp(stub.addr, &a_query("r300.example")).await;
+
+    assert!(answer.metadata.truncation);
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+}
+
+#[tokio::test]
+async fn a_repeated_question_in_any_spelling_is_answered_from_the_cache() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    ask_udp(stub.addr, &a_query("a.example")).await;
+    let again = ask_udp(stub.addr, &a_query("A.eXample")).await;
+
+    assert_eq!(server.asked(), 1);
+    assert_eq!(stub.stub.figures().cache_hits, 1);
+    assert_eq!(again.queries[0].name().to_string(), "A.eXample.");
+}
+
+#[tokio::test]
+async fn identical_questions_in_flight_are_asked_once() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    server.hold(true);
+
+    let asks = (0..20).map(|_| {
+        let addr = stub.addr;
+        tokio::spawn(async move { ask_udp(addr, &a_query("a.example")).await })
+    });
+    let asks: Vec<_> = asks.collect();
+    while stub.stub.figures().coalesced < 19 {
+        tokio::task::yield_now().await;
+    }
+    server.hold(false);
+    for ask in asks {
+        assert_eq!(records(&ask.await.unwrap()), 1);
+    }
+
+    assert_eq!(server.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_stale_answer_stands_in_when_the_resolver_is_gone() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    ask_udp(stub.addr, &a_query("a.example")).await;
+    server.mute(true);
+
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+    let answer = ask_udp(stub.addr, &with_edns(a_query("a.example"))).await;
+
+    // With EDNS this is another question only if DNSSEC was asked for, which it was not.
+    assert_eq!(records(&answer), 1);
+    assert_eq!(answer.answers[0].ttl, 30);
+    assert_eq!(stub.stub.figures().stale, 1);
+}
+
+#[tokio::test]
+async fn the_next_resolver_is_asked_when_the_first_fails_or_refuses() {
+    let server = Server::start().await;
+    let refusing = Server::start().await;
+    refusing.refuse(true);
+    let mut dead = server.stamp();
+    dead.addr.set_port(9);
+    let stub = Stub::start(vec![dead, refusing.stamp(), server.stamp()], &server).await;
+
+    let answer = ask_udp(stub.addr, &a_query("a.example")).await;
+
+    assert_eq!(records(&answer), 1);
+    assert_eq!(refusing.asked(), 1);
+    let failures: Vec<_> = stub
+        .stub
+        .upstream()
+        .health()
+        .iter()
+        .map(|health| health.failures)
+        .collect();
+    assert_eq!(failures, [1, 1, 0]);
+    // The next question goes to the healthy one at once.
+    ask_udp(stub.addr, &a_query("b.example")).await;
+    assert_eq!(refusing.asked(), 1);
+}
+
+#[tokio::test]
+async fn the_wire_shows_no_name_and_only_padded_sizes() {
+    let server = Server::start().await;
+    let wire = Wire::start(server.addr).await;
+    let stub = Stub::start(vec![wire.stamp(&server)], &server).await;
+
+    ask_udp(stub.addr, &a_query("secret-name.example")).await;
+    ask_udp(
+        stub.addr,
+        &a_query("another-rather-long-secret-name.example"),
+    )
+    .await;
+
+    let seen = wire.seen();
+    let queries: Vec<_> = seen.iter().filter(|packet| packet.len() > 256).collect();
+    assert_eq!(queries.len(), 2);
+    for query in &queries {
+        assert_eq!((query.len() - 68) % 64, 0);
+        assert!(!query.windows(6).any(|bytes| bytes == b"secret"));
+    }
+    assert_eq!(queries[0][8..40], queries[1][8..40], "one key per network");
+    assert_ne!(
+        queries[0][40..52],
+        queries[1][40..52],
+        "a nonce serves once"
+    );
+}
+
+#[tokio::test]
+async fn ephemeral_keys_and_a_network_change_show_another_key() {
+    let server = Server::start().await;
+    let wire = Wire::start(server.addr).await;
+    let ephemeral = dnscrypt_proxy::upstream::Settings {
+        keys: KeyPolicy::PerQuery,
+        ..settings(&server)
+    };
+    let one = rig::upstream(vec![wire.stamp(&server)], settings(&server));
+    let many = rig::upstream(vec![wire.stamp(&server)], ephemeral);
+
+    for upstream in [&one, &many] {
+        upstream.resolve(&a_query("a.example")).await.unwrap();
+        upstream.resolve(&a_query("b.example")).await.unwrap();
+    }
+    one.network_changed();
+    one.resolve(&a_query("c.example")).await.unwrap();
+
+    let keys: Vec<_> = wire
+        .seen()
+        .iter()
+        .filter(|packet| packet.len() > 256)
+        .map(|p| p[8..40].to_vec())
+        .collect();
+    assert_eq!(keys[0], keys[1]);
+    assert_ne!(keys[2], keys[3]);
+    assert_ne!(keys[4], keys[0]);
+}
+
+#[tokio::test]
+async fn forged_answers_before_the_true_one_change_nothing() {
+    let server = Server::start().await;
+    let wire = Wire::start(server.addr).await;
+    wire.forge.store(true, Ordering::Relaxed);
+    let upstream = rig::upstream(vec![wire.stamp(&server)], settings(&server));
+
+    let answer = upstream.resolve(&a_query("a.example")).await;
+
+    assert!(answer.is_ok());
+    assert_eq!(server.counters.get(Counted::TcpQuery), 0);
+}
+
+#[tokio::test]
+async fn a_lost_packet_is_sent_again_and_lost_udp_goes_over_tcp() {
+    let server = Server::start().await;
+    let wire = Wire::start(server.addr).await;
+    let upstream = rig::upstream(vec![wire.stamp(&server)], settings(&server));
+    upstream.resolve(&a_query("a.example")).await.unwrap();
+
+    wire.lose(1);
+    upstream.resolve(&a_query("b.example")).await.unwrap();
+    assert_eq!(server.counters.get(Counted::TcpQuery), 0);
+    wire.lose(1000);
+    let over_tcp = upstream.resolve(&a_query("c.example")).await;
+
+    assert!(over_tcp.is_ok());
+    assert_eq!(server.counters.get(Counted::TcpQuery), 1);
+}
+
+#[tokio::test]
+async fn no_resolver_and_oversized_questions_have_their_own_errors() {
+    let server = Server::start().await;
+    let nobody = rig::upstream(vec![], settings(&server));
+    let somebody = rig::upstream(vec![server.stamp()], settings(&server));
+
+    assert!(matches!(
+        nobody.resolve(&a_query("a.example")).await,
+        Err(ResolveError::NoResolver)
+    ));
+    assert!(matches!(
+        somebody.resolve(&vec![0; 5000]).await,
+        Err(ResolveError::TooLong)
+    ));
+}
+
+#[tokio::test]
+async fn garbage_on_the_lan_is_counted_or_told_off_and_never_asked() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    let notify = |mut query: Vec<u8>| {
+        query[2] = 0x20;
+        query
+    };
+    let chaos = |mut query: Vec<u8>| {
+        *query.last_mut().unwrap() = 3;
+        query
+    };
+
+    rig::send(stub.addr, &[0; 5]).await;
+    rig::send(stub.addr, &[0xff; 600]).await;
+    let malformed = ask_udp(stub.addr, &[0; 12]).await;
+    let operation = ask_udp(stub.addr, &notify(a_query("a.example"))).await;
+    let class = ask_udp(stub.addr, &chaos(a_query("a.example"))).await;
+
+    assert_eq!(malformed.metadata.response_code, ResponseCode::FormErr);
+    assert_eq!(operation.metadata.response_code, ResponseCode::NotImp);
+    assert_eq!(class.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(stub.stub.counters().dropped(Dropped::Malformed), 1);
+    assert_eq!(stub.stub.counters().dropped(Dropped::NotAQuery), 1);
+    assert_eq!(server.asked(), 0);
+}
+
+#[tokio::test]
+async fn too_many_queries_and_connections_are_dropped_and_counted() {
+    let server = Server::start().await;
+    let limits = Limits {
+        in_flight: 2,
+        tcp_connections: 8,
+        tcp_per_source: 2,
+    };
+    let stub = Stub::start_with(vec![server.stamp()], &server, limits).await;
+    server.hold(true);
+
+    for name in ["a.example", "b.example", "c.example"] {
+        rig::send(stub.addr, &a_query(name)).await;
+    }
+    while stub.stub.counters().dropped(Dropped::Overloaded) < 1 {
+        tokio::task::yield_now().await;
+    }
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(tokio::net::TcpStream::connect(stub.addr).await.unwrap());
+    }
+    while stub.stub.counters().dropped(Dropped::TooManyConnections) < 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(streams);
+    server.hold(false);
+
+    while stub.stub.counters().get(Counted::Answer) < 2 {
+        tokio::task::yield_now().await;
+    }
+
+    // Places are given back.
+    assert_eq!(records(&ask_udp(stub.addr, &a_query("c.example")).await), 1);
+}
