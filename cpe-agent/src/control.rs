@@ -66,6 +66,8 @@ pub(crate) struct Control {
     keys: Keys,
     stored: Stored,
     bundle: Option<Verified<Bundle>>,
+    /// Why there is no lease, when there was one.
+    lost: Option<String>,
     claim: Option<ClaimCode>,
     network: Network,
     engine: Engine,
@@ -118,6 +120,7 @@ impl Control {
             keys: state.keys,
             stored: state.stored,
             bundle: None,
+            lost: None,
             claim: None,
             network,
             engine,
@@ -149,13 +152,12 @@ impl Control {
             Ok(claim) => self.claim = claim,
             Err(error) => warn!(error = %chain(&error), "the claim code cannot be read"),
         }
-        let mut reason = None;
         if let Some(bytes) = kept {
             match self.verify_kept(bytes) {
                 Ok((bundle, stored)) => self.take_up(bundle, stored),
                 Err(error) => {
                     warn!(%error, "the kept lease is not used");
-                    reason = Some(format!("the kept lease is not used: {error}"));
+                    self.lost = Some(format!("the kept lease is not used: {error}"));
                 }
             }
         }
@@ -172,7 +174,7 @@ impl Control {
             Some(_) | None => self.ask_in(Duration::ZERO),
         }
         if self.bundle.is_none() {
-            self.turn(Condition::Enrolling, reason);
+            self.turn(Condition::Enrolling, self.lost.clone());
         }
     }
 
@@ -310,10 +312,8 @@ impl Control {
         self.link = Link::Down {
             since: Instant::now(),
         };
-        self.turn(
-            Condition::Enrolling,
-            Some("the lease has ended and could not be renewed".to_owned()),
-        );
+        self.lost = Some("the lease has ended without having been renewed".to_owned());
+        self.turn(Condition::Enrolling, self.lost.clone());
     }
 
     /// Judges the lease from flash with whichever key it is for.
@@ -397,6 +397,7 @@ impl Control {
             "a verified lease is in use"
         );
         self.bundle = Some(bundle);
+        self.lost = None;
         if self.status.state != Condition::Error && self.link != Link::Up {
             self.turn(Condition::Connecting, None);
         }

@@ -286,7 +286,13 @@ fn open_last_words(config: &Config) -> Result<LastWords, Failure> {
     let path = last_words_path(config);
     let doing = || format!("opening {}", path.display());
     if let Some(folder) = path.parent() {
+        let is_new = !folder.exists();
         std::fs::create_dir_all(folder).or_exit(Exit::Io, doing())?;
+        // So that the socket can be removed at the end; a folder that was there is somebody else's.
+        if is_new && let Ok(user) = privileges::find_user(&config.user) {
+            chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .or_exit(Exit::Io, doing())?;
+        }
     }
     let options = OpenOptions::new()
         .write(true)

@@ -231,8 +231,8 @@ impl StateDir {
             .as_ref()
             .is_some_and(|next| PublicKey::from(next).as_bytes() == wg_pub);
         if is_next && let Some(next) = keys.next.take() {
-            self.put_keys(&next, None)?;
             keys.tunnel = next;
+            self.put_keys(&keys.tunnel, None)?;
         }
         Ok(())
     }

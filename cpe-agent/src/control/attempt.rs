@@ -99,7 +99,7 @@ impl Control {
         let task = tokio::spawn(async move { enrol::exchange(&provisioning, &applicant).await });
         self.attempt = Some(Attempt { task, wg_pub });
         if self.bundle.is_none() && self.status.state != Condition::Enrolling {
-            self.turn(Condition::Enrolling, None);
+            self.turn(Condition::Enrolling, self.lost.clone());
         }
     }
 
@@ -218,13 +218,16 @@ impl Control {
 
     /// A reason is shown where there is no lease or no tunnel; a home that is protected is shown protected.
     fn explain(&mut self, sentence: String) {
-        if self.link != Link::Up {
-            let state = if self.bundle.is_some() {
-                Condition::Connecting
-            } else {
-                Condition::Enrolling
-            };
-            self.turn(state, Some(sentence));
+        if self.link == Link::Up {
+            return;
+        }
+        match (&self.bundle, &self.lost) {
+            (Some(_), _) => self.turn(Condition::Connecting, Some(sentence)),
+            (None, None) => self.turn(Condition::Enrolling, Some(sentence)),
+            (None, Some(lost)) => {
+                let both = format!("{lost}; {sentence}");
+                self.turn(Condition::Enrolling, Some(both));
+            }
         }
     }
 

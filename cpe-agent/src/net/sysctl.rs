@@ -7,7 +7,8 @@ use tracing::warn;
 use crate::config::InterfaceName;
 
 /// With this on, the reverse-path check of a packet looks where its mark says; otherwise a strict router drops the
-/// gateway's answers, since unmarked packets to the gateway would go into the tunnel.
+/// gateway's answers, since unmarked packets to the gateway would go into the tunnel. For all interfaces, since the WAN's
+/// may come later; harmless to a router without marked routes, where it stays on after the agent was killed.
 const SRC_VALID_MARK: &str = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
 const FORWARDING: [&str; 2] = [
     "/proc/sys/net/ipv4/ip_forward",
@@ -31,7 +32,7 @@ impl SourceValidMark {
 
     pub(super) fn restore(&self) {
         if let Some(before) = &self.before {
-            // It stays on: harmless to a router without marked routes.
+            // Then it stays on.
             let _ = fs::write(SRC_VALID_MARK, before.trim());
         }
     }

@@ -24,6 +24,7 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
             let since = number("since").map_or(0, |since| now.saturating_sub(since));
             lines.add("state", &format!("{state} for {}", duration(since)));
         }
+        Source::LastWords if state == "stopped" => lines.add("state", "not running"),
         Source::LastWords => lines.add("state", &format!("not running (last: {state})")),
     }
     lines.maybe("reason", word("reason"));

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_process_with_threads_keeps_its_rights() {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
         let thread = std::thread::spawn(move || stopped.recv().is_err());
 
         let error = drop_to("root", &[Capability::NetAdmin]).unwrap_err();
