@@ -45,24 +45,38 @@ impl Fault {
 
     /// A failed system call on `thing`; the code follows from the kind of error.
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
-        let (exit, what_to_do) = match error.kind() {
-            io::ErrorKind::PermissionDenied => (Exit::Permission, "; run it as root"),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                (Exit::CannotWrite, "; free some space and start again")
-            }
-            io::ErrorKind::ReadOnlyFilesystem => (
+        use io::ErrorKind as Kind;
+        let kind = error.kind();
+        let known = [
+            (Kind::PermissionDenied, Exit::Permission, "; run it as root"),
+            (
+                Kind::StorageFull,
+                Exit::CannotWrite,
+                "; free some space and start again",
+            ),
+            (
+                Kind::QuotaExceeded,
+                Exit::CannotWrite,
+                "; raise the quota and start again",
+            ),
+            (
+                Kind::ReadOnlyFilesystem,
                 Exit::CannotWrite,
                 "; make the file system writable and start again",
             ),
-            io::ErrorKind::AddrInUse => (
+            (
+                Kind::AddrInUse,
                 Exit::Io,
                 "; stop the program that holds it or choose another in the configuration",
             ),
-            io::ErrorKind::AddrNotAvailable => {
-                (Exit::Config, "; it is not an address of this machine")
-            }
-            _ => (Exit::Io, ""),
-        };
+            (
+                Kind::AddrNotAvailable,
+                Exit::Config,
+                "; it is not an address of this machine",
+            ),
+        ];
+        let matching = known.iter().find(|(known, ..)| *known == kind);
+        let (exit, what_to_do) = matching.map_or((Exit::Io, ""), |(_, exit, what)| (*exit, *what));
         Self {
             exit,
             sentence: format!("cannot {doing}: {}{what_to_do}", reason(error)),

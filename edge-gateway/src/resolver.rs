@@ -88,7 +88,7 @@ pub struct Resolver {
 }
 
 enum Source {
-    Forward(TokioResolver),
+    Forward(Box<TokioResolver>),
     Recurse(Box<Recursor<TokioRuntimeProvider>>),
 }
 
@@ -115,7 +115,7 @@ impl Resolver {
         };
         let source = match &dns.upstream {
             Upstream::Forward(servers) => {
-                Source::Forward(forwarder(servers, dns.dnssec.then_some(anchors))?)
+                Source::Forward(Box::new(forwarder(servers, dns.dnssec.then_some(anchors))?))
             }
             Upstream::Recurse(roots) => {
                 Source::Recurse(Box::new(recursor(roots, dns.dnssec.then_some(anchors))?))
@@ -176,10 +176,29 @@ impl Resolver {
         response.metadata.authentic_data = secure && (dnssec_ok || request.metadata.authentic_data);
         response.answers = found.answers;
         response.authorities = found.authorities;
+        restore_spelling(&mut response);
         (
             response.maybe_strip_dnssec_records(dnssec_ok),
             Outcome::Answered,
         )
+    }
+}
+
+/// Gives the asked name back as it was spelled: what comes from upstream or the cache may have the
+/// random case of our own queries or of somebody else's.
+fn restore_spelling(response: &mut Message) {
+    let Some(asked) = response
+        .queries
+        .first()
+        .map(|question| question.name().clone())
+    else {
+        return;
+    };
+    let sections = [&mut response.answers, &mut response.authorities];
+    for record in sections.into_iter().flatten() {
+        if record.name == asked {
+            record.name = asked.clone();
+        }
     }
 }
 
@@ -343,35 +362,35 @@ fn found(message: Message) -> Found {
 
 /// Errors of the source that are answers: a name or type that is not there.
 fn negative(error: NetError) -> Result<Found, Outcome> {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(NoRecords {
-            soa,
-            response_code,
-            authorities,
-            ..
-        })) if matches!(
-            response_code,
-            ResponseCode::NXDomain | ResponseCode::NoError
-        ) =>
-        {
-            let soa = soa.map(|soa| soa.into_record_of_rdata());
-            Ok(absent(response_code, soa, authorities.as_deref()))
-        }
-        NetError::Dns(DnsError::Nsec {
-            response, proof, ..
-        }) => match proof {
-            Proof::Insecure => {
-                let soa = response
-                    .soa()
-                    .map(|soa| soa.to_owned().into_record_of_rdata());
-                Ok(absent(response.metadata.response_code, soa, None))
-            }
-            Proof::Bogus | Proof::Indeterminate | Proof::Secure => Err(Outcome::Bogus),
-        },
-        NetError::Dns(DnsError::DnssecBogus) => Err(Outcome::Bogus),
-        // Timeouts, refusals, broken answers, and what the enum may grow.
-        _ => Err(Outcome::Failed),
+    let NetError::Dns(error) = error else {
+        return Err(Outcome::Failed);
+    };
+    if let DnsError::NoRecordsFound(NoRecords {
+        soa,
+        response_code: code @ (ResponseCode::NXDomain | ResponseCode::NoError),
+        authorities,
+        ..
+    }) = error
+    {
+        let soa = soa.map(|soa| soa.into_record_of_rdata());
+        return Ok(absent(code, soa, authorities.as_deref()));
     }
+    if let DnsError::Nsec {
+        response, proof, ..
+    } = error
+    {
+        if proof != Proof::Insecure {
+            return Err(Outcome::Bogus);
+        }
+        let soa = response
+            .soa()
+            .map(|soa| soa.to_owned().into_record_of_rdata());
+        return Ok(absent(response.metadata.response_code, soa, None));
+    }
+    if matches!(error, DnsError::DnssecBogus) {
+        return Err(Outcome::Bogus);
+    }
+    Err(Outcome::Failed)
 }
 
 fn absent(code: ResponseCode, soa: Option<Record>, others: Option<&[Record]>) -> Found {

@@ -44,13 +44,12 @@ impl<'m> Fields<'m> {
 
     /// Takes a sub-table out; `None` when it is not there or is something else.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Table> {
-        match self.take(key)? {
-            Value::Table(table) => Some(table),
-            other => {
-                self.wrong(key, format!("is {}", kind(&other)), "a table");
-                None
-            }
+        let value = self.take(key)?;
+        if let Value::Table(table) = value {
+            return Some(table);
         }
+        self.wrong(key, format!("is {}", kind(&value)), "a table");
+        None
     }
 
     /// A text, parsed by `FromStr`.
@@ -86,29 +85,27 @@ impl<'m> Fields<'m> {
 
     /// A list of whole numbers within bounds.
     pub(super) fn numbers(&mut self, key: &'static str, min: u32, max: u32) -> Vec<u32> {
-        match self.take(key) {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items
-                .iter()
-                .filter_map(|item| self.number_value(key, item, min, max))
-                .collect(),
-            Some(other) => {
-                let accepted = format!("a list of whole numbers from {min} to {max}");
-                self.wrong(key, format!("is {}", kind(&other)), &accepted);
-                Vec::new()
-            }
-        }
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let Value::Array(items) = value else {
+            let accepted = format!("a list of whole numbers from {min} to {max}");
+            self.wrong(key, format!("is {}", kind(&value)), &accepted);
+            return Vec::new();
+        };
+        items
+            .iter()
+            .filter_map(|item| self.number_value(key, item, min, max))
+            .collect()
     }
 
     /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
-        match self.take(key)? {
-            Value::Boolean(flag) => Some(flag),
-            other => {
-                self.wrong(key, format!("is {}", kind(&other)), "true or false");
-                None
-            }
+        let value = self.take(key)?;
+        if value.as_bool().is_none() {
+            self.wrong(key, format!("is {}", kind(&value)), "true or false");
         }
+        value.as_bool()
     }
 
     /// Notes that a key that must be there is not.
@@ -166,18 +163,14 @@ impl<'m> Fields<'m> {
     }
 
     fn number_value(&mut self, key: &str, value: &Value, min: u32, max: u32) -> Option<u32> {
-        let number = match value {
-            Value::Integer(number) => u32::try_from(*number).ok(),
-            _ => None,
-        };
-        let number = number.filter(|number| (min..=max).contains(number));
+        let integer = value.as_integer();
+        let number = integer
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| (min..=max).contains(number));
         if number.is_none() {
+            let wrong = integer.map_or_else(|| kind(value).to_owned(), |number| number.to_string());
             let accepted = format!("a whole number from {min} to {max}");
-            let wrong = match value {
-                Value::Integer(number) => format!("is {number}"),
-                _ => format!("is {}", kind(value)),
-            };
-            self.wrong(key, wrong, &accepted);
+            self.wrong(key, format!("is {wrong}"), &accepted);
         }
         number
     }

@@ -66,7 +66,10 @@ fn revoke(leases: &mut Leases, device: u8, epoch: u64) -> Vec<Change> {
 }
 
 fn removed(key: u8) -> Change {
-    Change::Remove { wg_pub: [key; 32] }
+    Change::Remove {
+        device: [2; 32],
+        wg_pub: [key; 32],
+    }
 }
 
 #[test]

@@ -261,6 +261,18 @@ async fn a_client_that_did_not_ask_for_dnssec_records_gets_none() {
 }
 
 #[tokio::test]
+async fn a_name_comes_back_as_it_was_asked_and_not_as_it_went_upstream() {
+    let internet = Internet::start();
+    let resolver = internet.resolver(true);
+
+    for spelled in ["www.lab.", "WWW.lab.", "wWw.LaB."] {
+        let (answer, _) = ask(&resolver, &query(spelled, RecordType::A)).await;
+        let owners = answer.answers.iter().map(|record| record.name.to_ascii());
+        assert!(owners.into_iter().all(|owner| owner == spelled), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn questions_that_are_not_served_never_go_upstream() {
     let unreachable = config::Dns {
         listen: Vec::new(),
