@@ -1,7 +1,7 @@
 //! The trust file of an image: each mistake by its place.
 
 use trust::policy::PolicyProblem;
-use trust::{Anchors, AnchorsError, PolicyError};
+use trust::{Anchors, AnchorsError, LogSigner, PolicyError};
 
 const FILE: &str = include_str!("../../vectors/trust.policy");
 
@@ -57,6 +57,9 @@ fn a_section_that_would_believe_anything_is_refused() {
         },
     );
     refuses(&FILE.replace(authority, fleet), AnchorsError::SharedLog);
+    let namesake = LogSigner::from_seed("culvert.example/fleet", &[9; 32]).unwrap();
+    let namesake = format!("log {}", namesake.vkey());
+    refuses(&FILE.replace(authority, &namesake), AnchorsError::SharedLog);
     for section in ["fleet", "authority"] {
         let (before, after) = FILE.split_once(&format!("[{section}]")).unwrap();
         let after = after.replacen("quorum servers", "quorum none", 1);

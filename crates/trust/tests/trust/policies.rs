@@ -1,5 +1,8 @@
 //! Policies: each mistake by its line, and which signatures make a checkpoint believed.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer, SigningKey};
 use trust::policy::PolicyProblem;
 use trust::{Cosigner, LogSigner, MerkleError, Policy, Proof, ProofError, SignedCheckpoint, Tree};
 
@@ -162,6 +165,41 @@ fn unknown_cosigners_are_ignored_even_under_a_known_name() {
     assert_eq!(
         policy.verify_checkpoint(&witness(2).cosign(&signed, 6)),
         Ok(6)
+    );
+}
+
+#[test]
+fn a_known_key_under_another_name_is_a_stranger() {
+    let signed = witness(2).cosign(&log(1).sign_checkpoint(1, [0; 32]), 5);
+    let renamed =
+        SignedCheckpoint::parse(&signed.text().replace("w2.example", "w7.example")).unwrap();
+
+    assert_eq!(
+        policy("quorum w2").verify_checkpoint(&renamed),
+        Err(ProofError::NoQuorum)
+    );
+}
+
+#[test]
+fn a_time_beyond_63_bits_is_refused_however_well_it_is_signed() {
+    let signed = log(1).sign_checkpoint(1, [0; 32]);
+    let time = 1_u64 << 63;
+    let message = format!("cosignature/v1\ntime {time}\n{}", signed.note().text());
+    let signature = SigningKey::from_bytes(&[2; 32])
+        .sign(message.as_bytes())
+        .to_bytes();
+    let id = witness(2).vkey().key_id.to_be_bytes();
+    let bytes = [id.as_slice(), &time.to_be_bytes(), &signature].concat();
+    let line = format!("\u{2014} w2.example {}\n", STANDARD.encode(bytes));
+    let late = SignedCheckpoint::parse(&(signed.text() + &line)).unwrap();
+
+    let refused = policy("quorum w2").verify_checkpoint(&late);
+
+    assert_eq!(
+        refused,
+        Err(ProofError::BadSignature {
+            name: "w2.example".to_owned()
+        })
     );
 }
 
