@@ -63,7 +63,7 @@ pub fn run(options: Options) -> Result<Verdict> {
     let mut results = Results::default();
     let mut kept = None;
     let shown = show(&mut steps, &mut results, options.keep, &mut kept);
-    if !options.keep || shown.is_err() {
+    if kept.is_none() {
         results.left_behind = left_behind::search(PREFIX);
     }
     results.conclude(shown.err(), start.elapsed());
@@ -96,14 +96,15 @@ fn show(
     let lab = Lab::for_demo()?;
     steps.begin("the internet's servers, provisioning in the office, a gateway at the pop");
     let mut world = World::in_lab(lab, &Image::default())?;
-    if let Err(error) = play(&mut world, steps, results) {
+    let played = play(&mut world, steps, results);
+    if played.is_err() {
         steps.say(&world.last_words());
-        return Err(error);
     }
     if keep {
         *kept = Some(world.keep()?);
-        return Ok(());
+        return played;
     }
+    played?;
     steps.begin("taking the lab down");
     world.remove()
 }

@@ -55,4 +55,6 @@ pub use topology::{
 pub use wait::{wait_for, wait_until};
 pub use wireguard_go::{WgKey, WgPeer, WireGuardGo};
 pub use world::World;
-pub use zones::{BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, Zones};
+pub use zones::{
+    BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, WILD_NAMES, Zones,
+};

@@ -11,10 +11,12 @@ use serde_json::Value;
 use crate::netns::{Netns, said};
 use crate::process::Running;
 use crate::programs::Programs;
-use crate::topology::{Lab, OFFICE};
+use crate::topology::{GATEWAY, Lab, OFFICE};
 
 /// Provisioning's TLS port.
 pub const PROVISIONING_PORT: u16 = 8443;
+/// A DNSCrypt stamp of 10.64.0.1:443 with a provider key of zeros.
+const SILENT_STAMP: &str = "sdns://AQAAAAAAAAAADTEwLjY0LjAuMTo0NDMgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAcMi5kbnNjcnlwdC1jZXJ0LnBvcDEuZXhhbXBsZQ";
 const START: Duration = Duration::from_secs(15);
 
 /// An initialised provisioning server; it runs while the value of [`Office::start`] lives.
@@ -95,6 +97,32 @@ impl Office {
             .as_str()
             .map(str::to_owned)
             .context("`claim new --json` without a code")
+    }
+
+    /// Puts a gateway on the books that nobody runs, so that there is something to lease.
+    pub fn add_silent_gateway(&self, ed25519: &str) -> Result<()> {
+        let wireguard = "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI=";
+        let endpoint = format!("{GATEWAY}:51820");
+        let place = [
+            "--pop",
+            "pop1",
+            "--shard",
+            "1",
+            "--inner",
+            "10.64.0.1,fd64::1",
+        ];
+        let keys = [
+            "--ed25519",
+            ed25519,
+            "--wg",
+            wireguard,
+            "--endpoint",
+            &endpoint,
+            "--dns",
+            SILENT_STAMP,
+        ];
+        self.cli(&[&["gateway", "add", "--name", "silent"], &keys[..], &place].concat())?;
+        Ok(())
     }
 
     /// What `device list` shows.

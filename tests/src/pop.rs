@@ -38,6 +38,7 @@ pub struct Pop {
 impl Pop {
     /// Makes the gateway's keys and configuration and adds it to provisioning.
     pub fn install(lab: &Lab, programs: &Programs, office: &Office, zones: &Zones) -> Result<Self> {
+        stay_silent(&lab.pop)?;
         let state = lab.folder("gateway")?;
         let state_arg = state.to_string_lossy();
         let gateway = programs.gateway();
@@ -172,6 +173,17 @@ listen = "127.0.0.1:9101"
             anchor = zones.trust_anchor.display(),
         ))
     }
+}
+
+/// A site's firewall does not tell the world which of its ports are closed while a gateway restarts.
+fn stay_silent(pop: &Netns) -> Result<()> {
+    pop.run(&[
+        "nft",
+        "table inet site {\nchain output {\ntype filter hook output priority 0\n\
+         icmp type destination-unreachable icmp code port-unreachable drop\n\
+         icmpv6 type destination-unreachable icmpv6 code port-unreachable drop\n}\n}\n",
+    ])?;
+    Ok(())
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {

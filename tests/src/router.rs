@@ -120,6 +120,15 @@ impl Router {
             .output(&[&[program.as_ref()], args, &["--config", config.as_ref()]].concat())
     }
 
+    /// The command line of `run`, for a shell that prepares something first.
+    pub fn run_line(&self) -> String {
+        format!(
+            "{} run --config {}",
+            self.program.display(),
+            self.config().display()
+        )
+    }
+
     /// What `cpe-agent status --json` says.
     pub fn status(&self) -> Result<Value> {
         let output = self.agent(&["status", "--json"])?;
@@ -139,6 +148,13 @@ impl Router {
             ensure!(status["state"] == state, "it says {status}");
             Ok(Some(status))
         })
+    }
+
+    /// Changes the agent's configuration.
+    pub fn edit_config(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let text =
+            fs::read_to_string(self.config()).context("reading the agent's configuration")?;
+        fs::write(self.config(), edit(text)).context("writing the agent's configuration")
     }
 
     /// The folder of the image.

@@ -79,6 +79,11 @@ pub const TESTS: &[Package] = &[
     ),
     package("dnsperf", "/usr/bin/dnsperf", "lookups under load"),
     package(
+        "faketime",
+        "/usr/bin/faketime",
+        "a router whose clock is wrong",
+    ),
+    package(
         "openssl",
         "/usr/bin/openssl",
         "a TLS server that is not ours",

@@ -13,8 +13,10 @@ use crate::topology::{ROOT_SERVER, WEB, WEB_V6, ZONE_SERVER};
 pub const PAGE_NAME: &str = "www.first-light.lab";
 /// A name with 3 KB of text, too much for UDP.
 pub const BIG_NAME: &str = "big.first-light.lab";
-/// Every name below it exists.
+/// Below it are `n0` to `n399`.
 pub const MANY_NAMES: &str = "many.first-light.lab";
+/// Every name below it exists, by a wildcard.
+pub const WILD_NAMES: &str = "wild.first-light.lab";
 /// A name in a zone that is not signed.
 pub const UNSIGNED_NAME: &str = "www.plain";
 /// A name that a validating resolver must refuse.
@@ -78,9 +80,12 @@ fn lab_names() -> String {
     let texts: String = (0..12)
         .map(|n| format!(" \"{n:02}{}\"", &text[2..]))
         .collect();
+    let many: String = (0..400)
+        .map(|n| format!("n{n}.{MANY_NAMES}. IN A {WEB}\n"))
+        .collect();
     format!(
         "{PAGE_NAME}. IN A {WEB}\n{PAGE_NAME}. IN AAAA {WEB_V6}\n{BIG_NAME}. IN TXT{texts}\n\
-         *.{MANY_NAMES}. IN A {WEB}\nalias.first-light.lab. IN CNAME {PAGE_NAME}.\n"
+         *.{WILD_NAMES}. IN A {WEB}\nalias.first-light.lab. IN CNAME {PAGE_NAME}.\n{many}"
     )
 }
 

@@ -12,28 +12,7 @@ const SERVER: &str = "198.18.2.2:8443";
 /// An office with one gateway on its books, so that there is something to lease.
 fn office(lab: &Lab) -> Office {
     let office = Office::init(lab, &Programs::of_this_build().unwrap()).unwrap();
-    office
-        .cli(&[
-            "gateway",
-            "add",
-            "--name",
-            "gw1",
-            "--ed25519",
-            &"11".repeat(32),
-            "--wg",
-            "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI=",
-            "--endpoint",
-            "198.18.1.2:51820",
-            "--pop",
-            "pop1",
-            "--shard",
-            "1",
-            "--inner",
-            "10.64.0.1,fd64::1",
-            "--dns",
-            "sdns://AQcAAAAAAAAAAA",
-        ])
-        .unwrap();
+    office.add_silent_gateway(&"11".repeat(32)).unwrap();
     office
 }
 
