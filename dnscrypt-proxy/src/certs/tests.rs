@@ -1,12 +1,12 @@
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use super::*;
 use crate::proto::cert::select;
 
 /// A clock that only moves when told.
 #[derive(Clone, Default)]
-struct HandClock(Arc<AtomicU64>);
+struct HandClock(Arc<Mutex<u64>>);
 
 impl HandClock {
     fn at(now: u64) -> Self {
@@ -16,12 +16,12 @@ impl HandClock {
     }
 
     fn set(&self, now: u64) {
-        self.0.store(now, Ordering::Relaxed);
+        *self.0.lock().unwrap() = now;
     }
 
     fn clock(&self) -> Clock {
         let cell = Arc::clone(&self.0);
-        Arc::new(move || cell.load(Ordering::Relaxed))
+        Arc::new(move || *cell.lock().unwrap())
     }
 }
 

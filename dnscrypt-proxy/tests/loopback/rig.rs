@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dnscrypt_proxy::Counters;
@@ -60,7 +60,7 @@ struct Behaviour {
     asked: AtomicUsize,
     refuse: AtomicBool,
     mute: AtomicBool,
-    now: AtomicU64,
+    now: Mutex<u64>,
 }
 
 pub(crate) struct Server {
@@ -85,7 +85,7 @@ impl Server {
 
     async fn start_with(certs: impl FnOnce(Clock) -> Certs) -> Self {
         let behaviour = Arc::new(Behaviour::default());
-        behaviour.now.store(START, Ordering::Relaxed);
+        *behaviour.now.lock().unwrap() = START;
         let clock = clock(&behaviour);
         let certs = certs(Arc::clone(&clock));
         let (keyring, receiver) = watch::channel(Arc::clone(&certs.keyring().borrow()));
@@ -145,7 +145,7 @@ impl Server {
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
-        self.behaviour.now.fetch_add(seconds, Ordering::Relaxed);
+        *self.behaviour.now.lock().unwrap() += seconds;
     }
 
     pub(crate) fn rotate(&self) {
@@ -176,7 +176,7 @@ impl Drop for Server {
 
 fn clock(behaviour: &Arc<Behaviour>) -> Clock {
     let behaviour = Arc::clone(behaviour);
-    Arc::new(move || behaviour.now.load(Ordering::Relaxed))
+    Arc::new(move || *behaviour.now.lock().unwrap())
 }
 
 /// `rN.…` has N records, everything else one.
