@@ -58,8 +58,8 @@ fn any_port() -> SocketAddr {
 
 /// The verbs that both roles share.
 trait Role {
-    fn from_tun(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped>;
-    fn from_network<'b>(
+    fn on_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped>;
+    fn on_network_input<'b>(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
@@ -73,10 +73,10 @@ trait Role {
 }
 
 impl Role for AgentTunnel {
-    fn from_tun(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
+    fn on_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
         self.handle_tun_input(packet, now)
     }
-    fn from_network<'b>(
+    fn on_network_input<'b>(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
@@ -102,10 +102,10 @@ impl Role for AgentTunnel {
 }
 
 impl Role for EdgeTunnel {
-    fn from_tun(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
+    fn on_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
         self.handle_tun_input(packet, now)
     }
-    fn from_network<'b>(
+    fn on_network_input<'b>(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
@@ -206,7 +206,7 @@ fn network_to_tun(
             break;
         };
         for datagram in received.datagrams() {
-            if let Ok(Some(packet)) = role.from_network(datagram, received.from, inner, now) {
+            if let Ok(Some(packet)) = role.on_network_input(datagram, received.from, inner, now) {
                 // A full or refusing TUN device costs the packet, as any full queue does.
                 let _written = tun.send(packet.as_bytes())?;
             }
@@ -228,7 +228,7 @@ fn tun_to_network(
             break;
         };
         // Counted by the tunnel.
-        let _dropped = role.from_tun(inner.get(..len).unwrap_or_default(), now);
+        let _dropped = role.on_tun_input(inner.get(..len).unwrap_or_default(), now);
     }
     send_all(role, udp);
     Ok(())

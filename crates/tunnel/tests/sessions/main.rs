@@ -1,5 +1,7 @@
 //! The public verbs of both roles, against each other: refusals first, then what passes, then any bytes at all.
 
+#![expect(clippy::unwrap_used, reason = "a crate of nothing but tests")]
+
 mod any_bytes;
 mod pair;
 mod refusals;

@@ -299,10 +299,10 @@ impl Pair {
             return false;
         };
         self.now = self.now.max(next);
-        if arrival.is_some_and(|at| at <= self.now) {
-            if let Some((_, flying)) = self.flying.pop_first() {
-                self.arrive(&flying);
-            }
+        if arrival.is_some_and(|at| at <= self.now)
+            && let Some((_, flying)) = self.flying.pop_first()
+        {
+            self.arrive(&flying);
         }
         if agent.is_some_and(|at| at <= self.now) {
             self.agent.handle_timeout(self.now);
