@@ -20,6 +20,12 @@ const WALKS: &[&str] = &[
 
 /// Checks the documents, and builds the programs to check the samples with.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    build::binaries(workspace)?;
+    with_programs(workspace)
+}
+
+/// The same with the programs that a build has just left.
+pub(crate) fn with_programs(workspace: &Workspace) -> Result<()> {
     let mut problems = Vec::new();
     for walk in WALKS {
         match workspace.read(walk) {
@@ -31,7 +37,6 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     for file in files.iter().filter(|file| file.ends_with(".md")) {
         problems.extend(links::check(workspace.root(), file, &workspace.read(file)?));
     }
-    build::binaries(workspace)?;
     problems.extend(samples::check(workspace, &files)?);
     for problem in &problems {
         eprintln!("{problem}");

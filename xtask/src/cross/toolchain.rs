@@ -28,6 +28,9 @@ const SMALLEST_C: &str = "-fno-unwind-tables -fno-asynchronous-unwind-tables";
 /// The pure crates, whose tests run under emulation.
 const PURE: &[&str] = &["trust", "tunnel", "dnscrypt-proxy"];
 
+/// Their files of tests that need nothing but the source tree.
+const PURE_TESTS: &[&str] = &["trust", "sessions"];
+
 /// Everything that compiles for one target.
 pub(super) struct Toolchain<'a> {
     workspace: &'a Workspace,
@@ -77,6 +80,9 @@ impl<'a> Toolchain<'a> {
         test.args(["--profile", "router-test", "--lib", "--no-default-features"]);
         for package in PURE {
             test.args(["--package", package]);
+        }
+        for file in PURE_TESTS {
+            test.args(["--test", file]);
         }
         let output = test
             .args(["--", "--quiet"])

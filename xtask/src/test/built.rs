@@ -41,7 +41,7 @@ struct Profile {
 /// Builds the programs and their tests; progress is cargo's own, on stderr.
 pub(super) fn suites(workspace: &Workspace) -> Result<Vec<Suite>> {
     let output = cargo(workspace)
-        .args(["build", "--release", "--workspace", "--all-targets"])
+        .args(["build", "--release", "--workspace", "--bins", "--tests"])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
