@@ -425,18 +425,10 @@ impl Control {
     fn refresh(&mut self) {
         let snapshot = self.engine.snapshot();
         let tunnel = &mut self.status.tunnel;
-        if let Some(peer) = snapshot.peer {
-            tunnel.last_handshake_s = peer.session_age.map(|age| age.as_secs());
-            (tunnel.rx_bytes, tunnel.tx_bytes) = (peer.traffic.rx_bytes, peer.traffic.tx_bytes);
-        }
-        let dropped = snapshot
-            .dropped
-            .iter()
-            .map(|(reason, count)| (reason.as_label(), count));
-        tunnel.dropped = dropped
-            .chain([("not_taken", snapshot.not_taken)])
-            .filter(|(_, count)| *count > 0)
-            .collect();
+        tunnel.last_handshake_s = snapshot.session_age.map(|age| age.as_secs());
+        tunnel.rx_bytes = snapshot.traffic.rx_bytes;
+        tunnel.tx_bytes = snapshot.traffic.tx_bytes;
+        tunnel.dropped = snapshot.dropped;
         self.status.dns = self.dns.counters();
     }
 

@@ -6,18 +6,20 @@
 
 mod looping;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netio::udp::{UdpError, UdpOptions};
 use netio::{Poller, Tun, Udp, Waker};
 use tokio::sync::mpsc;
+use tunnel::Traffic;
 use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig};
-use tunnel::{DropCounts, PeerStats};
 
 use crate::net::MARK;
 use looping::Loop;
@@ -51,12 +53,13 @@ pub(crate) enum News {
 /// What is counted, as of at most a second ago.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
-    /// The gateway in use.
-    pub(crate) peer: Option<PeerStats>,
-    /// Packets that the tunnel dropped.
-    pub(crate) dropped: DropCounts,
-    /// Packets that the kernel did not take from us, in either direction.
-    pub(crate) not_taken: u64,
+    /// Age of the session in use; `None` without one.
+    pub(crate) session_age: Option<Duration>,
+    /// Inner bytes and packets since the agent started.
+    pub(crate) traffic: Traffic,
+    /// Packets that went no further since the agent started, by the tunnel's reasons, and `not_taken` for those that the
+    /// kernel did not take from us.
+    pub(crate) dropped: BTreeMap<&'static str, u64>,
 }
 
 /// The TUN device and the sockets, opened while the process still has its rights.

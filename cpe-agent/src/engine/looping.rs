@@ -38,6 +38,8 @@ pub(super) struct Loop {
     snapshot_at: Instant,
     tunnel: Option<AgentTunnel>,
     not_taken: u64,
+    /// What earlier tunnels of this run counted.
+    before: Snapshot,
     received: RecvBuffer,
     inner: Vec<u8>,
 }
@@ -74,6 +76,7 @@ impl Loop {
             snapshot_at: Instant::now(),
             tunnel: None,
             not_taken: 0,
+            before: Snapshot::default(),
             received: RecvBuffer::new(),
             inner: vec![0; PACKET_BYTES],
         })
@@ -144,7 +147,7 @@ impl Loop {
                         warn!(%error, "the renewed lease cannot be used; the one before stays in use");
                     }
                 }
-                Ok(Order::Rest) => self.tunnel = None,
+                Ok(Order::Rest) => self.retire(),
                 Err(TryRecvError::Empty) => return Next::Wait,
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
             }
@@ -152,11 +155,20 @@ impl Loop {
     }
 
     fn make(&mut self, mut config: AgentConfig) {
+        self.retire();
         let now = Instant::now();
         config.seed = OsRng.next_u64();
         match AgentTunnel::new(config, now) {
             Ok(tunnel) => self.tunnel = Some(tunnel.with_mtu(self.mtu, now)),
             Err(error) => warn!(%error, "the lease cannot be used"),
+        }
+    }
+
+    /// Ends the tunnel, but not its counters.
+    fn retire(&mut self) {
+        if let Some(tunnel) = self.tunnel.take() {
+            self.before = counted(&tunnel, &self.before, 0, Instant::now());
+            self.before.session_age = None;
         }
     }
 
@@ -223,11 +235,7 @@ impl Loop {
         }
         if is_news || now >= self.snapshot_at {
             self.snapshot_at = now + SNAPSHOT_PERIOD;
-            let snapshot = Snapshot {
-                peer: Some(tunnel.stats(now)),
-                dropped: tunnel.dropped().clone(),
-                not_taken: self.not_taken,
-            };
+            let snapshot = counted(tunnel, &self.before, self.not_taken, now);
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
     }
@@ -239,6 +247,28 @@ struct Woken {
     v4: bool,
     v6: bool,
     woken: bool,
+}
+
+/// The counters of this tunnel and of those before it.
+fn counted(tunnel: &AgentTunnel, before: &Snapshot, not_taken: u64, now: Instant) -> Snapshot {
+    let stats = tunnel.stats(now);
+    let mut snapshot = before.clone();
+    snapshot.session_age = stats.session_age;
+    snapshot.traffic.rx_bytes += stats.traffic.rx_bytes;
+    snapshot.traffic.tx_bytes += stats.traffic.tx_bytes;
+    snapshot.traffic.rx_packets += stats.traffic.rx_packets;
+    snapshot.traffic.tx_packets += stats.traffic.tx_packets;
+    let dropped = tunnel
+        .dropped()
+        .iter()
+        .map(|(reason, count)| (reason.as_label(), count));
+    for (label, count) in dropped
+        .chain([("not_taken", not_taken)])
+        .filter(|(_, count)| *count > 0)
+    {
+        *snapshot.dropped.entry(label).or_default() += count;
+    }
+    snapshot
 }
 
 /// Sends what the tunnel has sealed, and returns how many runs nobody took.

@@ -62,7 +62,10 @@ async fn connect(server: SocketAddr) -> io::Result<TcpStream> {
     };
     // Lets it past the kill-switch and the tunnel's routing.
     setsockopt(&socket, sockopt::Mark, &MARK)?;
-    socket.connect(server).await
+    let stream = socket.connect(server).await?;
+    // Two small questions, each awaited: waiting to fill a packet only costs time.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn tls_config(provisioning: &Provisioning) -> Result<ClientConfig, ExchangeError> {
