@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::netns::Netns;
 use crate::peers::Peers;
 use crate::process::Running;
+use crate::programs::Programs;
 use crate::topology::{Lab, ZONE_SERVER};
 use crate::zones::PAGE_NAME;
 
@@ -222,6 +223,50 @@ stamp = "{stamp}"
     /// What it said so far.
     pub fn log(&self) -> String {
         self._process.log()
+    }
+}
+
+/// Our own `culvert-dns run`, on a machine without an agent.
+#[derive(Debug)]
+pub struct DnscryptStub {
+    netns: Netns,
+    _process: Running,
+}
+
+impl DnscryptStub {
+    /// Starts one in front of a stamp and waits until it answers.
+    pub fn start(lab: &Lab, netns: &Netns, programs: &Programs, stamp: &str) -> Result<Self> {
+        let log_label = format!("culvert-dns-{}", lab.prefix());
+        let args = ["run", "--listen", "127.0.0.1:5301", "--stamp", stamp].map(AsRef::as_ref);
+        let mut process = netns.spawn(&log_label, programs.dns(), &args)?;
+        let ask = [
+            "dig",
+            "@127.0.0.1",
+            "-p",
+            "5301",
+            "+time=2",
+            "+tries=1",
+            "lab",
+            "SOA",
+        ];
+        process.wait_ready("answers", START, || {
+            Ok(netns.output(&ask)?.status.success().then_some(()))
+        })?;
+        Ok(Self {
+            netns: netns.clone(),
+            _process: process,
+        })
+    }
+
+    /// Asks through it with dig and gives dig's output.
+    pub fn dig(&self, args: &[&str]) -> Result<String> {
+        self.netns.run(
+            &[
+                &["dig", "@127.0.0.1", "-p", "5301", "+time=5", "+tries=1"],
+                args,
+            ]
+            .concat(),
+        )
     }
 }
 

@@ -36,7 +36,7 @@ pub mod demo;
 
 pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
-pub use dns_peers::{Asking, DnscryptProxy, ForeignServer, resolves};
+pub use dns_peers::{Asking, DnscryptProxy, DnscryptStub, ForeignServer, resolves};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
 pub use iperf::{IPERF_PORT, IperfServer, Way, stream};
 pub use judge::{Allowed, Kind};

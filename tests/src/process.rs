@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 
 use crate::wait::wait_until;
 
-/// A daemon of ours ends well within this; one that does not is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// A gateway drains for five seconds; what does not end long after that is killed.
+const GRACE: Duration = Duration::from_secs(15);
 const LOG_TAIL_LINES: usize = 25;
 
 /// A program that runs until told otherwise.

@@ -1,8 +1,16 @@
-//! DNSCrypt with other people's clients and servers.
+//! DNSCrypt with other people's clients and servers, with real packets.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use lab::{Asking, DnscryptProxy, ForeignServer, Internet, Lab, PAGE_NAME, Peers, resolves};
+use lab::{
+    Asking, BIG_NAME, BOGUS_NAME, DnscryptProxy, DnscryptStub, ForeignServer, Internet, Lab,
+    PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, resolves,
+};
+
+/// The big answer's text comes to 3,000 characters.
+fn is_whole(dig: &str) -> bool {
+    dig.matches("0123456789").count() > 200 && dig.contains("status: NOERROR")
+}
 
 #[test]
 fn the_foreign_servers_and_the_foreign_client_agree_in_this_lab() {
@@ -17,4 +25,137 @@ fn the_foreign_servers_and_the_foreign_client_agree_in_this_lab() {
         let client = DnscryptProxy::start(&lab, &lab.pop, &peers, stamp, Asking::Udp).unwrap();
         resolves(&client.dig(&[PAGE_NAME, "A"]).unwrap()).unwrap();
     }
+}
+
+#[test]
+fn dnscrypt_proxy_resolves_through_our_edge_over_udp_over_tcp_and_with_ephemeral_keys() {
+    let world = World::protected().unwrap();
+    let peers = Peers::of_this_build().unwrap();
+
+    for asking in [Asking::Udp, Asking::Tcp, Asking::EphemeralKeys] {
+        let client = DnscryptProxy::start(
+            &world.lab,
+            &world.lab.home,
+            &peers,
+            &world.pop.stamp,
+            asking,
+        )
+        .unwrap();
+        for name in [
+            "n1.many.first-light.lab",
+            "n2.many.first-light.lab",
+            PAGE_NAME,
+        ] {
+            let answer = client.dig(&[name, "A"]).unwrap();
+            assert!(
+                answer.contains("status: NOERROR") && answer.contains(WEB),
+                "{asking:?} {name}: {answer}"
+            );
+        }
+        let big = client.dig(&[BIG_NAME, "TXT"]).unwrap();
+        assert!(
+            is_whole(&big),
+            "{asking:?}: an answer too big for UDP: {big}"
+        );
+        let bogus = client.dig(&[BOGUS_NAME, "A"]).unwrap();
+        assert!(bogus.contains("status: SERVFAIL"), "{asking:?}: {bogus}");
+    }
+}
+
+#[test]
+fn our_stub_resolves_through_encrypted_dns_and_through_dnsdist() {
+    let lab = Lab::for_test().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let _internet = Internet::start(&lab).unwrap();
+    let peers = Peers::of_this_build().unwrap();
+    let servers = [
+        ForeignServer::encrypted_dns(&lab, &peers, "203.0.113.10:443".parse().unwrap()).unwrap(),
+        ForeignServer::dnsdist(&lab, "203.0.113.10:8443".parse().unwrap()).unwrap(),
+    ];
+
+    for server in &servers {
+        let stub = DnscryptStub::start(&lab, &lab.pop, &programs, &server.stamp).unwrap();
+        resolves(&stub.dig(&[PAGE_NAME, "A"]).unwrap()).unwrap();
+        resolves(&stub.dig(&["+tcp", PAGE_NAME, "A"]).unwrap()).unwrap();
+        let big = stub.dig(&[BIG_NAME, "TXT"]).unwrap();
+        assert!(is_whole(&big), "{big}");
+    }
+}
+
+#[test]
+fn culvert_dns_check_and_query_judge_foreign_servers_and_our_edge() {
+    let world = World::protected().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let peers = Peers::of_this_build().unwrap();
+    let foreign =
+        ForeignServer::encrypted_dns(&world.lab, &peers, "203.0.113.10:443".parse().unwrap())
+            .unwrap();
+    let program = programs.dns().to_string_lossy().into_owned();
+
+    for stamp in [&foreign.stamp, &world.pop.stamp] {
+        world.lab.home.run(&[&program, "check", stamp]).unwrap();
+        let answer = world
+            .lab
+            .home
+            .run(&[&program, "query", PAGE_NAME, "A", "--stamp", stamp])
+            .unwrap();
+        assert!(answer.contains(WEB), "{answer}");
+    }
+}
+
+#[test]
+fn kdig_and_curl_work_through_the_whole() {
+    let world = World::protected().unwrap();
+    let kdig = |args: &[&str]| {
+        world
+            .lab
+            .home
+            .run(&[&["kdig", "+timeout=3", "+retry=0"], args].concat())
+            .unwrap()
+    };
+
+    for server in ["@192.168.1.1", "@fd01::1"] {
+        for transport in ["+notcp", "+tcp"] {
+            let answer = kdig(&[server, transport, PAGE_NAME, "A"]);
+            assert!(
+                answer.contains("status: NOERROR") && answer.contains(WEB),
+                "{server} {transport}: {answer}"
+            );
+        }
+    }
+    let six = kdig(&["@192.168.1.1", PAGE_NAME, "AAAA"]);
+    assert!(six.contains("2001:db8:f::10"), "{six}");
+    let big = kdig(&["@192.168.1.1", BIG_NAME, "TXT"]);
+    assert!(big.matches("0123456789").count() > 200, "{big}");
+    let unsigned = kdig(&["@192.168.1.1", UNSIGNED_NAME, "A"]);
+    assert!(unsigned.contains(WEB), "{unsigned}");
+    let bogus = kdig(&["@192.168.1.1", BOGUS_NAME, "A"]);
+    assert!(bogus.contains("status: SERVFAIL"), "{bogus}");
+    let alias = kdig(&["@192.168.1.1", "alias.first-light.lab", "A"]);
+    assert!(alias.contains("CNAME") && alias.contains(WEB), "{alias}");
+    let nothing = kdig(&["@192.168.1.1", "nothing.first-light.lab", "A"]);
+    assert!(nothing.contains("status: NXDOMAIN"), "{nothing}");
+    for family in ["-4", "-6"] {
+        let page = world.lab.home.run(&[
+            "curl",
+            family,
+            "-sSf",
+            "--max-time",
+            "5",
+            &format!("http://{PAGE_NAME}/"),
+        ]);
+        assert!(page.unwrap().contains("It works"));
+    }
+}
+
+#[test]
+fn a_name_under_a_signed_wildcard_is_answered() {
+    let world = World::protected().unwrap();
+
+    let answer = world.dig(&["anything.wild.first-light.lab", "A"]).unwrap();
+
+    assert!(
+        answer.contains("status: NOERROR") && answer.contains(WEB),
+        "{answer}"
+    );
 }

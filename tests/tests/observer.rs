@@ -37,32 +37,3 @@ fn a_home_without_an_agent_is_seen_in_clear() {
     assert!(findings.clear > 10, "{findings:?}");
     assert_eq!(findings.markers, [NAME_MARKER, PAGE_MARKER]);
 }
-
-#[test]
-fn a_dropped_lab_leaves_no_namespace_and_no_process() {
-    let lab = Lab::for_test().unwrap();
-    let prefix = lab.prefix().to_owned();
-    let work = lab.work().to_owned();
-    let sleeper = lab
-        .home
-        .spawn("sleeper", "sleep", &["1000".as_ref()])
-        .unwrap();
-    let pid = sleeper.pid();
-    // Nobody ends this one but the undertaker.
-    std::mem::forget(sleeper);
-
-    lab.remove().unwrap();
-
-    let namespaces = std::fs::read_dir("/run/netns").unwrap();
-    let left: Vec<_> = namespaces
-        .flatten()
-        .filter(|n| n.file_name().to_string_lossy().starts_with(&prefix))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
-    assert!(!work.exists());
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    assert!(
-        state.is_empty() || state.contains(") Z "),
-        "the sleeper still runs: {state}"
-    );
-}

@@ -7,8 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lab::{
-    ForeignServer, GATEWAY, GATEWAY_INNER, Internet, Lab, Office, PAGE_NAME, Peers, Programs,
-    Router, StreamReader, WEB, WgKey, WgPeer, WireGuardGo,
+    Answer, Device, ForeignServer, GATEWAY, GATEWAY_INNER, GATEWAY_INNER_V6, Internet, Lab, Office,
+    PAGE_NAME, Peers, Programs, Router, StreamReader, WEB, WEB_V6, WgKey, WgPeer, WireGuardGo,
+    World, read_lease, wait_until,
 };
 
 #[test]
@@ -111,4 +112,165 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
         ])
         .unwrap();
     assert_eq!(big, "100000000");
+}
+
+#[test]
+fn wireguard_go_works_as_a_client_of_our_gateway() {
+    let world = World::new().unwrap();
+    let device = Device::default();
+    let server = "198.18.2.2:8443".parse().unwrap();
+    let code = world.office.claim().unwrap();
+    let answer = world
+        .lab
+        .router
+        .enter(|| device.enrol(server, Some(&code)))
+        .unwrap();
+    let Answer::Leased(lease) = answer else {
+        panic!("not leased: {answer:?}")
+    };
+    let addresses: Vec<String> = read_lease(&lease)
+        .unwrap()
+        .addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let key = WgKey::of_private(device.wireguard_private()).unwrap();
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec![
+            "10.64.0.1/32".into(),
+            "fd64::1/128".into(),
+            "203.0.113.0/24".into(),
+            "2001:db8:f::/64".into(),
+        ],
+    };
+
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let go = WireGuardGo::start(
+        &world.lab,
+        &world.lab.router,
+        &key,
+        0,
+        &addresses,
+        &[gateway],
+    )
+    .unwrap();
+    let router = &world.lab.router;
+    wait_until(
+        "wireguard-go reaches our gateway",
+        Duration::from_secs(15),
+        || {
+            router
+                .run(&["ping", "-c", "1", "-W", "1", GATEWAY_INNER])
+                .map(Some)
+        },
+    )
+    .unwrap();
+
+    assert!(go.latest_handshake(&world.pop.wireguard).unwrap() > 0);
+    router
+        .run(&["ping", "-c", "2", "-W", "2", GATEWAY_INNER_V6])
+        .unwrap();
+    for web in [WEB.to_owned(), format!("[{WEB_V6}]")] {
+        let got = router
+            .run(&[
+                "curl",
+                "-sSf",
+                "--max-time",
+                "60",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{size_download}",
+                &format!("http://{web}/hundred.bin"),
+            ])
+            .unwrap();
+        assert_eq!(got, "100000000", "{web}");
+    }
+}
+
+#[test]
+fn a_source_address_that_is_not_the_leases_is_dropped_and_counted() {
+    let world = World::new().unwrap();
+    let device = Device::default();
+    let server = "198.18.2.2:8443".parse().unwrap();
+    let code = world.office.claim().unwrap();
+    let answer = world
+        .lab
+        .router
+        .enter(|| device.enrol(server, Some(&code)))
+        .unwrap();
+    assert!(matches!(answer, Answer::Leased(_)), "{answer:?}");
+    let key = WgKey::of_private(device.wireguard_private()).unwrap();
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec!["10.64.0.1/32".into()],
+    };
+
+    let _go = WireGuardGo::start(
+        &world.lab,
+        &world.lab.router,
+        &key,
+        0,
+        &["10.64.77.77/32"],
+        &[gateway],
+    )
+    .unwrap();
+    let ping = world
+        .lab
+        .router
+        .output(&["ping", "-c", "3", "-W", "1", GATEWAY_INNER])
+        .unwrap();
+
+    assert!(
+        !ping.status.success(),
+        "a foreign source address was served"
+    );
+    let status = world.pop.status().unwrap();
+    assert!(
+        status["tunnel"]["dropped"]["source_mismatch"]
+            .as_u64()
+            .unwrap_or(0)
+            >= 3,
+        "{status}"
+    );
+}
+
+#[test]
+fn a_key_without_a_lease_gets_no_handshake() {
+    let world = World::new().unwrap();
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec!["10.64.0.1/32".into()],
+    };
+
+    let key = WgKey::generate().unwrap();
+    let go = WireGuardGo::start(
+        &world.lab,
+        &world.lab.router,
+        &key,
+        0,
+        &["10.64.0.99/32"],
+        &[gateway],
+    )
+    .unwrap();
+    let ping = world
+        .lab
+        .router
+        .output(&["ping", "-c", "3", "-W", "1", GATEWAY_INNER])
+        .unwrap();
+
+    assert!(!ping.status.success());
+    assert_eq!(go.latest_handshake(&world.pop.wireguard).unwrap(), 0);
+    let status = world.pop.status().unwrap();
+    assert!(
+        status["tunnel"]["dropped"]["unknown_peer"]
+            .as_u64()
+            .unwrap_or(0)
+            >= 1,
+        "{status}"
+    );
 }

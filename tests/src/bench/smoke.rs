@@ -71,9 +71,9 @@ pub(super) fn run(say: &dyn Fn(&str)) -> Result<Vec<Row>> {
     lab.remove().context("removing the bench's lab")?;
     let [up, down] = rounds;
     Ok(vec![
-        Row::more_is_better("one TCP stream, home to internet", PEER, "Gb/s", &up, GOAL)?,
+        Row::more_is_better("one TCP stream, router to gateway", PEER, "Gb/s", &up, GOAL)?,
         Row::more_is_better(
-            "one TCP stream, internet to home",
+            "one TCP stream, gateway to router",
             PEER,
             "Gb/s",
             &down,
