@@ -112,7 +112,7 @@ pub struct Dns {
     pub upstream: Upstream,
     /// `dnssec`: whether answers are validated. Default true.
     pub dnssec: bool,
-    /// `trust-anchor-file`: DNSKEY or DS records of the root in place of the built-in ones.
+    /// `trust-anchor-file`: DNSKEY records of the root in place of the built-in ones.
     pub trust_anchor_file: Option<PathBuf>,
 }
 
@@ -330,6 +330,13 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
     let listen: Vec<SocketAddr> = fields.list("listen", listen_form);
     if listen.is_empty() {
         fields.missing("listen", listen_form);
+    }
+    let one_each =
+        |wanted: fn(&SocketAddr) -> bool| listen.iter().filter(|a| wanted(a)).count() <= 1;
+    if !(one_each(SocketAddr::is_ipv4) && one_each(SocketAddr::is_ipv6)) {
+        // Answers must leave from the address that was asked, and the worker knows only the family.
+        let wrong = "has more than one address of a family".to_owned();
+        fields.wrong("listen", wrong, "one IPv4 and one IPv6 address");
     }
     let interface = interface(&mut fields, "interface");
     let addresses_form = "ADDRESS/PREFIX, such as 10.64.0.1/16 or fd64::1/48";

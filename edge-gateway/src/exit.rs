@@ -85,7 +85,7 @@ impl Fault {
 }
 
 /// The system's words without Rust's `(os error N)`.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),

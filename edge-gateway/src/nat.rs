@@ -13,6 +13,10 @@ use crate::config::{Nat, Tunnel};
 use crate::exit::{Exit, Fault};
 
 const TABLE: &str = "culvert_gw";
+/// In the state directory: what this gateway switched on, for the run after a crash.
+const MARKER: &str = "forwarding";
+/// Changes at each boot, which switches everything off again.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const FORWARDING: [&str; 2] = [
     "/proc/sys/net/ipv4/ip_forward",
     "/proc/sys/net/ipv6/conf/all/forwarding",
@@ -24,37 +28,62 @@ pub(crate) struct Forwarding {
     switched_on: Vec<&'static str>,
 }
 
-/// Switches forwarding on and puts the table in place.
+/// Switches forwarding on and puts the table in place. To be called in the state directory.
 pub(crate) fn set_up(tunnel: &Tunnel, nat: Option<&Nat>) -> Result<Forwarding, Fault> {
-    let mut forwarding = Forwarding {
-        switched_on: Vec::new(),
-    };
+    let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let ours_before = remembered(&fs::read_to_string(MARKER).unwrap_or_default(), &boot);
+    let mut switched_on = Vec::new();
     for key in FORWARDING {
-        if switch_on(key)? {
-            forwarding.switched_on.push(key);
-            tracing::info!(key, "switched forwarding on, until this gateway ends");
+        if ours_before.contains(&key) || is_off(key)? {
+            switched_on.push(key);
         }
     }
-    let others = if forwarding.switched_on.is_empty() {
+    let others = if switched_on.is_empty() {
         Others::Pass
     } else {
+        fs::write(
+            MARKER,
+            format!("{}\n{}\n", boot.trim_end(), switched_on.join("\n")),
+        )
+        .map_err(|error| Fault::io("write the file forwarding in state-dir", &error))?;
         Others::Drop
     };
-    nftables::apply(&ruleset(tunnel, nat, others)).map_err(|error| refused(&error))?;
-    Ok(forwarding)
+    for key in &switched_on {
+        fs::write(key, "1").map_err(|error| setting(key, &error))?;
+        tracing::info!(key, "switched forwarding on, until this gateway ends");
+    }
+    let forwarding = Forwarding { switched_on };
+    match nftables::apply(&ruleset(tunnel, nat, others)) {
+        Ok(()) => Ok(forwarding),
+        Err(error) => {
+            forwarding.undo();
+            Err(refused(&error))
+        }
+    }
 }
 
-/// Whether it had to be changed. A kernel without IPv6 has no such key, and nothing to forward.
-fn switch_on(key: &'static str) -> Result<bool, Fault> {
+/// The keys that an earlier run of this boot switched on and did not take back.
+fn remembered(marker: &str, boot: &str) -> Vec<&'static str> {
+    let mut lines = marker.lines();
+    if boot.is_empty() || lines.next() != Some(boot.trim_end()) {
+        return Vec::new();
+    }
+    lines
+        .filter_map(|line| FORWARDING.into_iter().find(|key| *key == line))
+        .collect()
+}
+
+/// A kernel without IPv6 has no such key, and nothing to forward.
+fn is_off(key: &str) -> Result<bool, Fault> {
     if !Path::new(key).exists() {
         return Ok(false);
     }
-    let setting = |error| Fault::io(format!("switch forwarding on in {key}"), &error);
-    if fs::read_to_string(key).map_err(setting)?.trim() == "1" {
-        return Ok(false);
-    }
-    fs::write(key, "1").map_err(setting)?;
-    Ok(true)
+    let value = fs::read_to_string(key).map_err(|error| setting(key, &error))?;
+    Ok(value.trim() == "0")
+}
+
+fn setting(key: &str, error: &std::io::Error) -> Fault {
+    Fault::io(format!("switch forwarding on in {key}"), error)
 }
 
 fn refused(error: &NftError) -> Fault {
@@ -73,10 +102,16 @@ impl Forwarding {
         if let Err(error) = nftables::delete_table(TableFamily::Inet, TABLE) {
             tracing::warn!(%error, table = TABLE, "the packet filter's table stays behind");
         }
+        if self.switched_on.is_empty() {
+            return;
+        }
         for key in self.switched_on {
             if let Err(error) = fs::write(key, "0") {
                 tracing::warn!(%error, key, "forwarding stays on");
             }
+        }
+        if let Err(error) = fs::remove_file(MARKER) {
+            tracing::warn!(%error, "the file forwarding stays in state-dir");
         }
     }
 }
@@ -181,6 +216,15 @@ mod tests {
 
         assert!(forward(Others::Drop).ends_with("\n    drop"));
         assert!(forward(Others::Pass).ends_with("oifname \"culvert0\" drop"));
+    }
+
+    #[test]
+    fn what_was_switched_on_is_remembered_over_a_crash_but_not_over_a_boot() {
+        let marker = format!("boot-1\n{}\n/proc/sys/kernel/panic\n", FORWARDING[1]);
+
+        assert_eq!(remembered(&marker, "boot-1\n"), [FORWARDING[1]]);
+        assert_eq!(remembered(&marker, "boot-2\n"), [""; 0]);
+        assert_eq!(remembered("", ""), [""; 0]);
     }
 
     #[test]

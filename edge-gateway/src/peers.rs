@@ -387,3 +387,6 @@ async fn fetch_anew(
     let page = connection.page(shard, from, Duration::ZERO).await?;
     Ok((page, connection))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,23 +7,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{
+    DnsRequestOptions, Edns, Message, MessageType, OpCode, Query, ResponseCode,
+};
 use hickory_proto::rr::{DNSClass, Record, RecordType};
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer, RetryDnsHandle};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::recursor::{
     DnssecConfig, DnssecPolicy, Recursor, RecursorError, RecursorOptions,
 };
-use hickory_resolver::{Resolver as Forwarder, TokioResolver};
+use hickory_resolver::{
+    NameServerPool, PoolContext, Resolver as Forwarder, TlsConfig, TokioResolver,
+};
 use tokio::sync::Semaphore;
 
 use crate::config::{self, Upstream};
 use crate::exit::{Exit, Fault};
 
 mod roots;
+mod wildcard;
 
 /// Answers kept; entries are a few hundred bytes.
 const CACHE_ENTRIES: u64 = 65_536;
@@ -88,8 +95,15 @@ pub struct Resolver {
 }
 
 enum Source {
-    Forward(Box<TokioResolver>),
+    Forward(Box<Forwarders>),
     Recurse(Box<Recursor<TokioRuntimeProvider>>),
+}
+
+/// The cache in front of the forwarders, and, where answers are validated, the validator without it: the
+/// cache keeps no reason for what was refused, and the second one is asked for it.
+struct Forwarders {
+    cached: TokioResolver,
+    validating: Option<DnssecDnsHandle<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>>,
 }
 
 /// What came back from the source, before it is judged.
@@ -114,9 +128,10 @@ impl Resolver {
             None => Arc::new(TrustAnchors::default()),
         };
         let source = match &dns.upstream {
-            Upstream::Forward(servers) => {
-                Source::Forward(Box::new(forwarder(servers, dns.dnssec.then_some(anchors))?))
-            }
+            Upstream::Forward(servers) => Source::Forward(Box::new(forwarders(
+                servers,
+                dns.dnssec.then_some(anchors),
+            )?)),
             Upstream::Recurse(roots) => {
                 Source::Recurse(Box::new(recursor(roots, dns.dnssec.then_some(anchors))?))
             }
@@ -241,23 +256,11 @@ fn head(request: &Message, code: ResponseCode) -> Message {
     response
 }
 
-fn forwarder(
+fn forwarders(
     servers: &[SocketAddr],
     anchors: Option<Arc<TrustAnchors>>,
-) -> Result<TokioResolver, Fault> {
-    let servers = servers
-        .iter()
-        .map(|server| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
-                .into_iter()
-                .map(|mut connection| {
-                    connection.port = server.port();
-                    connection
-                })
-                .collect();
-            NameServerConfig::new(server.ip(), true, connections)
-        })
-        .collect();
+) -> Result<Forwarders, Fault> {
+    let servers: Vec<_> = servers.iter().map(name_server).collect();
     let mut options = ResolverOpts::default();
     options.timeout = FORWARD_TIMEOUT;
     options.cache_size = CACHE_ENTRIES;
@@ -267,15 +270,38 @@ fn forwarder(
     options.edns_payload_len = EDNS_PAYLOAD_BYTES;
     options.validate = anchors.is_some();
     let builder = Forwarder::builder_with_config(
-        ResolverConfig::from_name_servers(servers),
+        ResolverConfig::from_name_servers(servers.clone()),
         TokioRuntimeProvider::default(),
     )
-    .with_options(options);
-    let builder = match anchors {
-        Some(anchors) => builder.with_trust_anchor(anchors),
-        None => builder,
+    .with_options(options.clone());
+    let Some(anchors) = anchors else {
+        let cached = builder.build().map_err(|error| set_up(&error))?;
+        return Ok(Forwarders {
+            cached,
+            validating: None,
+        });
     };
-    builder.build().map_err(|error| set_up(&error))
+    let tls = TlsConfig::new().map_err(|error| set_up(&error))?;
+    let attempts = options.attempts;
+    let context = Arc::new(PoolContext::new(options, tls));
+    let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
+    let validating = DnssecDnsHandle::with_trust_anchor(
+        RetryDnsHandle::new(pool, attempts),
+        Arc::clone(&anchors),
+    );
+    let cached = builder.with_trust_anchor(anchors).build();
+    Ok(Forwarders {
+        cached: cached.map_err(|error| set_up(&error))?,
+        validating: Some(validating),
+    })
+}
+
+fn name_server(server: &SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = server.port();
+        connection
+    });
+    NameServerConfig::new(server.ip(), true, connections.into())
 }
 
 fn recursor(
@@ -317,18 +343,31 @@ fn set_up(error: &dyn std::error::Error) -> Fault {
     Fault::new(Exit::Bug, format!("the resolver cannot be set up: {error}"))
 }
 
+impl Forwarders {
+    async fn lookup(&self, question: Query) -> Result<Found, Outcome> {
+        let name = question.name().clone();
+        let error = match self.cached.lookup(name, question.query_type()).await {
+            Ok(lookup) => return Ok(found(lookup.message().clone())),
+            Err(error) => error,
+        };
+        let (NetError::Dns(DnsError::DnssecBogus), Some(validating)) = (&error, &self.validating)
+        else {
+            return negative(error);
+        };
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = true;
+        options.edns_set_dnssec_ok = true;
+        match validating.lookup(question, options).first_answer().await {
+            Ok(response) => Ok(found(response.into_message())),
+            Err(error) => negative(error),
+        }
+    }
+}
+
 impl Source {
     async fn lookup(&self, question: Query) -> Result<Found, Outcome> {
         match self {
-            Self::Forward(forwarder) => {
-                match forwarder
-                    .lookup(question.name().clone(), question.query_type())
-                    .await
-                {
-                    Ok(lookup) => Ok(found(lookup.message().clone())),
-                    Err(error) => negative(error),
-                }
-            }
+            Self::Forward(forwarders) => forwarders.lookup(question).await,
             Self::Recurse(recursor) => {
                 match recursor.resolve(question, Instant::now(), true).await {
                     Ok(message) => Ok(found(message)),
@@ -351,7 +390,12 @@ impl Source {
 }
 
 fn found(message: Message) -> Found {
-    let summary = DnssecSummary::from_records(message.answers.iter().chain(&message.authorities));
+    let judged = if message.answers.is_empty() {
+        &message.authorities
+    } else {
+        &message.answers
+    };
+    let summary = DnssecSummary::from_records(judged.iter());
     Found {
         code: message.metadata.response_code,
         answers: message.answers,
@@ -376,9 +420,15 @@ fn negative(error: NetError) -> Result<Found, Outcome> {
         return Ok(absent(code, soa, authorities.as_deref()));
     }
     if let DnsError::Nsec {
-        response, proof, ..
+        query,
+        response,
+        proof,
+        ..
     } = error
     {
+        if proof == Proof::Bogus && wildcard::is_proven_expansion(&query, &response) {
+            return Ok(found(response.into_message()));
+        }
         if proof != Proof::Insecure {
             return Err(Outcome::Bogus);
         }

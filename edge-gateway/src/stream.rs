@@ -22,6 +22,7 @@ use trust::channel::EXPORTER_LABEL;
 use trust::{ChannelProof, DecodeError, ShardPage};
 
 use crate::config::ServerUrl;
+use crate::exit::reason;
 use crate::pin;
 
 /// Provisioning holds a request at most this long when there is nothing new (contract: 25 s).
@@ -47,7 +48,7 @@ pub(crate) struct Office {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     /// No TCP or TLS connection.
-    #[error("cannot connect to provisioning at {server}: {source}")]
+    #[error("cannot connect to provisioning at {server}: {}", reason(source))]
     Connect {
         /// `HOST:PORT`.
         server: String,

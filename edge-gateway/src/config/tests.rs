@@ -116,6 +116,18 @@ fn a_resolver_outside_the_tunnel_is_refused() {
 }
 
 #[test]
+fn two_tunnel_addresses_of_one_family_are_refused() {
+    let mistakes = mistakes_with("\"[::]:51820\"", "\"10.0.0.1:51820\"");
+
+    assert_eq!(
+        mistakes,
+        [
+            "tunnel.listen: has more than one address of a family; accepted: one IPv4 and one IPv6 address"
+        ]
+    );
+}
+
+#[test]
 fn a_provider_key_and_a_directory_of_certificates_exclude_each_other() {
     let mistakes = mistakes_with(
         "mode = ",

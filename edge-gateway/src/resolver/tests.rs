@@ -123,7 +123,7 @@ fn zone(name: &str, records: &str) -> String {
 fn long_text() -> String {
     let text = "x".repeat(200);
     let texts: String = (0..12).map(|n| format!(" \"{n}{text}\"")).collect();
-    format!("big.lab. IN TXT{texts}\nalias.lab. IN CNAME www.plain.\n")
+    format!("big.lab. IN TXT{texts}\nalias.lab. IN CNAME www.plain.\n*.wild.lab. IN A {WEB}\n")
 }
 
 /// Signs a zone with a new key and gives the DS record for its parent.
@@ -245,6 +245,19 @@ async fn absence_aliases_and_answers_too_big_for_a_datagram_come_through() {
         1
     );
     assert!(big.to_vec().unwrap().len() > 2_000);
+}
+
+#[tokio::test]
+async fn a_name_made_from_a_signed_wildcard_is_answered_and_marked() {
+    let internet = Internet::start();
+    let resolver = internet.resolver(true);
+
+    for made in ["any.wild.lab.", "a.b.wild.lab."] {
+        let (answer, outcome) = ask(&resolver, &query(made, RecordType::A)).await;
+        assert_eq!(outcome, Outcome::Answered, "{made}");
+        assert_eq!(addresses(&answer), [WEB], "{made}");
+        assert!(answer.metadata.authentic_data, "{made}");
+    }
 }
 
 #[tokio::test]
