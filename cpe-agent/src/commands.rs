@@ -7,7 +7,7 @@ use trust::ClaimCode;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, KillSwitch};
+use crate::config::{self, Config, KillSwitch, LoadError, Mistakes};
 use crate::exit::{Exit, Failure, OrExit};
 use crate::state::{Record, StateDir};
 use crate::status::render::{self, Source};
@@ -145,22 +145,20 @@ fn without_agent(config: &Config) -> Value {
 /// Says what is wrong with a configuration file.
 pub(crate) fn check_config(arguments: &cli::CheckConfig) -> Result<(), Failure> {
     let result = config::load(&arguments.file);
-    if !arguments.json {
-        return result.map(|_| say(&format!("{}: ok", arguments.file.display())));
+    if arguments.json {
+        say(&match &result {
+            Ok(_) => json!({ "ok": true }).to_string(),
+            Err(LoadError::Unreadable(sentence)) => {
+                json!({ "ok": false, "message": sentence }).to_string()
+            }
+            Err(LoadError::Wrong(_, Mistakes(mistakes))) => {
+                json!({ "ok": false, "mistakes": mistakes }).to_string()
+            }
+        });
+    } else if result.is_ok() {
+        say(&format!("{}: ok", arguments.file.display()));
     }
-    let Err(failure) = result else {
-        say(&json!({ "ok": true }).to_string());
-        return Ok(());
-    };
-    let mistakes: Vec<Value> = match failure.error.downcast_ref::<config::Mistakes>() {
-        Some(config::Mistakes(mistakes)) => mistakes
-            .iter()
-            .map(|mistake| json!({ "key": mistake.key, "wrong": mistake.wrong, "accepted": mistake.accepted }))
-            .collect(),
-        None => vec![json!({ "key": "the file", "wrong": failure.to_string() })],
-    };
-    say(&json!({ "ok": false, "mistakes": mistakes }).to_string());
-    Err(failure)
+    Ok(result.map(drop)?)
 }
 
 /// Back to how the router left the factory; the provider still knows the device unless its identity goes too.

@@ -6,14 +6,16 @@ mod section;
 mod tests;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use section::Section;
-use toml::Value;
+use toml::de::{DeTable, DeValue};
 
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure};
 
 /// What the program uses. Every value has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +117,7 @@ impl fmt::Display for InterfaceName {
 }
 
 /// One thing wrong in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Mistake {
     /// Where: `section.key`.
     pub key: String,
@@ -163,45 +165,64 @@ const DEFAULT_KEEPALIVE_S: u16 = 25;
 const MAX_PINS: usize = 8;
 const MAX_INTERFACES: usize = 16;
 
-/// Reads and checks the file.
-pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
-    let text = read(path)?;
-    parse(&text).or_exit(Exit::Config, path.display())
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The file cannot be read.
+    Unreadable(String),
+    /// What is in it is wrong.
+    Wrong(String, Mistakes),
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    let doing = || format!("reading the configuration {}", path.display());
-    let length = std::fs::metadata(path)
-        .or_exit(Exit::Config, doing())?
-        .len();
-    if length > MAX_FILE_BYTES {
-        return Err(Failure::new(
-            Exit::Config,
-            format!("{} is larger than {MAX_FILE_BYTES} bytes", path.display()),
-        ));
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Unreadable(sentence) => Self::new(Exit::Config, sentence),
+            LoadError::Wrong(path, mistakes) => {
+                Self::new(Exit::Config, format!("{path}: {mistakes}"))
+            }
+        }
     }
-    std::fs::read_to_string(path).or_exit(Exit::Config, doing())
+}
+
+/// Reads and checks the file.
+pub(crate) fn load(path: &Path) -> Result<Config, LoadError> {
+    let unreadable = |why: &dyn fmt::Display| {
+        LoadError::Unreadable(format!(
+            "the configuration {} cannot be read: {why}",
+            path.display()
+        ))
+    };
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| unreadable(&error))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(unreadable(&"it is larger than any configuration"));
+    }
+    parse(&text).map_err(|mistakes| LoadError::Wrong(path.display().to_string(), mistakes))
 }
 
 /// Checks the text of a configuration.
 pub(crate) fn parse(text: &str) -> Result<Config, Mistakes> {
-    let table = text.parse::<toml::Table>().map_err(|error| {
-        Mistakes(vec![Mistake {
-            key: "the file".into(),
-            wrong: format!(
-                "is not TOML: {}",
-                error.to_string().trim_end().replace('\n', " ")
-            ),
-            accepted: "TOML 1.0",
-        }])
-    })?;
+    let table = DeTable::parse(text).map_err(|error| Mistakes(vec![not_toml(text, &error)]))?;
     let mut mistakes = Vec::new();
-    let mut root = Section::root(table, &mut mistakes);
+    let mut root = Section::root(table.into_inner(), &mut mistakes);
     let config = read_root(&mut root);
     root.finish();
     match config {
         Some(config) if mistakes.is_empty() => Ok(config),
         Some(_) | None => Err(Mistakes(mistakes)),
+    }
+}
+
+fn not_toml(text: &str, error: &toml::de::Error) -> Mistake {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    Mistake {
+        key: "the file".to_owned(),
+        wrong: format!("is not TOML at line {line}: {}", error.message()),
+        accepted: "TOML 1.0",
     }
 }
 
@@ -325,15 +346,11 @@ fn read_tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
         interface,
     );
     let mtu = section.optional("mtu", "1280 to 1500", DEFAULT_MTU, |value| {
-        let mtu = value
-            .as_integer()
-            .filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))?;
+        let mtu = integer(value).filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))?;
         u16::try_from(mtu).ok()
     });
     let keepalive_s = section.optional("keepalive-s", "5 to 3600", DEFAULT_KEEPALIVE_S, |value| {
-        let seconds = value
-            .as_integer()
-            .filter(|seconds| (5..=3600).contains(seconds))?;
+        let seconds = integer(value).filter(|seconds| (5..=3600).contains(seconds))?;
         u16::try_from(seconds).ok()
     });
     Some(Tunnel {
@@ -363,28 +380,28 @@ fn check_interfaces(root: &mut Section<'_>, wan: &InterfaceName, lan: &Lan, tunn
 
 const INTERFACE: &str = "an interface name: 1 to 15 letters, digits, `.`, `_`, `-`";
 
-fn interface(value: &Value) -> Option<InterfaceName> {
+fn interface(value: &DeValue<'_>) -> Option<InterfaceName> {
     InterfaceName::parse(value.as_str()?)
 }
 
-fn absolute_path(value: &Value) -> Option<PathBuf> {
+fn absolute_path(value: &DeValue<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(value.as_str()?);
     path.is_absolute().then_some(path)
 }
 
 /// The kernel's limit for a socket's path is 107 bytes.
-fn socket_path(value: &Value) -> Option<PathBuf> {
+fn socket_path(value: &DeValue<'_>) -> Option<PathBuf> {
     let path = absolute_path(value)?;
     (path.as_os_str().len() <= 100 && path.file_name().is_some()).then_some(path)
 }
 
-fn user_name(value: &Value) -> Option<String> {
+fn user_name(value: &DeValue<'_>) -> Option<String> {
     let name = value.as_str()?;
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     ((1..=32).contains(&name.len()) && name.chars().all(fine)).then(|| name.to_owned())
 }
 
-fn server_address(value: &Value) -> Option<SocketAddr> {
+fn server_address(value: &DeValue<'_>) -> Option<SocketAddr> {
     let address = value
         .as_str()?
         .strip_prefix("https://")?
@@ -392,7 +409,7 @@ fn server_address(value: &Value) -> Option<SocketAddr> {
     address.parse().ok().filter(usable)
 }
 
-fn listen_address(value: &Value) -> Option<SocketAddr> {
+fn listen_address(value: &DeValue<'_>) -> Option<SocketAddr> {
     value.as_str()?.parse().ok().filter(usable)
 }
 
@@ -400,7 +417,7 @@ fn usable(address: &SocketAddr) -> bool {
     address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
 }
 
-fn pin(value: &Value) -> Option<[u8; 32]> {
+fn pin(value: &DeValue<'_>) -> Option<[u8; 32]> {
     let text = value.as_str()?;
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -412,9 +429,18 @@ fn pin(value: &Value) -> Option<[u8; 32]> {
     Some(pin)
 }
 
-fn list<T>(value: &Value, most: usize, parse: fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn list<T>(
+    value: &DeValue<'_>,
+    most: usize,
+    parse: fn(&DeValue<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
     let items = value.as_array().filter(|items| items.len() <= most)?;
-    items.iter().map(parse).collect()
+    items.iter().map(|item| parse(item.get_ref())).collect()
 }
 
 fn all_different<T: PartialEq>(items: &[T]) -> bool {

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::engine::{Engine, News, Order};
 use crate::enrol::schedule::{self, Backoff};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::net::Network;
 use crate::state::{Keys, State, StateDir};
 use crate::status::socket::{Answers, Request};
@@ -435,13 +435,4 @@ impl Control {
     fn ask_in(&mut self, pause: Duration) {
         self.attempt_due = Some(Instant::now() + pause);
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

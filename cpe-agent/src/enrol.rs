@@ -4,7 +4,9 @@
 //! is only well-formed; whether it may be believed is `trust`'s to say.
 
 mod channel;
+mod http;
 mod pin;
+mod provider;
 pub(crate) mod schedule;
 
 #[cfg(test)]
@@ -15,27 +17,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use trust::{ClaimCode, DecodeError, EnrolReq, LeaseBundle, ServerChallenge};
 use x25519_dalek::StaticSecret;
 
 use crate::config::Provisioning;
 use channel::Channel;
+use http::{Answer, HttpError};
 
 /// From the first packet to the whole bundle; each step has a shorter limit of its own.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server that validates and cosigns in time answers far faster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A bundle is a few kilobytes; this is `trust`'s own limit.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
-const CBOR: &str = "application/cbor";
-
+const STATUS_OK: u16 = 200;
 /// Who asks, and by what right.
 #[derive(Debug)]
 pub(crate) struct Applicant {
@@ -83,11 +77,8 @@ pub(crate) enum ExchangeError {
     #[error("the TLS connection to the provisioning server failed")]
     Tls(#[source] io::Error),
     /// HTTP failed, or the connection was cut.
-    #[error("the connection to the provisioning server was cut")]
-    Cut(#[source] hyper::Error),
-    /// The answer is too long or was cut.
-    #[error("the provisioning server's answer is too long or was cut")]
-    Body,
+    #[error("the provisioning server's answer did not arrive")]
+    Http(#[source] HttpError),
     /// The answer is not what the protocol says.
     #[error("the provisioning server's answer cannot be read")]
     Malformed(#[from] DecodeError),
@@ -160,8 +151,7 @@ impl ExchangeError {
             | Self::Silent(_)
             | Self::WrongServer(_)
             | Self::Tls(_)
-            | Self::Cut(_)
-            | Self::Body
+            | Self::Http(_)
             | Self::Malformed(_)
             | Self::Challenge(_) => Remedy::Retry,
         }
@@ -183,14 +173,9 @@ async fn exchange_untimed(
     provisioning: &Provisioning,
     applicant: &Applicant,
 ) -> Result<LeaseBundle, ExchangeError> {
-    let Channel { stream, exporter } = channel::open(provisioning).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(ExchangeError::Cut)?;
-    // Ends by itself when `sender` is dropped or the server closes; its errors show at the requests.
-    let driver = tokio::spawn(connection);
+    let mut channel = channel::open(provisioning).await?;
     let server = provisioning.server;
-    let challenge = post(&mut sender, server, "/v1/enrol/challenge", Vec::new()).await?;
+    let challenge = ask(&mut channel, server, "/v1/enrol/challenge", &[]).await?;
     let challenge = ServerChallenge::from_bytes(&challenge)?;
     let Applicant {
         device,
@@ -198,48 +183,31 @@ async fn exchange_untimed(
         claim,
         fleet_size,
     } = applicant;
+    let exporter = &channel.exporter;
     let request = EnrolReq::build(
         device,
         &tunnel.0,
         claim.as_ref(),
         &challenge,
-        &exporter,
+        exporter,
         *fleet_size,
     )?;
-    let answer = post(&mut sender, server, "/v1/enrol", request.to_bytes()).await?;
-    driver.abort();
+    let answer = ask(&mut channel, server, "/v1/enrol", &request.to_bytes()).await?;
     Ok(LeaseBundle::from_bytes(&answer)?)
 }
 
-async fn post(
-    sender: &mut SendRequest<Full<Bytes>>,
+async fn ask(
+    channel: &mut Channel,
     server: SocketAddr,
     path: &'static str,
-    body: Vec<u8>,
-) -> Result<Bytes, ExchangeError> {
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = hyper::Uri::from_static(path);
-    let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(CBOR));
-    if let Ok(host) = server.to_string().try_into() {
-        headers.insert(HOST, host);
-    }
-    let answer = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(ExchangeError::Cut)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-            .collect()
-            .await;
-        Ok::<_, ExchangeError>((status, body.map_err(|_| ExchangeError::Body)?.to_bytes()))
-    };
-    let (status, body) = timeout(ANSWER_TIMEOUT, answer)
-        .await
-        .map_err(|_| ExchangeError::Silent("answering"))??;
-    if status == StatusCode::OK {
+    body: &[u8],
+) -> Result<Vec<u8>, ExchangeError> {
+    let answer = http::post(&mut channel.stream, server, path, body);
+    let answer = timeout(ANSWER_TIMEOUT, answer).await;
+    let Answer { status, body } = answer
+        .map_err(|_| ExchangeError::Silent("answering"))?
+        .map_err(ExchangeError::Http)?;
+    if status == STATUS_OK {
         Ok(body)
     } else {
         Err(ExchangeError::Refused(refusal(status, &body)))
@@ -252,10 +220,10 @@ struct Problem {
     code: String,
 }
 
-fn refusal(status: StatusCode, body: &[u8]) -> Refusal {
+fn refusal(status: u16, body: &[u8]) -> Refusal {
     let problem = serde_json::from_slice::<Problem>(body);
     match (
-        status.as_u16(),
+        status,
         problem.as_ref().map(|problem| problem.code.as_str()),
     ) {
         (_, Ok("claim-unknown")) => Refusal::ClaimUnknown,

@@ -1,5 +1,7 @@
 //! How a command ends: the documented exit codes, and errors that carry one.
 
+use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
 /// The exit codes of every program of Culvert (after `sysexits.h`).
@@ -36,9 +38,9 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// With which code.
-    pub exit: Exit,
-    /// Why, with its chain of causes.
-    pub error: anyhow::Error,
+    pub(crate) exit: Exit,
+    /// Why, with its causes, as a sentence.
+    pub(crate) message: String,
 }
 
 impl Failure {
@@ -46,28 +48,42 @@ impl Failure {
     pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
         Self {
             exit,
-            error: anyhow::Error::msg(sentence.into()),
+            message: sentence.into(),
         }
+    }
+
+    /// A failure with an error and its causes.
+    pub(crate) fn of(exit: Exit, error: &(dyn Error + 'static)) -> Self {
+        Self::new(exit, chain(error))
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.error)
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
 /// Gives an error the code that it ends the command with.
 pub(crate) trait OrExit<T> {
     /// Ends the command with `exit`, saying what was being done.
-    fn or_exit(self, exit: Exit, doing: impl std::fmt::Display) -> Result<T, Failure>;
+    fn or_exit(self, exit: Exit, doing: impl fmt::Display) -> Result<T, Failure>;
 }
 
-impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
-    fn or_exit(self, exit: Exit, doing: impl std::fmt::Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure {
-            exit,
-            error: error.into().context(doing.to_string()),
-        })
+impl<T, E: Error + 'static> OrExit<T> for Result<T, E> {
+    fn or_exit(self, exit: Exit, doing: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(exit, format!("{doing}: {}", chain(&error))))
     }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

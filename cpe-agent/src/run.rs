@@ -25,7 +25,7 @@ use crate::control::{Control, Inputs, Parts, attempt};
 use crate::dns::{BindError, Dns, Listeners};
 use crate::engine::{Engine, Wires};
 use crate::enrol;
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure, OrExit, chain};
 use crate::net::{NetError, Network};
 use crate::state::{LockError, State, StateDir, StateError, WriteError};
 use crate::status::socket;
@@ -225,7 +225,7 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
             {
                 talk.progress(&error.to_string());
             }
-            talk.refused(attempt::exit_of(&error), &crate::control::chain(&error))
+            talk.refused(attempt::exit_of(&error), &chain(&error))
         })?;
     let me = DeviceFacts {
         devid_hash: state.keys.devid_hash(),
@@ -274,10 +274,7 @@ fn find_user(config: &Config) -> Result<UserIds, Failure> {
             DropError::NoSuchUser(_) => Exit::Config,
             DropError::Threads | DropError::Refused { .. } | DropError::Lookup(_) => Exit::Io,
         };
-        Failure {
-            exit,
-            error: anyhow::Error::new(error).context("user"),
-        }
+        Failure::new(exit, format!("user: {}", chain(&error)))
     })
 }
 
@@ -314,10 +311,7 @@ pub(crate) fn lock_failure(error: LockError) -> Failure {
         LockError::Permission(_) => Exit::Permission,
         LockError::Write(_) => Exit::CannotWrite,
     };
-    Failure {
-        exit,
-        error: error.into(),
-    }
+    Failure::of(exit, &error)
 }
 
 pub(crate) fn state_failure(error: StateError) -> Failure {
@@ -332,10 +326,7 @@ pub(crate) fn state_failure(error: StateError) -> Failure {
         }
         | StateError::Read { .. } => Exit::Io,
     };
-    Failure {
-        exit,
-        error: error.into(),
-    }
+    Failure::of(exit, &error)
 }
 
 fn network_failure(error: NetError) -> Failure {
@@ -344,10 +335,10 @@ fn network_failure(error: NetError) -> Failure {
     } else {
         Exit::Failed
     };
-    Failure {
+    Failure::new(
         exit,
-        error: anyhow::Error::new(error).context("the router's network cannot be set up"),
-    }
+        format!("the router's network cannot be set up: {}", chain(&error)),
+    )
 }
 
 fn tun_failure(error: &TunError) -> Failure {
@@ -358,7 +349,7 @@ fn tun_failure(error: &TunError) -> Failure {
         TunError::BadQueues(_) => Exit::Bug,
         TunError::Os { .. } => Exit::Io,
     };
-    Failure::new(exit, crate::control::chain(error))
+    Failure::new(exit, chain(error))
 }
 
 fn udp_failure(error: &UdpError) -> Failure {
@@ -367,7 +358,7 @@ fn udp_failure(error: &UdpError) -> Failure {
         UdpError::Busy(_) | UdpError::NoSuchAddress(_) => Exit::Failed,
         UdpError::Os { .. } => Exit::Io,
     };
-    Failure::new(exit, crate::control::chain(error))
+    Failure::new(exit, chain(error))
 }
 
 fn dns_failure(error: BindError) -> Failure {
@@ -376,8 +367,5 @@ fn dns_failure(error: BindError) -> Failure {
         BindError::Permission(_) => Exit::Permission,
         BindError::Os { .. } => Exit::Io,
     };
-    Failure {
-        exit,
-        error: anyhow::Error::new(error).context("lan.dns-listen"),
-    }
+    Failure::new(exit, format!("lan.dns-listen: {}", chain(&error)))
 }

@@ -1,19 +1,20 @@
 //! One table of the file being read: takes keys out, notes what is wrong, and at the end what nobody took.
 
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
 
 use super::Mistake;
+use toml::Spanned;
 
 /// A table, its place in the file, and where mistakes are noted.
 pub(super) struct Section<'a> {
     path: String,
-    table: Table,
+    table: DeTable<'a>,
     known: Vec<&'static str>,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: Table, mistakes: &'a mut Vec<Mistake>) -> Self {
+    pub(super) fn root(table: DeTable<'a>, mistakes: &'a mut Vec<Mistake>) -> Self {
         Self {
             path: String::new(),
             table,
@@ -27,11 +28,11 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         accepted: &'static str,
-        parse: impl FnOnce(&Value) -> Option<T>,
+        parse: impl FnOnce(&DeValue<'_>) -> Option<T>,
     ) -> Option<T> {
         self.known.push(key);
         match self.table.remove(key) {
-            Some(value) => self.check(key, accepted, &value, parse),
+            Some(value) => self.check(key, accepted, value.get_ref(), parse),
             None => {
                 self.mistake(key, "is missing".to_owned(), accepted);
                 None
@@ -45,11 +46,11 @@ impl<'a> Section<'a> {
         key: &'static str,
         accepted: &'static str,
         default: T,
-        parse: impl FnOnce(&Value) -> Option<T>,
+        parse: impl FnOnce(&DeValue<'_>) -> Option<T>,
     ) -> Option<T> {
         self.known.push(key);
         match self.table.remove(key) {
-            Some(value) => self.check(key, accepted, &value, parse),
+            Some(value) => self.check(key, accepted, value.get_ref(), parse),
             None => Some(default),
         }
     }
@@ -61,9 +62,9 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&mut Section<'_>) -> Option<T>,
     ) -> Option<T> {
         self.known.push(key);
-        let table = match self.table.remove(key) {
-            None => Table::new(),
-            Some(Value::Table(table)) => table,
+        let table = match self.table.remove(key).map(Spanned::into_inner) {
+            None => DeTable::new(),
+            Some(DeValue::Table(table)) => table,
             Some(_) => {
                 self.mistake(key, "is not a section".to_owned(), "[section]");
                 return None;
@@ -85,7 +86,7 @@ impl<'a> Section<'a> {
         for key in self.table.keys() {
             let known = self.known.join(", ");
             self.mistakes.push(Mistake {
-                key: format!("{}{key}", self.path),
+                key: format!("{}{}", self.path, key.get_ref()),
                 wrong: format!("is not a key; the keys here are {known}"),
                 accepted: "nothing",
             });
@@ -104,8 +105,8 @@ impl<'a> Section<'a> {
         &mut self,
         key: &str,
         accepted: &'static str,
-        value: &Value,
-        parse: impl FnOnce(&Value) -> Option<T>,
+        value: &DeValue<'_>,
+        parse: impl FnOnce(&DeValue<'_>) -> Option<T>,
     ) -> Option<T> {
         let parsed = parse(value);
         if parsed.is_none() {
@@ -116,19 +117,19 @@ impl<'a> Section<'a> {
 }
 
 /// A wrong value as it is shown: short, on one line.
-fn shown(value: &Value) -> String {
+fn shown(value: &DeValue<'_>) -> String {
     const MOST: usize = 60;
     let text = match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Integer(number) => number.to_string(),
-        Value::Boolean(flag) => flag.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::Datetime(time) => time.to_string(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(shown).collect::<Vec<_>>().join(", ")
-        ),
-        Value::Table(_) => "a section".to_owned(),
+        DeValue::String(text) => format!("\"{}\"", text.escape_default()),
+        DeValue::Integer(number) => number.as_str().to_owned(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| shown(item.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(_) => "a section".to_owned(),
     };
     match text.char_indices().nth(MOST) {
         Some((cut, _)) => format!("{}…", &text[..cut]),

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 use trust::{ClaimCode, LeaseBundle};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::{Control, Link, chain};
+use super::{Control, Link};
 use crate::enrol::{self, Applicant, ExchangeError, Refusal, Remedy, Secret, schedule};
-use crate::exit::Exit;
+use crate::exit::{Exit, chain};
 use crate::state::{Keys, StateError};
 use crate::status::Condition;
 use crate::status::socket::{self, Answers};

@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::ExchangeError;
 use super::pin::Pins;
+use super::provider::provider;
 use crate::config::Provisioning;
 use crate::net::MARK;
 
@@ -69,11 +70,8 @@ async fn connect(server: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn tls_config(provisioning: &Provisioning) -> Result<ClientConfig, ExchangeError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pins = Pins::new(
-        &provisioning.pins,
-        provider.signature_verification_algorithms,
-    );
+    let provider = Arc::new(provider());
+    let pins = Pins::new(&provisioning.pins);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| ExchangeError::Tls(io::Error::other(error)))?;

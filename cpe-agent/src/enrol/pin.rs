@@ -2,24 +2,24 @@
 //! router knows neither the time nor whom to trust with them.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
 use sha2::{Digest, Sha256};
 
+use super::provider::SIGNATURES;
+
 /// The keys that a server may show, by the SHA-256 of their SubjectPublicKeyInfo.
 #[derive(Debug)]
 pub(super) struct Pins {
     pins: Vec<[u8; 32]>,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Pins {
-    pub(super) fn new(pins: &[[u8; 32]], algorithms: WebPkiSupportedAlgorithms) -> Self {
+    pub(super) fn new(pins: &[[u8; 32]]) -> Self {
         Self {
             pins: pins.to_vec(),
-            algorithms,
         }
     }
 }
@@ -57,10 +57,10 @@ impl ServerCertVerifier for Pins {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        verify_tls13_signature(message, certificate, signature, &SIGNATURES)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        SIGNATURES.supported_schemes()
     }
 }

@@ -160,20 +160,26 @@ async fn answers_that_are_cut_too_long_or_not_of_the_protocol_are_told_apart() {
     ]
     .concat();
 
-    assert!(matches!(ask(b"").await, ExchangeError::Cut(_)));
+    let cut = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc";
+    let no_cbor = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
+
     assert!(matches!(
-        ask(b"what do you want").await,
-        ExchangeError::Cut(_)
+        ask(b"").await,
+        ExchangeError::Http(HttpError::Cut(_))
     ));
     assert!(matches!(
-        ask(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc").await,
-        ExchangeError::Body
+        ask(b"what\r\n\r\n").await,
+        ExchangeError::Http(HttpError::Malformed)
     ));
-    assert!(matches!(ask(&endless).await, ExchangeError::Body));
     assert!(matches!(
-        ask(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc").await,
-        ExchangeError::Malformed(_)
+        ask(cut).await,
+        ExchangeError::Http(HttpError::Cut(_))
     ));
+    assert!(matches!(
+        ask(&endless).await,
+        ExchangeError::Http(HttpError::TooLong)
+    ));
+    assert!(matches!(ask(no_cbor).await, ExchangeError::Malformed(_)));
 }
 
 #[tokio::test]
@@ -200,7 +206,7 @@ async fn a_refusal_is_known_by_its_code() {
 fn every_refusal_has_its_meaning_and_an_unknown_one_its_status() {
     let of = |status: u16, code: &str| {
         let body = format!("{{\"code\":\"{code}\",\"message\":\"\",\"action\":\"\"}}");
-        refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes())
+        refusal(status, body.as_bytes())
     };
 
     assert_eq!(of(403, "claim-unknown"), Refusal::ClaimUnknown);
@@ -210,10 +216,7 @@ fn every_refusal_has_its_meaning_and_an_unknown_one_its_status() {
     assert_eq!(of(403, "proof-invalid"), Refusal::ProofInvalid);
     assert_eq!(of(409, "no-gateway"), Refusal::NoGateway);
     assert_eq!(of(429, "slow-down"), Refusal::Later);
-    assert_eq!(
-        refusal(StatusCode::SERVICE_UNAVAILABLE, b"<html>"),
-        Refusal::Later
-    );
+    assert_eq!(refusal(503, b"<html>"), Refusal::Later);
     assert_eq!(of(418, "teapot"), Refusal::Status(418));
 }
 
