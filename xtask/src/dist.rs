@@ -9,35 +9,35 @@ use anyhow::{Context, Result, ensure};
 use crate::commands::{cargo, run as start, text_of};
 use crate::workspace::Workspace;
 
-/// A binary, and the files that travel with it beside the licences.
+/// A binary and the folder of its part: what stands in the folder's `dist/` travels with it.
 struct Package {
     binary: &'static str,
-    files: &'static [&'static str],
+    folder: &'static str,
+    runs: Runs,
+}
+
+/// Who starts a binary.
+#[derive(PartialEq, Eq)]
+enum Runs {
+    /// Systemd, by a unit that must be there.
+    AsService,
+    /// A person, or a router's own supervisor.
+    Otherwise,
+}
+
+const fn package(binary: &'static str, folder: &'static str, runs: Runs) -> Package {
+    Package {
+        binary,
+        folder,
+        runs,
+    }
 }
 
 const PACKAGES: &[Package] = &[
-    Package {
-        binary: "edge-gateway",
-        files: &[
-            "edge-gateway/edge-gateway.service",
-            "docs/config/edge-gateway.toml",
-        ],
-    },
-    Package {
-        binary: "provisioning",
-        files: &[
-            "provisioning/provisioning.service",
-            "docs/config/provisioning.toml",
-        ],
-    },
-    Package {
-        binary: "cpe-agent",
-        files: &["docs/config/cpe-agent.toml"],
-    },
-    Package {
-        binary: "culvert-dns",
-        files: &["docs/config/culvert-dns.toml"],
-    },
+    package("edge-gateway", "edge-gateway", Runs::AsService),
+    package("provisioning", "provisioning", Runs::AsService),
+    package("cpe-agent", "cpe-agent", Runs::Otherwise),
+    package("culvert-dns", "dnscrypt-proxy", Runs::Otherwise),
 ];
 
 const LICENCES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md"];
@@ -104,12 +104,10 @@ fn pack(workspace: &Workspace, package: &Package, dist: &Path, date: &str) -> Re
         fs::remove_dir_all(&stage).with_context(|| format!("emptying dist/{name}"))?;
     }
     fs::create_dir_all(&stage).with_context(|| format!("making dist/{name}"))?;
-    copy(
-        &workspace.target().join("dist").join(package.binary),
-        &stage,
-    )?;
-    for file in package.files.iter().chain(LICENCES) {
-        copy(&workspace.path(file), &stage)?;
+    let binary = workspace.target().join("dist").join(package.binary);
+    copy(&binary, &stage)?;
+    for file in travelling(workspace, package)? {
+        copy(&workspace.path(&file), &stage)?;
     }
     let tarball = format!("{name}.tar.gz");
     start(
@@ -128,6 +126,26 @@ fn pack(workspace: &Workspace, package: &Package, dist: &Path, date: &str) -> Re
     )?;
     fs::remove_dir_all(&stage).with_context(|| format!("removing dist/{name}"))?;
     Ok(tarball)
+}
+
+/// The files beside the binary: its unit, its sample configuration, the licences.
+fn travelling(workspace: &Workspace, package: &Package) -> Result<Vec<String>> {
+    let own = format!("{}/dist/", package.folder);
+    let sample = format!("docs/config/{}.toml", package.binary);
+    let files: Vec<String> = workspace
+        .files()?
+        .into_iter()
+        .filter(|file| {
+            file.starts_with(&own) || *file == sample || LICENCES.contains(&file.as_str())
+        })
+        .collect();
+    let has_unit = files.iter().any(|file| file.ends_with(".service"));
+    ensure!(
+        has_unit || package.runs == Runs::Otherwise,
+        "{own} holds no systemd unit"
+    );
+    ensure!(files.contains(&sample), "{sample} is not there");
+    Ok(files)
 }
 
 fn copy(from: &Path, stage: &Path) -> Result<()> {
