@@ -214,7 +214,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         answers::talk(&mistakes.to_string());
         return Blame::Config.into();
     }
-    answers::talk(&format!("error: {error:#}"));
+    answers::talk(&format!("error: {}", failure::sentence(error)));
     failure::blame(error).into()
 }
 

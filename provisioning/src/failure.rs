@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use sqlx::sqlite::SqliteError;
-
 /// Why a command failed, as its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -55,6 +53,20 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// An error with its causes; a cause whose words stand in what it caused is not said twice.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence.push_str(": ");
+            sentence.push_str(&cause);
+        }
+    }
+    sentence
+}
+
 /// Finds the exit code in an error's chain; the outermost cause that says anything decides.
 pub fn blame(error: &anyhow::Error) -> Blame {
     error
@@ -70,9 +82,7 @@ fn blame_of_one(cause: &(dyn std::error::Error + 'static)) -> Option<Blame> {
     if let Some(error) = cause.downcast_ref::<io::Error>() {
         return Some(blame_of_io(error));
     }
-    cause
-        .downcast_ref::<SqliteError>()
-        .and_then(blame_of_sqlite)
+    cause.downcast_ref::<sqlx::Error>().and_then(blame_of_sqlx)
 }
 
 fn blame_of_io(error: &io::Error) -> Blame {
@@ -95,17 +105,18 @@ const SQLITE_PERM: i32 = 3;
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_READONLY: i32 = 8;
 const SQLITE_IOERR: i32 = 10;
+const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CANTOPEN: i32 = 14;
+const SQLITE_NOTADB: i32 = 26;
 
-fn blame_of_sqlite(error: &SqliteError) -> Option<Blame> {
-    use sqlx::error::DatabaseError;
-    let code: i32 = error.code()?.parse().ok()?;
+fn blame_of_sqlx(error: &sqlx::Error) -> Option<Blame> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
     match code & 0xff {
         SQLITE_PERM => Some(Blame::Permission),
         SQLITE_BUSY => Some(Blame::Unavailable),
         SQLITE_FULL | SQLITE_READONLY => Some(Blame::CannotWrite),
-        SQLITE_IOERR | SQLITE_CANTOPEN => Some(Blame::Io),
+        SQLITE_IOERR | SQLITE_CANTOPEN | SQLITE_CORRUPT | SQLITE_NOTADB => Some(Blame::Io),
         _ => None,
     }
 }

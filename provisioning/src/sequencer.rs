@@ -142,10 +142,16 @@ impl Sequencer {
 
 fn not_done(error: &anyhow::Error) -> NotDone {
     if failure::is_full(error) {
-        tracing::error!("the disk is full, nobody can enrol: {error:#}");
+        tracing::error!(
+            "the disk is full, nobody can enrol: {}",
+            failure::sentence(error)
+        );
         NotDone::Full
     } else {
-        tracing::error!("an enrolment failed in the database: {error:#}");
+        tracing::error!(
+            "an enrolment failed in the database: {}",
+            failure::sentence(error)
+        );
         NotDone::Failed
     }
 }

@@ -130,7 +130,7 @@ impl Problem {
 
     /// Logs the cause and keeps it from the peer.
     pub(super) fn internal(error: &anyhow::Error) -> Self {
-        tracing::error!("a request failed: {error:#}");
+        tracing::error!("a request failed: {}", crate::failure::sentence(error));
         Self::failed()
     }
 

@@ -233,11 +233,8 @@ fn a_damaged_key_and_an_exposed_key_are_named() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new();
     let key = site.data().join("cosigner.key");
-    let serve = [
-        "serve",
-        "--config",
-        &site.config().to_str().unwrap().to_owned(),
-    ];
+    let config = site.config();
+    let serve = ["serve", "--config", config.to_str().unwrap()];
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     assert_fails(&site.run(&serve), 77, "chmod 600");
 
@@ -453,13 +450,13 @@ async fn a_full_disk_refuses_newcomers_clearly_and_the_server_lives_on() {
         }
     }
 
-    assert_eq!(last, (503, "storage-full".to_owned()));
     let mut client = Client::connect(serving.addr, &dir).await.unwrap();
     assert_eq!(client.get("/v1/log/fleet/checkpoint").await.status, 200);
     drop(client);
     serving.signal("-TERM");
     let (code, log) = serving.end();
     assert_eq!(code, Some(0), "{log}");
+    assert_eq!(last, (503, "storage-full".to_owned()), "{log}");
     assert!(log.contains("the disk is full"), "{log}");
 }
 

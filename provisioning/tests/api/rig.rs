@@ -306,6 +306,7 @@ impl Client {
     }
 
     pub(crate) async fn over(stream: TcpStream, dir: &DataDir) -> std::io::Result<Self> {
+        stream.set_nodelay(true)?;
         let config = Arc::new(client_config(dir));
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let stream = TlsConnector::from(config).connect(name, stream).await?;
