@@ -27,6 +27,7 @@ mod device;
 mod dns_peers;
 mod peers;
 mod programs;
+mod refusal;
 mod session;
 pub mod tools;
 mod wireguard_go;
@@ -47,6 +48,7 @@ pub use peers::Peers;
 pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop};
 pub use process::Running;
 pub use programs::Programs;
+pub use refusal::{exit, mistakes_told, refused};
 pub use router::{Image, Router};
 pub use topology::{
     GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,

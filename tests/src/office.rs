@@ -68,6 +68,22 @@ impl Office {
         Ok(server)
     }
 
+    /// The command line of `serve`, for a shell that prepares something first.
+    pub fn serve_line(&self) -> String {
+        format!(
+            "{} serve --config {}",
+            self.program.display(),
+            self.config.display()
+        )
+    }
+
+    /// Changes the server's configuration.
+    pub fn edit_config(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let text =
+            fs::read_to_string(&self.config).context("reading provisioning's configuration")?;
+        fs::write(&self.config, edit(text)).context("writing provisioning's configuration")
+    }
+
     /// The server's address as an image carries it.
     pub fn url(&self) -> String {
         format!("https://{OFFICE}:{PROVISIONING_PORT}")

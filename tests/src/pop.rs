@@ -94,6 +94,27 @@ impl Pop {
         Ok(gateway)
     }
 
+    /// The command line of `run`, for a shell that prepares something first.
+    pub fn run_line(&self) -> String {
+        format!(
+            "{} run --config {}",
+            self.program.display(),
+            self.config.display()
+        )
+    }
+
+    /// Where the gateway keeps its keys and what it heard.
+    pub fn state_dir(&self) -> PathBuf {
+        self.config.with_file_name("gateway")
+    }
+
+    /// Changes the gateway's configuration.
+    pub fn edit_config(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let text =
+            fs::read_to_string(&self.config).context("reading the gateway's configuration")?;
+        fs::write(&self.config, edit(text)).context("writing the gateway's configuration")
+    }
+
     /// What `edge-gateway status --json` says.
     pub fn status(&self) -> Result<Value> {
         let program = self.program.to_string_lossy();

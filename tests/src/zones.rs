@@ -34,7 +34,7 @@ pub struct Zones {
 
 impl Zones {
     /// Writes and signs all zones into `dir`.
-    pub(crate) fn make(dir: &Path) -> Result<Self> {
+    pub fn make(dir: &Path) -> Result<Self> {
         let lab = zone("lab.", &lab_names());
         let plain = zone("plain.", &format!("www.plain. IN A {WEB}\n"));
         let bogus = zone("bogus.", &format!("www.bogus. IN A {WEB}\n"));

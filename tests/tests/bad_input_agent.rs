@@ -6,14 +6,10 @@ use std::fs;
 use std::process::Output;
 use std::time::Duration;
 
-use lab::{Device, Image, Lab, Office, Programs, Router, Running, StreamReader, said, wait_until};
-
-const FAILED: i32 = 1;
-const USAGE: i32 = 64;
-const UNAVAILABLE: i32 = 69;
-const CANNOT_WRITE: i32 = 73;
-const PERMISSION: i32 = 77;
-const CONFIG: i32 = 78;
+use lab::{
+    Device, Image, Lab, Office, Programs, Router, Running, StreamReader, exit, mistakes_told,
+    refused, said, wait_until,
+};
 
 struct Scene {
     office: Office,
@@ -40,22 +36,9 @@ fn scene() -> Scene {
     }
 }
 
-/// One `error:` line with these words, this exit code, no stack trace.
 #[track_caller]
 fn assert_sentence(output: &Output, code: i32, words: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let errors: Vec<_> = stderr
-        .lines()
-        .filter(|line| line.starts_with("error: "))
-        .collect();
-    assert_eq!(output.status.code(), Some(code), "{}", said(output));
-    assert_eq!(errors.len(), 1, "{stderr}");
-    for word in words {
-        assert!(errors[0].contains(word), "`{word}` is not in: {stderr}");
-    }
-    for trace in ["panicked", "stack backtrace", "RUST_BACKTRACE"] {
-        assert!(!stderr.contains(trace), "{stderr}");
-    }
+    refused(output, code, words).unwrap();
 }
 
 /// `run` in a shell that prepares something first; backtraces are asked for, so that one would show.
@@ -90,26 +73,14 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
         &["enrol", "--claim-file", "/dev/null"],
     ] {
         let output = scene.router.agent(verb).unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            output.status.code(),
-            Some(CONFIG),
-            "{verb:?}: {}",
-            said(&output)
-        );
-        for key in [
+        let keys = [
             "tunnel.mtu",
             "tunnel.keepalive-s",
             "kill-swich",
             "wan.interface",
             "provisioning.url",
-        ] {
-            let line = stderr
-                .lines()
-                .find(|line| line.contains(key))
-                .unwrap_or_else(|| panic!("{key}: {stderr}"));
-            assert!(line.contains("accepted:"), "{line}");
-        }
+        ];
+        mistakes_told(&output, &keys).unwrap();
     }
 }
 
@@ -131,7 +102,7 @@ fn without_root_the_agent_says_so() {
     .collect();
     let output = scene.lab.router.output(&words).unwrap();
 
-    assert_sentence(&output, PERMISSION, &["root"]);
+    assert_sentence(&output, exit::PERMISSION, &["root"]);
 }
 
 #[test]
@@ -140,7 +111,7 @@ fn without_a_tun_device_the_agent_names_it_and_status_tells_the_same() {
 
     let output = run_after(&scene, "mount -t tmpfs none /dev/net");
 
-    assert_sentence(&output, FAILED, &["/dev/net/tun"]);
+    assert_sentence(&output, exit::IO, &["/dev/net/tun"]);
     let status = scene.router.status().unwrap();
     assert_eq!(status["state"], "error", "{status}");
     assert!(
@@ -160,7 +131,7 @@ fn a_busy_dns_port_is_named() {
 
     let output = run_after(&scene, "");
 
-    assert_sentence(&output, FAILED, &["192.168.1.1:53"]);
+    assert_sentence(&output, exit::IO, &["192.168.1.1:53"]);
     drop(socket);
     assert!(
         scene.router.status().unwrap()["reason"]
@@ -187,8 +158,8 @@ fn a_full_disk_is_said_and_burns_no_code() {
     let script = format!("{full}\n{enrol} --claim-file {}", file.display());
     let tried = scene.lab.router.output(&["sh", "-c", &script]).unwrap();
 
-    assert_sentence(&output, CANNOT_WRITE, &["full"]);
-    assert_sentence(&tried, CANNOT_WRITE, &["full"]);
+    assert_sentence(&output, exit::CANNOT_WRITE, &["full"]);
+    assert_sentence(&tried, exit::CANNOT_WRITE, &["full"]);
     let enrolled = scene.router.try_enrol(&code).unwrap();
     assert!(enrolled.status.success(), "{}", said(&enrolled));
 }
@@ -212,23 +183,23 @@ fn a_mistyped_an_unknown_and_a_spent_code_are_told_apart() {
 
     assert_sentence(
         &scene.router.try_enrol(&mistyped).unwrap(),
-        USAGE,
+        exit::USAGE,
         &["code"],
     );
     assert_sentence(
         &scene.router.try_enrol(&unknown).unwrap(),
-        UNAVAILABLE,
+        exit::UNAVAILABLE,
         &["not known"],
     );
     assert_sentence(
         &scene.router.try_enrol(&spent).unwrap(),
-        UNAVAILABLE,
+        exit::UNAVAILABLE,
         &["used by another device"],
     );
     let _agent = scene.router.start().unwrap();
     assert_sentence(
         &scene.router.try_enrol(&spent).unwrap(),
-        UNAVAILABLE,
+        exit::UNAVAILABLE,
         &["used by another device"],
     );
     let status = scene.router.status().unwrap();
@@ -257,7 +228,7 @@ fn another_server_than_the_images_gets_nothing() {
 
     assert_sentence(
         &output,
-        UNAVAILABLE,
+        exit::UNAVAILABLE,
         &["198.18.2.2:8443", "is not the provisioning server"],
     );
     assert!(scene.office.devices().unwrap().is_empty());
@@ -289,7 +260,7 @@ fn a_server_that_is_away_is_named_and_the_code_is_kept_for_later() {
 
     assert_sentence(
         &router.try_enrol(&code).unwrap(),
-        UNAVAILABLE,
+        exit::UNAVAILABLE,
         &["198.18.2.2:8443", "cannot be reached"],
     );
     let _agent = router.start().unwrap();
