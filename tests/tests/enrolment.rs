@@ -5,7 +5,9 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use lab::{Answer, Cutter, Device, Direction, Lab, Office, Programs, read_lease};
+use lab::{
+    Answer, Cutter, Device, Direction, Image, Lab, Office, Programs, Router, read_lease, said,
+};
 
 const SERVER: &str = "198.18.2.2:8443";
 
@@ -145,4 +147,56 @@ fn a_code_that_was_never_given_out_and_a_device_without_one_are_refused_by_name(
         Answer::Refused(403, "device-unknown".into())
     );
     assert!(office.devices().unwrap().is_empty());
+}
+
+#[test]
+fn the_routers_agent_retries_after_a_cut_with_the_code_it_was_given_once() {
+    let lab = Lab::for_test().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let office = office(&lab);
+    let _server = office.start().unwrap();
+    let cutter = Cutter::start(
+        &lab.office,
+        "198.18.2.2:9443".parse().unwrap(),
+        SERVER.parse().unwrap(),
+    )
+    .unwrap();
+    let image = Image {
+        url: Some("https://198.18.2.2:9443".into()),
+        ..Image::default()
+    };
+    let mut devices = 0;
+
+    for way in [Direction::ToServer, Direction::ToClient] {
+        // The test above cuts at every byte; here a prime step meets each phase of the exchange a few times.
+        for cut in (0..2600).step_by(131) {
+            devices += 1;
+            let router = Router::flash_as(
+                &lab,
+                &programs,
+                &office,
+                &format!("router{devices}"),
+                &image,
+            )
+            .unwrap();
+            let code = office.claim().unwrap();
+            cutter.cut_after(way, cut);
+            router.try_enrol(&code).unwrap();
+            cutter.pass();
+
+            let enrolled = router.try_enrol(&code).unwrap();
+
+            assert!(
+                enrolled.status.success(),
+                "{way:?} cut after {cut}: {}",
+                said(&enrolled)
+            );
+        }
+    }
+    let listed = office.devices().unwrap();
+    assert_eq!(listed.len(), devices);
+    assert!(
+        listed.iter().all(|device| device["epoch"] == 1),
+        "{listed:?}"
+    );
 }
