@@ -1,24 +1,42 @@
 //! Culvert's provisioning server: it enrols routers, leases them addresses and gateways, keeps the two logs
 //! that every lease and gateway stands in, and tells gateways whom to admit.
 
-pub mod api;
-pub mod assign;
-pub mod changes;
+// How it is started, by people and for the network.
 pub mod cli;
+pub mod serve;
+
+// From a connection to a request that was proved.
+mod listen;
+
+mod sources;
+
+mod connection;
+
+pub mod api;
+
+// What becomes of it.
+pub mod sequencer;
+
+pub mod enrol;
+
+pub mod assign;
+
+pub mod gateways;
+
+pub mod revoke;
+
+// Where it stands, and who hears of it.
+pub mod log;
+pub mod store;
+
+pub mod changes;
+
+// What all of it rests on.
 pub mod clock;
 pub mod config;
-mod connection;
 pub mod datadir;
-pub mod enrol;
 pub mod failure;
-pub mod gateways;
-mod listen;
-pub mod log;
 pub mod metrics;
-pub mod revoke;
-pub mod sequencer;
-pub mod serve;
-pub mod store;
 pub mod tls;
 
 pub use cli::run;

@@ -22,6 +22,7 @@ use trust::channel::EXPORTER_LABEL;
 
 use crate::connection::Connection;
 use crate::metrics::Metrics;
+use crate::sources::Sources;
 
 /// Gateways hold one each for every shard, routers a few seconds each.
 const MAX_CONNECTIONS: usize = 4096;
@@ -47,13 +48,14 @@ pub(crate) async fn accept(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
+    let sources = Sources::default();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {}", error.kind());
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -65,9 +67,14 @@ pub(crate) async fn accept(
             metrics.connections_refused.with("too_many").inc();
             continue;
         }
+        let Some(place) = sources.admit(peer.ip()) else {
+            metrics.connections_refused.with("too_many_of_source").inc();
+            continue;
+        };
         let (acceptor, router) = (acceptor.clone(), router.clone());
         let (metrics, stop) = (metrics.clone(), stop.clone());
         connections.spawn(async move {
+            let _held = place;
             match handshake(acceptor, stream).await {
                 Ok((stream, connection)) => serve(stream, connection, router, stop).await,
                 Err(error) => {

@@ -60,9 +60,9 @@ impl Store {
         sqlx::query("INSERT INTO server (id, name, created_at) VALUES (1, ?, ?)")
             .bind(name)
             .bind(signed(now)?)
-            .execute(&mut writer.0)
+            .execute(&mut writer.connection)
             .await?;
-        writer.0.close().await?;
+        writer.connection.close().await?;
         Ok(store)
     }
 
@@ -97,7 +97,7 @@ impl Store {
 
     /// Opens the connection that writes. The server holds one; a command line holds one while it runs.
     pub async fn writer(&self) -> anyhow::Result<Writer> {
-        Ok(Writer(connect(&self.path).await?))
+        Writer::open(&self.path).await
     }
 
     /// A snapshot to read from.
@@ -123,12 +123,27 @@ pub(crate) async fn data_version(connection: &mut SqliteConnection) -> anyhow::R
 
 /// The connection that writes.
 #[derive(Debug)]
-pub struct Writer(SqliteConnection);
+pub struct Writer {
+    connection: SqliteConnection,
+    path: PathBuf,
+}
 
 impl Writer {
+    async fn open(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            connection: connect(path).await?,
+            path: path.to_owned(),
+        })
+    }
+
     /// Begins a transaction that already holds the write lock: what it reads stays true until it commits.
     pub async fn begin(&mut self) -> anyhow::Result<Transaction<'_, Sqlite>> {
-        Ok(self.0.begin_with("BEGIN IMMEDIATE").await?)
+        // On a full disk SQLite ends a transaction by itself, and sqlx goes on counting it as open: only a new
+        // connection begins at nothing.
+        if self.connection.is_in_transaction() {
+            self.connection = connect(&self.path).await?;
+        }
+        Ok(self.connection.begin_with("BEGIN IMMEDIATE").await?)
     }
 }
 

@@ -106,6 +106,7 @@ async fn a_cut_after_any_byte_enrols_once_and_burns_nothing() {
     assert!(whole.answered);
     let (up, down) = whole.through;
     assert!(up > 1000 && down > 1000, "{up} bytes up, {down} down");
+    eprintln!("cutting after each of {up} bytes up and {down} bytes down");
     let cuts = (0..up)
         .map(|up| Budget { up, ..UNCUT })
         .chain((0..down).map(|down| Budget { down, ..UNCUT }));
