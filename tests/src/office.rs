@@ -117,7 +117,15 @@ impl Office {
 
     /// Puts a gateway on the books that nobody runs, so that there is something to lease.
     pub fn add_silent_gateway(&self, ed25519: &str) -> Result<()> {
-        let wireguard = "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI=";
+        self.add_gateway(
+            ed25519,
+            "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI=",
+            SILENT_STAMP,
+        )
+    }
+
+    /// Puts a gateway on the books with these keys, at the pop's address.
+    pub fn add_gateway(&self, ed25519: &str, wireguard: &str, stamp: &str) -> Result<()> {
         let endpoint = format!("{GATEWAY}:51820");
         let place = [
             "--pop",
@@ -135,9 +143,9 @@ impl Office {
             "--endpoint",
             &endpoint,
             "--dns",
-            SILENT_STAMP,
+            stamp,
         ];
-        self.cli(&[&["gateway", "add", "--name", "silent"], &keys[..], &place].concat())?;
+        self.cli(&[&["gateway", "add", "--name", "gw1"], &keys[..], &place].concat())?;
         Ok(())
     }
 

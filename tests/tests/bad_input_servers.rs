@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -187,6 +188,25 @@ fn provisioning_names_a_busy_port_and_a_folder_that_init_did_not_make() {
     refused(&nowhere, exit::CONFIG, &["/nowhere", "init"]).unwrap();
 }
 
+/// The command line that puts a gateway on the books.
+fn add_a_gateway(cli: &str) -> String {
+    format!(
+        "{cli} gateway add --name g --ed25519 {} --wg IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI= --endpoint 198.18.1.2:51820 \
+         --pop pop1 --shard 1 --inner 10.64.0.1,fd64::1 --dns sdns://AQAAAAAAAAAADTEwLjY0LjAuMTo0NDMgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAcMi5kbnNjcnlwdC1jZXJ0LnBvcDEuZXhhbXBsZQ",
+        "11".repeat(32)
+    )
+}
+
+/// Tells the shell to fill the store's disk, and waits until it has.
+fn fill_the_disk(codes: &Path) {
+    std::fs::write(format!("{}.fill", codes.display()), "").unwrap();
+    let full = format!("{}.full", codes.display());
+    wait_for("the disk is full", Duration::from_secs(10), || {
+        Path::new(&full).exists()
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_full_disk_of_provisioning_refuses_by_name_burns_no_code_and_heals() {
     let lab = Lab::for_test().unwrap();
@@ -206,11 +226,7 @@ fn a_full_disk_of_provisioning_refuses_by_name_burns_no_code_and_heals() {
         lab.work().join("small/filler"),
         lab.work().join("code"),
     );
-    let gateway = format!(
-        "{cli} gateway add --name g --ed25519 {} --wg IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI= --endpoint 198.18.1.2:51820 \
-         --pop pop1 --shard 1 --inner 10.64.0.1,fd64::1 --dns sdns://AQAAAAAAAAAADTEwLjY0LjAuMTo0NDMgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAcMi5kbnNjcnlwdC1jZXJ0LnBvcDEuZXhhbXBsZQ",
-        "11".repeat(32)
-    );
+    let gateway = add_a_gateway(&cli);
     let script = format!(
         "mkdir {0}; mount -t tmpfs -o size=4m none {0}; {cli} init --name lab --listen-url https://{SERVER} && {gateway} && \
          {cli} claim new --json > {1}; \
@@ -243,12 +259,7 @@ fn a_full_disk_of_provisioning_refuses_by_name_burns_no_code_and_heals() {
     let enrol = || lab.office.enter(|| device.enrol(address, Some(code)));
 
     started.unwrap();
-    std::fs::write(format!("{}.fill", codes.display()), "").unwrap();
-    let full = format!("{}.full", codes.display());
-    wait_for("the disk is full", Duration::from_secs(10), || {
-        std::path::Path::new(&full).exists()
-    })
-    .unwrap();
+    fill_the_disk(&codes);
     assert_eq!(
         enrol().unwrap(),
         Answer::Refused(503, "storage-full".into())

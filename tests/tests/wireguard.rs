@@ -12,14 +12,8 @@ use lab::{
     World, read_lease, wait_until,
 };
 
-#[test]
-fn our_agent_works_with_wireguard_go_as_its_gateway() {
-    let lab = Lab::for_test().unwrap();
-    let programs = Programs::of_this_build().unwrap();
-    let _internet = Internet::start(&lab).unwrap();
-    let office = Office::init(&lab, &programs).unwrap();
-    let _provisioning = office.start().unwrap();
-    // The gateway's site is other people's programs alone: wireguard-go, encrypted-dns, the kernel's NAT.
+/// The gateway's site as other people's programs alone make it: an inner address and the kernel's NAT.
+fn without_a_gateway_of_ours(lab: &Lab) {
     lab.pop
         .run(&["ip", "addr", "add", "10.64.0.1/32", "dev", "lo"])
         .unwrap();
@@ -27,6 +21,16 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
     lab.pop
         .run(&["nft", "add chain ip nat post { type nat hook postrouting priority 100; oifname inet0 masquerade; }"])
         .unwrap();
+}
+
+#[test]
+fn our_agent_works_with_wireguard_go_as_its_gateway() {
+    let lab = Lab::for_test().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let _internet = Internet::start(&lab).unwrap();
+    let office = Office::init(&lab, &programs).unwrap();
+    let _provisioning = office.start().unwrap();
+    without_a_gateway_of_ours(&lab);
     let peers = Peers::of_this_build().unwrap();
     let dns =
         ForeignServer::encrypted_dns_in(&lab, &lab.pop, &peers, "10.64.0.1:443".parse().unwrap())
@@ -34,26 +38,7 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
     let key = WgKey::generate().unwrap();
     let reader = StreamReader::default();
     office
-        .cli(&[
-            "gateway",
-            "add",
-            "--name",
-            "gw1",
-            "--ed25519",
-            &reader.public(),
-            "--wg",
-            &key.public,
-            "--endpoint",
-            &format!("{GATEWAY}:51820"),
-            "--pop",
-            "pop1",
-            "--shard",
-            "1",
-            "--inner",
-            "10.64.0.1,fd64::1",
-            "--dns",
-            &dns.stamp,
-        ])
+        .add_gateway(&reader.public(), &key.public, &dns.stamp)
         .unwrap();
     let router = Router::flash(&lab, &programs, &office).unwrap();
     let _agent = router.start().unwrap();
@@ -86,54 +71,34 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
     lab.home
         .run(&["ping", "-c", "2", "-W", "2", GATEWAY_INNER])
         .unwrap();
-    let page = lab
-        .home
-        .run(&[
-            "curl",
-            "-sSf",
-            "--max-time",
-            "10",
-            &format!("http://{PAGE_NAME}/"),
-        ])
-        .unwrap();
+    let curl = ["curl", "-sSf", "--max-time", "60"];
+    let page = format!("http://{PAGE_NAME}/");
+    let page = lab.home.run(&[&curl[..], &[&page]].concat()).unwrap();
+    let big = format!("http://{WEB}/hundred.bin");
+    let size = ["-o", "/dev/null", "-w", "%{size_download}", &big];
+    let got = lab.home.run(&[&curl[..], &size].concat()).unwrap();
     assert!(page.contains("It works"));
-    let big = lab
-        .home
-        .run(&[
-            "curl",
-            "-sSf",
-            "--max-time",
-            "60",
-            &format!("http://{WEB}/hundred.bin"),
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{size_download}",
-        ])
-        .unwrap();
-    assert_eq!(big, "100000000");
+    assert_eq!(got, "100000000");
+}
+
+/// A device with a lease, and the lease's addresses.
+fn leased_device(world: &World) -> (Device, Vec<String>) {
+    let device = Device::default();
+    let server = "198.18.2.2:8443".parse().unwrap();
+    let code = world.office.claim().unwrap();
+    let enrol = || device.enrol(server, Some(&code));
+    let answer = world.lab.router.enter(enrol).unwrap();
+    let Answer::Leased(lease) = answer else {
+        panic!("not leased: {answer:?}")
+    };
+    let addresses = read_lease(&lease).unwrap().addresses;
+    (device, addresses.iter().map(ToString::to_string).collect())
 }
 
 #[test]
 fn wireguard_go_works_as_a_client_of_our_gateway() {
     let world = World::new().unwrap();
-    let device = Device::default();
-    let server = "198.18.2.2:8443".parse().unwrap();
-    let code = world.office.claim().unwrap();
-    let answer = world
-        .lab
-        .router
-        .enter(|| device.enrol(server, Some(&code)))
-        .unwrap();
-    let Answer::Leased(lease) = answer else {
-        panic!("not leased: {answer:?}")
-    };
-    let addresses: Vec<String> = read_lease(&lease)
-        .unwrap()
-        .addresses
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let (device, addresses) = leased_device(&world);
     let key = WgKey::of_private(device.wireguard_private()).unwrap();
     let gateway = WgPeer {
         public: world.pop.wireguard.clone(),
@@ -193,15 +158,7 @@ fn wireguard_go_works_as_a_client_of_our_gateway() {
 #[test]
 fn a_source_address_that_is_not_the_leases_is_dropped_and_counted() {
     let world = World::new().unwrap();
-    let device = Device::default();
-    let server = "198.18.2.2:8443".parse().unwrap();
-    let code = world.office.claim().unwrap();
-    let answer = world
-        .lab
-        .router
-        .enter(|| device.enrol(server, Some(&code)))
-        .unwrap();
-    assert!(matches!(answer, Answer::Leased(_)), "{answer:?}");
+    let (device, _) = leased_device(&world);
     let key = WgKey::of_private(device.wireguard_private()).unwrap();
     let gateway = WgPeer {
         public: world.pop.wireguard.clone(),
