@@ -3,10 +3,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netio::clock;
 use telemetry::{Endpoint, Health};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -51,6 +53,15 @@ pub fn run(config: &Config) -> Result<(), Fault> {
     outcome
 }
 
+fn runtime() -> Result<Runtime, Fault> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::io("start the control threads", &error))
+}
+
 fn ignore_absence(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound {
         Ok(())
@@ -64,16 +75,25 @@ fn set_up_and_run(config: &Config) -> Result<(), Fault> {
     // Present as long as the gateway does not run, so that an old reason is not taken for a new one.
     let _none_there = std::fs::remove_file(status::failure_file(&config.status_socket));
     let (running, forwarding) = site.split();
-    let outcome = setup::give_up_root(config).and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONTROL_THREADS)
-            .thread_name("control")
-            .enable_all()
-            .build()
-            .map_err(|error| Fault::io("start the control threads", &error))?;
-        runtime.block_on(async { Control::start(config, running)?.run().await })
+    let runtime = match setup::give_up_root(config).and_then(|()| runtime()) {
+        Ok(runtime) => runtime,
+        Err(fault) => {
+            forwarding.undo();
+            return Err(fault);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let mut control = Control::start(config, running);
+        let outcome = match &mut control {
+            Ok(control) => control.run().await,
+            Err(fault) => Err(fault.clone()),
+        };
+        // While control still holds its connections: `drain` waits for its own to close, and by then all is undone.
+        tokio::task::block_in_place(|| forwarding.undo());
+        drop(control);
+        outcome
     });
-    forwarding.undo();
+    drop(runtime);
     // Its directory may be root's, who we no longer are; the next start replaces it.
     let _left_behind = std::fs::remove_file(&config.status_socket);
     outcome
@@ -86,6 +106,7 @@ struct Control {
     started: Instant,
     drain_timeout: Duration,
     workers: Vec<Worker>,
+    threads: Vec<JoinHandle<()>>,
     ends: JoinSet<Fault>,
     asks: mpsc::Receiver<Ask>,
     figures: watch::Receiver<peers::Figures>,
@@ -108,11 +129,12 @@ enum Event {
 impl Control {
     fn start(config: &Config, running: setup::Running) -> Result<Self, Fault> {
         let mut ends = JoinSet::new();
-        let mut workers = Vec::new();
+        let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for (number, (tunnel, io)) in running.workers.into_iter().enumerate() {
-            let (worker, end) = engine::start(tunnel, io, number)?;
-            workers.push(worker);
-            ends.spawn(worker_end(end));
+            let started = engine::start(tunnel, io, number)?;
+            workers.push(started.worker);
+            threads.push(started.thread);
+            ends.spawn(worker_end(started.end));
         }
         let id = running.keys.public().id;
         let office = Office::new(
@@ -155,6 +177,7 @@ impl Control {
             started: Instant::now(),
             drain_timeout: config.drain_timeout,
             workers,
+            threads,
             ends,
             asks,
             figures,
@@ -167,7 +190,7 @@ impl Control {
         })
     }
 
-    async fn run(mut self) -> Result<(), Fault> {
+    async fn run(&mut self) -> Result<(), Fault> {
         let listen = |kind| signal(kind).map_err(|error| Fault::io("listen for signals", &error));
         let mut signals = [
             listen(SignalKind::terminate())?,
@@ -231,12 +254,16 @@ impl Control {
     }
 
     /// Writes the accounts down and ends the workers.
-    async fn finish(mut self) -> Result<(), Fault> {
+    async fn finish(&mut self) -> Result<(), Fault> {
         self.refresh().await?;
         let saved = self.write_accounts().await;
-        // From here on their ends are expected.
-        self.ends.abort_all();
         self.tell_workers(|| Command::Stop).await?;
+        tokio::task::block_in_place(|| {
+            for thread in self.threads.drain(..) {
+                // One that panicked has said so.
+                let _ended = thread.join();
+            }
+        });
         saved?;
         tracing::info!("drained");
         Ok(())

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netio::poll::{Interest, Ready};
@@ -167,25 +168,36 @@ impl Worker {
     }
 }
 
-/// Starts a worker's thread. The receiver tells how it ended.
-pub fn start(
-    tunnel: EdgeTunnel,
-    io: WorkerIo,
-    number: usize,
-) -> Result<(Worker, oneshot::Receiver<Result<(), Fault>>), Fault> {
+/// A worker just started.
+pub struct Started {
+    /// Control's end.
+    pub worker: Worker,
+    /// Tells how the loop ended.
+    pub end: oneshot::Receiver<Result<(), Fault>>,
+    /// When it has ended, device and sockets are closed.
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts a worker's thread.
+pub fn start(tunnel: EdgeTunnel, io: WorkerIo, number: usize) -> Result<Started, Fault> {
     let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
     let engine = Engine::new(tunnel, io, inbox)
         .map_err(|error| Fault::io("set up the packet loop", &error))?;
     let waker = engine.io.poller.waker();
     let (ended, end) = oneshot::channel();
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
             // Nobody waits for the end any more when control itself is gone.
             let _unheard = ended.send(engine.run());
         })
         .map_err(|error| Fault::io("start a worker thread", &error))?;
-    Ok((Worker { commands, waker }, end))
+    let worker = Worker { commands, waker };
+    Ok(Started {
+        worker,
+        end,
+        thread,
+    })
 }
 
 /// The tunnel's state beside what it reads and writes.

@@ -106,8 +106,10 @@ impl Peers {
                 }
             })
             .map_err(|error| {
-                let file = directory.join(format!("shard-{shard}.log"));
-                Fault::io(format!("use the shard cache {}", file.display()), &error)
+                Fault::io(
+                    format!("use the shard cache shard-{shard}.log in state-dir"),
+                    &error,
+                )
             })?;
             if found.torn_bytes > 0 {
                 tracing::warn!(
