@@ -38,6 +38,8 @@ const SILENT_GATEWAY: Duration = Duration::from_secs(60);
 /// The calendar may jump, so that what is due by it is looked at this often.
 const CALENDAR_PERIOD: Duration = Duration::from_secs(30);
 
+const LEASE_ENDED: &str = "the lease has ended without having been renewed";
+
 /// What the loop is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
@@ -79,6 +81,11 @@ pub(crate) struct Control {
     attempt: Option<Attempt>,
     attempt_due: Option<Instant>,
     backoff: Backoff,
+    /// When provisioning is asked next about a gateway that is silent, and how often it was.
+    silence_due: Instant,
+    silence: Backoff,
+    /// What the provider said when it had shut us out, until a gateway says otherwise.
+    revoked: Option<String>,
     /// Those who wait to hear how the enrolment goes.
     listeners: Vec<Answers>,
 }
@@ -87,7 +94,7 @@ pub(crate) struct Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Up,
-    Down { since: Instant },
+    Down,
 }
 
 enum Event {
@@ -128,12 +135,13 @@ impl Control {
             clock,
             status,
             last_words,
-            link: Link::Down {
-                since: Instant::now(),
-            },
+            link: Link::Down,
             attempt: None,
             attempt_due: None,
             backoff: Backoff::default(),
+            silence_due: Instant::now() + SILENT_GATEWAY,
+            silence: Backoff::default(),
+            revoked: None,
             listeners: Vec::new(),
         };
         for damaged in &state.damaged {
@@ -242,6 +250,8 @@ impl Control {
         match event {
             AgentEvent::Connected { gateway, .. } => {
                 self.link = Link::Up;
+                self.revoked = None;
+                self.silence.reset();
                 let name = self.gateway_name(&gateway);
                 info!(
                     gateway = name.as_deref().unwrap_or("unknown"),
@@ -252,24 +262,21 @@ impl Control {
                 self.turn(Condition::Protected, None);
             }
             AgentEvent::Disconnected { .. } => {
-                self.link = Link::Down {
-                    since: Instant::now(),
-                };
                 info!("the tunnel is down");
-                self.turn(
-                    Condition::Connecting,
-                    Some("the gateway does not answer any more".to_owned()),
-                );
+                self.go_down();
+                self.explain("the gateway does not answer any more".to_owned());
             }
             AgentEvent::Trying { gateway, .. } => {
                 let name = self.gateway_name(&gateway).unwrap_or_default();
-                self.turn(
-                    Condition::Connecting,
-                    Some(format!("no gateway has answered; trying {name}")),
-                );
+                self.explain(format!("no gateway has answered; trying {name}"));
             }
             AgentEvent::Roamed { .. } => {}
         }
+    }
+
+    fn go_down(&mut self) {
+        self.link = Link::Down;
+        self.silence_due = Instant::now() + SILENT_GATEWAY;
     }
 
     fn on_request(&mut self, request: Option<Request>) {
@@ -290,9 +297,10 @@ impl Control {
         {
             self.drop_lease();
         }
-        let silent = matches!(self.link, Link::Down { since } if since.elapsed() >= SILENT_GATEWAY);
-        if silent && self.bundle.is_some() && self.attempt.is_none() && !self.backoff.is_waiting() {
+        let is_silent = self.link == Link::Down && self.silence_due <= Instant::now();
+        if is_silent && self.bundle.is_some() && self.attempt.is_none() && self.revoked.is_none() {
             info!("the gateway is silent: asking provisioning whether something has changed");
+            self.silence_due = Instant::now() + SILENT_GATEWAY.max(self.silence.next());
             self.ask_in(Duration::ZERO);
         }
         if self.attempt.is_none() && self.attempt_due.is_some_and(|due| due <= Instant::now()) {
@@ -301,7 +309,7 @@ impl Control {
     }
 
     fn drop_lease(&mut self) {
-        warn!("the lease has ended without having been renewed");
+        warn!("{LEASE_ENDED}");
         self.bundle = None;
         (self.status.lease, self.status.gateway) = (None, None);
         self.dns.use_stamps(&[]);
@@ -309,11 +317,9 @@ impl Control {
         if let Err(error) = self.network.leave() {
             warn!(error = %chain(&error), "the routes into the tunnel could not be removed");
         }
-        self.link = Link::Down {
-            since: Instant::now(),
-        };
-        self.lost = Some("the lease has ended without having been renewed".to_owned());
-        self.turn(Condition::Enrolling, self.lost.clone());
+        self.go_down();
+        self.lost = Some(LEASE_ENDED.to_owned());
+        self.explain(LEASE_ENDED.to_owned());
     }
 
     /// Judges the lease from flash with whichever key it is for.
@@ -376,9 +382,7 @@ impl Control {
             })
             .collect();
         if !same_key {
-            self.link = Link::Down {
-                since: Instant::now(),
-            };
+            self.go_down();
             self.engine.order(Order::Make(Box::new(AgentConfig {
                 private: StaticSecret::from(self.keys.tunnel.to_bytes()),
                 gateways: peers,
@@ -397,7 +401,7 @@ impl Control {
             "a verified lease is in use"
         );
         self.bundle = Some(bundle);
-        self.lost = None;
+        (self.lost, self.revoked) = (None, None);
         if self.status.state != Condition::Error && self.link != Link::Up {
             self.turn(Condition::Connecting, None);
         }

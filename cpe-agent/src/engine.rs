@@ -35,6 +35,8 @@ pub(crate) enum Order {
     Make(Box<AgentConfig>),
     /// The same key with other gateways or addresses.
     Lease(Vec<GatewayConfig>, Vec<IpNet>),
+    /// There may be nobody at the other end any more: shake hands now.
+    Probe,
     /// There is no lease: carry nothing.
     Rest,
     /// End the thread.

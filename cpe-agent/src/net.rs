@@ -8,7 +8,7 @@ mod sysctl;
 
 use ipnet::IpNet;
 use netio::netlink::{
-    Family, LinkIndex, Netlink, NetlinkError, Route, Rule, Select, TABLE_MAIN, Via,
+    self, Family, LinkIndex, Netlink, NetlinkError, Route, Rule, Select, TABLE_MAIN, Via,
 };
 use netio::nftables::{self, NftError, TableFamily};
 
@@ -95,6 +95,9 @@ impl Network {
             MARK,
             Purpose::Running(&addresses),
         ))?;
+        if !self.addresses.is_empty() && self.addresses != addresses {
+            netlink::forget_connections()?;
+        }
         self.addresses = addresses;
         for to in everything() {
             tolerate_no_ipv6(self.netlink.add_route(&tunnel_route(to, link)))?;

@@ -344,10 +344,9 @@ fn network_failure(error: NetError) -> Failure {
 fn tun_failure(error: &TunError) -> Failure {
     let exit = match error {
         TunError::Permission => Exit::Permission,
-        TunError::NoDriver | TunError::Busy(_) => Exit::Failed,
         TunError::BadName(_) | TunError::BadMtu(_) => Exit::Config,
         TunError::BadQueues(_) => Exit::Bug,
-        TunError::Os { .. } => Exit::Io,
+        TunError::NoDriver | TunError::Busy(_) | TunError::Os { .. } => Exit::Io,
     };
     Failure::new(exit, chain(error))
 }
@@ -355,17 +354,15 @@ fn tun_failure(error: &TunError) -> Failure {
 fn udp_failure(error: &UdpError) -> Failure {
     let exit = match error {
         UdpError::Permission { .. } => Exit::Permission,
-        UdpError::Busy(_) | UdpError::NoSuchAddress(_) => Exit::Failed,
-        UdpError::Os { .. } => Exit::Io,
+        UdpError::Busy(_) | UdpError::NoSuchAddress(_) | UdpError::Os { .. } => Exit::Io,
     };
     Failure::new(exit, chain(error))
 }
 
 fn dns_failure(error: BindError) -> Failure {
     let exit = match &error {
-        BindError::Busy(_) => Exit::Failed,
         BindError::Permission(_) => Exit::Permission,
-        BindError::Os { .. } => Exit::Io,
+        BindError::Busy(_) | BindError::Os { .. } => Exit::Io,
     };
     Failure::new(exit, format!("lan.dns-listen: {}", chain(&error)))
 }

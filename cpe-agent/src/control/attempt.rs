@@ -9,6 +9,7 @@ use trust::{ClaimCode, LeaseBundle};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{Control, Link};
+use crate::engine::Order;
 use crate::enrol::{self, Applicant, ExchangeError, Refusal, Remedy, Secret, schedule};
 use crate::exit::{Exit, chain};
 use crate::state::{Keys, StateError};
@@ -178,13 +179,20 @@ impl Control {
             }
             Remedy::Retry => self.fail(sentence),
             Remedy::NewClaim => self.on_refused_claim(error, sentence),
-            Remedy::AskProvider => {
-                if self.link != Link::Up {
-                    self.turn(Condition::Revoked, Some(sentence.clone()));
-                }
-                self.ask_in(schedule::rarely());
-                self.refuse_listeners(&sentence);
-            }
+            Remedy::AskProvider => self.on_revoked(sentence),
+        }
+    }
+
+    /// The provider's word alone ends no tunnel, since a lease is a lease until its gateway ends it: that is asked now.
+    fn on_revoked(&mut self, sentence: String) {
+        self.revoked = Some(sentence.clone());
+        self.ask_in(schedule::rarely());
+        self.refuse_listeners(&sentence);
+        if self.link == Link::Up {
+            self.turn(Condition::Protected, Some(sentence));
+            self.engine.order(Order::Probe);
+        } else {
+            self.explain(sentence);
         }
     }
 
@@ -217,18 +225,22 @@ impl Control {
     }
 
     /// A reason is shown where there is no lease or no tunnel; a home that is protected is shown protected.
-    fn explain(&mut self, sentence: String) {
+    pub(super) fn explain(&mut self, sentence: String) {
         if self.link == Link::Up {
             return;
         }
-        match (&self.bundle, &self.lost) {
-            (Some(_), _) => self.turn(Condition::Connecting, Some(sentence)),
-            (None, None) => self.turn(Condition::Enrolling, Some(sentence)),
-            (None, Some(lost)) => {
-                let both = format!("{lost}; {sentence}");
-                self.turn(Condition::Enrolling, Some(both));
-            }
-        }
+        let state = match (&self.revoked, &self.bundle) {
+            (Some(_), _) => Condition::Revoked,
+            (None, Some(_)) => Condition::Connecting,
+            (None, None) => Condition::Enrolling,
+        };
+        let reason = self
+            .revoked
+            .as_ref()
+            .or(self.lost.as_ref())
+            .filter(|known| **known != sentence);
+        let reason = reason.map_or(sentence.clone(), |known| format!("{known}; {sentence}"));
+        self.turn(state, Some(reason));
     }
 
     fn tell(&mut self, line: &str) {

@@ -147,6 +147,11 @@ impl Loop {
                         warn!(%error, "the renewed lease cannot be used; the one before stays in use");
                     }
                 }
+                Ok(Order::Probe) => {
+                    if let Some(tunnel) = &mut self.tunnel {
+                        tunnel.handle_network_change(Instant::now());
+                    }
+                }
                 Ok(Order::Rest) => self.retire(),
                 Err(TryRecvError::Empty) => return Next::Wait,
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,

@@ -27,11 +27,6 @@ impl Backoff {
         by_chance(doubled.min(LONGEST_RETRY))
     }
 
-    /// Whether the last attempt failed, so that the next one has its time already.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.failures > 0
-    }
-
     /// Forgets the failures.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;

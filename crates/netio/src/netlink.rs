@@ -167,6 +167,8 @@ const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FR_ACT_TO_TBL: u8 = 1;
 const FIB_RULE_INVERT: u32 = 0x2;
+// linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h: NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
+const CONNTRACK_DELETE: u16 = 1 << 8 | 2;
 // linux/netlink.h
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
@@ -184,11 +186,15 @@ const ANSWER_TIMEOUT_S: i64 = 5;
 impl Netlink {
     /// Opens the socket in the calling thread's network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::open_for(SockProtocol::NetlinkRoute)
+    }
+
+    fn open_for(protocol: SockProtocol) -> Result<Self, NetlinkError> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )
         .map_err(socket_failed)?;
         setsockopt(
@@ -299,6 +305,20 @@ impl Netlink {
             };
         }
     }
+}
+
+/// Forgets every connection that the packet filter tracks, so that each is translated anew. Needed when the address that
+/// they were translated to is no longer ours; a kernel without connection tracking has none to forget.
+pub fn forget_connections() -> Result<(), NetlinkError> {
+    let mut netfilter = Netlink::open_for(SockProtocol::NetlinkNetFilter)?;
+    let mut request = Request::new(CONNTRACK_DELETE, 0);
+    // nfgenmsg: any family, version 0; no filter, and so all of them.
+    request.body(&[&[0; 4]]);
+    netfilter.ask(
+        "forget tracked connections",
+        request,
+        &[Errno::EINVAL, Errno::ENOENT],
+    )
 }
 
 fn socket_failed(errno: Errno) -> NetlinkError {
