@@ -111,7 +111,7 @@ fn without_a_tun_device_the_agent_names_it_and_status_tells_the_same() {
 
     let output = run_after(&scene, "mount -t tmpfs none /dev/net");
 
-    assert_sentence(&output, exit::FAILED, &["/dev/net/tun"]);
+    assert_sentence(&output, exit::IO, &["/dev/net/tun"]);
     let status = scene.router.status().unwrap();
     assert_eq!(status["state"], "error", "{status}");
     assert!(
@@ -131,7 +131,7 @@ fn a_busy_dns_port_is_named() {
 
     let output = run_after(&scene, "");
 
-    assert_sentence(&output, exit::FAILED, &["192.168.1.1:53"]);
+    assert_sentence(&output, exit::IO, &["192.168.1.1:53"]);
     drop(socket);
     assert!(
         scene.router.status().unwrap()["reason"]
