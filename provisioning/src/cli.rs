@@ -214,8 +214,20 @@ fn report(error: &anyhow::Error) -> ExitCode {
         answers::talk(&mistakes.to_string());
         return Blame::Config.into();
     }
-    answers::talk(&format!("error: {}", failure::sentence(error)));
-    failure::blame(error).into()
+    let blame = failure::blame(error);
+    let advice = match blame {
+        Blame::CannotWrite => {
+            "; make room on the disk of the data directory (or make it writable) and try again"
+        }
+        Blame::Failed
+        | Blame::Usage
+        | Blame::Unavailable
+        | Blame::Io
+        | Blame::Permission
+        | Blame::Config => "",
+    };
+    answers::talk(&format!("error: {}{advice}", failure::sentence(error)));
+    blame.into()
 }
 
 fn execute(cli: Cli) -> anyhow::Result<()> {

@@ -132,7 +132,8 @@ fn apt(verb: &[&str], names: &[&str]) -> Result<()> {
     let policy = Path::new("/usr/sbin/policy-rc.d");
     let ours = !policy.exists();
     if ours {
-        std::fs::write(policy, "#!/bin/sh\nexit 101\n").context("writing /usr/sbin/policy-rc.d")?;
+        std::fs::write(policy, policy_while_alive(std::process::id()))
+            .context("writing /usr/sbin/policy-rc.d")?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(policy, mode).context("making policy-rc.d executable")?;
     }
@@ -155,4 +156,9 @@ fn apt(verb: &[&str], names: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+/// Forbids starting services as long as the process lives, and takes itself away once it was killed half-way.
+fn policy_while_alive(pid: u32) -> String {
+    format!("#!/bin/sh\n[ -d /proc/{pid} ] && exit 101\nrm -f \"$0\"\nexit 0\n")
 }
