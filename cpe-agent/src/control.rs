@@ -33,8 +33,9 @@ use crate::status::socket::{Answers, Request};
 use crate::status::{Condition, LastWords, LeaseStatus, Status};
 use attempt::Attempt;
 
-/// A gateway that does not answer for this long may have moved or dropped us: provisioning is asked.
-const SILENT_GATEWAY: Duration = Duration::from_secs(60);
+/// A gateway that does not answer for this long, or half of it by chance, may have moved or dropped us: provisioning is
+/// asked. Longer than a restart of the gateway takes.
+const SILENT_GATEWAY: Duration = Duration::from_secs(40);
 /// The calendar may jump, so that what is due by it is looked at this often.
 const CALENDAR_PERIOD: Duration = Duration::from_secs(30);
 
@@ -139,7 +140,7 @@ impl Control {
             attempt: None,
             attempt_due: None,
             backoff: Backoff::default(),
-            silence_due: Instant::now() + SILENT_GATEWAY,
+            silence_due: Instant::now() + schedule::by_chance(SILENT_GATEWAY),
             silence: Backoff::default(),
             revoked: None,
             listeners: Vec::new(),
@@ -205,16 +206,21 @@ impl Control {
                 }
                 Event::Request(request) => self.on_request(request),
                 Event::Attempt(outcome) => self.on_outcome(outcome),
-                Event::Time => self.on_time(),
+                Event::Time => {}
                 Event::Stop => break Ok(()),
             }
+            self.on_time();
         };
         self.end(result)
     }
 
     async fn next_event(&mut self, inputs: &mut Inputs) -> Event {
         let calendar = Instant::now() + CALENDAR_PERIOD;
-        let deadline = self.attempt_due.map_or(calendar, |due| due.min(calendar));
+        let deadline = self
+            .due()
+            .into_iter()
+            .flatten()
+            .fold(calendar, Instant::min);
         let attempt = async {
             match &mut self.attempt {
                 Some(attempt) => attempt.outcome().await,
@@ -276,7 +282,7 @@ impl Control {
 
     fn go_down(&mut self) {
         self.link = Link::Down;
-        self.silence_due = Instant::now() + SILENT_GATEWAY;
+        self.silence_due = Instant::now() + schedule::by_chance(SILENT_GATEWAY);
     }
 
     fn on_request(&mut self, request: Option<Request>) {
@@ -297,15 +303,24 @@ impl Control {
         {
             self.drop_lease();
         }
-        let is_silent = self.link == Link::Down && self.silence_due <= Instant::now();
-        if is_silent && self.bundle.is_some() && self.attempt.is_none() && self.revoked.is_none() {
+        let now = Instant::now();
+        let [attempt, silence] = self.due();
+        if silence.is_some_and(|due| due <= now) {
             info!("the gateway is silent: asking provisioning whether something has changed");
-            self.silence_due = Instant::now() + SILENT_GATEWAY.max(self.silence.next());
-            self.ask_in(Duration::ZERO);
-        }
-        if self.attempt.is_none() && self.attempt_due.is_some_and(|due| due <= Instant::now()) {
+            self.silence_due = now + SILENT_GATEWAY.max(self.silence.next());
+            self.start_attempt();
+        } else if attempt.is_some_and(|due| due <= now) {
             self.start_attempt();
         }
+    }
+
+    /// When provisioning is to be asked, because of the lease and because of a silent gateway; not while it is being asked.
+    fn due(&self) -> [Option<Instant>; 2] {
+        if self.attempt.is_some() {
+            return [None, None];
+        }
+        let is_lost = self.link == Link::Down && self.bundle.is_some() && self.revoked.is_none();
+        [self.attempt_due, is_lost.then_some(self.silence_due)]
     }
 
     fn drop_lease(&mut self) {

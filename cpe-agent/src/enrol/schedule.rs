@@ -54,7 +54,7 @@ pub(crate) fn is_due(not_before: u64, not_after: u64, now: u64) -> bool {
 }
 
 /// Between half and all of `longest`.
-fn by_chance(longest: Duration) -> Duration {
+pub(crate) fn by_chance(longest: Duration) -> Duration {
     let share = f64::from(OsRng.next_u32()) / f64::from(u32::MAX);
     longest.mul_f64(0.5 + share / 2.0)
 }
