@@ -1,7 +1,7 @@
 //! What the agent keeps on flash: who it is (`identity`), its tunnel keys (`keys`), a claim code until it is used
 //! (`claim`), the last verified lease (`lease`) and what must never go back (`stored`).
 //!
-//! One file each, replaced whole (see [`file`]), so that a power cut leaves the old or the new content. A file that was
+//! One file each, replaced whole (see [`mod@file`]), so that a power cut leaves the old or the new content. A file that was
 //! damaged later is recognised by its checksum, named and set aside; what its loss costs stands at [`Damaged`].
 //! Never here: whether a lease may be believed (that is `trust`'s).
 

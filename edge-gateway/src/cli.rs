@@ -1,4 +1,4 @@
-//! The command line. stdout is data, stderr is talk; exit codes are those of [`Exit`](crate::exit::Exit).
+//! The command line. stdout is data, stderr is talk; exit codes are those of [`crate::exit::Exit`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -39,7 +39,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             "--no-deps",
             "--document-private-items",
         ]);
-        start(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        // Private items are documented too, so links to them lead somewhere.
+        start(doc.env(
+            "RUSTDOCFLAGS",
+            "-D warnings -A rustdoc::private_intra_doc_links",
+        ))
     });
     steps.step("test", || test::run(workspace, &[]));
     steps.step("docs-check", || docs_check::with_programs(workspace));
