@@ -174,10 +174,15 @@ impl Dns {
     /// What is counted.
     pub(crate) fn counters(&self) -> DnsStatus {
         let figures = self.stub.figures();
+        let dropped = self.stub.counters().all_dropped();
         DnsStatus {
             queries: figures.queries as u64,
             cache_hits: figures.cache_hits as u64,
             failed: figures.failed as u64,
+            dropped: dropped
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.as_label(), count as u64))
+                .collect(),
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) struct TunnelStatus {
 }
 
 /// The stub's counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct DnsStatus {
     /// Lookups asked by the LAN.
     pub queries: u64,
@@ -92,6 +92,8 @@ pub(crate) struct DnsStatus {
     pub cache_hits: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Packets from the LAN or a resolver that were dropped, by reason; reasons that never occurred are left out.
+    pub dropped: BTreeMap<&'static str, u64>,
 }
 
 impl Status {

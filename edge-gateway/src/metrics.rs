@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     dropped: LabelledCounter,
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
+    lookups_dropped: LabelledCounter,
 }
 
 impl Metrics {
@@ -40,6 +41,7 @@ impl Metrics {
             dropped: registry.labelled_counter(names::GATEWAY_DROPPED_PACKETS, "reason"),
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
+            lookups_dropped: registry.labelled_counter(names::GATEWAY_DNS_DROPPED, "reason"),
             registry: Arc::new(registry),
         }
     }
@@ -72,6 +74,11 @@ impl Metrics {
         }
         for (outcome, count) in dns.into_iter().flat_map(dns::Figures::outcomes) {
             follow(&self.lookups.with(outcome.as_label()), count);
+        }
+        for (reason, count) in dns.into_iter().flat_map(|dns| dns.server.all_dropped()) {
+            if count > 0 {
+                follow(&self.lookups_dropped.with(reason.as_label()), count as u64);
+            }
         }
     }
 }

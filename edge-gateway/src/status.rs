@@ -320,6 +320,9 @@ impl Status {
             Some(_) => lines.push("lookups    none yet".to_owned()),
             None => lines.push("lookups    no resolver configured".to_owned()),
         }
+        if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.dropped.is_empty()) {
+            lines.push(format!("unanswered {}", counts(&dns.dropped)));
+        }
         for shard in &self.shards {
             let contact = match shard.last_contact_s {
                 Some(seconds) => format!("last answer {seconds} s ago"),

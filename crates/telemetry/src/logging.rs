@@ -28,8 +28,14 @@ impl Format {
     }
 }
 
-/// Libraries whose lines carry names that subscribers look up: they stay silent at every level.
-const SILENT: [&str; 3] = ["hickory_net", "hickory_proto", "hickory_resolver"];
+/// Libraries that stay silent at every level: hickory's lines carry names that subscribers look up, and boringtun's tell
+/// an operator nothing that the tunnel's own events and drop reasons do not.
+const SILENT: [&str; 4] = [
+    "boringtun",
+    "hickory_net",
+    "hickory_proto",
+    "hickory_resolver",
+];
 
 /// Sends log lines of `level` and graver to stderr. A second call changes nothing.
 pub fn init(format: Format, level: Level) {

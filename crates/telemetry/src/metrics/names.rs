@@ -48,6 +48,11 @@ pub const GATEWAY_DNS_QUERIES: Name = name(
     "culvert_gateway_dns_queries",
     "Lookups answered over DNSCrypt, by outcome",
 );
+/// Lookups that were dropped unanswered.
+pub const GATEWAY_DNS_DROPPED: Name = name(
+    "culvert_gateway_dns_dropped",
+    "DNSCrypt packets dropped, by reason",
+);
 /// Failures of the shard cache on disk.
 pub const GATEWAY_STATE_WRITE_FAILURES: Name = name(
     "culvert_gateway_state_write_failures",
