@@ -1,8 +1,12 @@
 //! Links, addresses, routes and rules of the network namespace, by `NETLINK_ROUTE` requests.
 //!
-//! Requests are written out by hand (layouts: `linux/rtnetlink.h`, `linux/fib_rules.h`, `linux/if_addr.h`) and only
-//! acknowledgements are read back: a few kilobytes on a router, where the general crates cost hundreds.
+//! Requests are written out by hand (layouts: `linux/rtnetlink.h`, `linux/fib_rules.h`, `linux/if_addr.h`) and of answers
+//! only what is needed is read: a few kilobytes on a router, where the general crates cost hundreds.
 //! Everything is idempotent: adding what is there and deleting what is not are both a success.
+
+mod way;
+
+pub use way::{LinkState, Watch, Way};
 
 use std::io;
 use std::net::IpAddr;
@@ -73,6 +77,13 @@ impl NetlinkError {
 /// A network interface's index in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkIndex(u32);
+
+impl LinkIndex {
+    /// As the kernel's calls take it.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// Where packets of a route go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,8 +189,8 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const HEADER_BYTES: usize = 16;
 
-/// An acknowledgement repeats the request, which is below 200 bytes.
-const ANSWER_BYTES: usize = 1024;
+/// An acknowledgement repeats the request, which is below 200 bytes; an interface with all its counters is below 3 KB.
+const ANSWER_BYTES: usize = 8192;
 /// The kernel answers at once; a silent one is broken.
 const ANSWER_TIMEOUT_S: i64 = 5;
 
@@ -279,30 +290,45 @@ impl Netlink {
         request: Request,
         fine: &[Errno],
     ) -> Result<(), NetlinkError> {
+        let answer = self.exchange(request)?;
+        let code = parse_ack(&answer).ok_or(NetlinkError::Garbled)?;
+        match Errno::from_raw(-code) {
+            _ if code == 0 => Ok(()),
+            errno if fine.contains(&errno) => Ok(()),
+            errno => Err(NetlinkError::Refused { what, errno }),
+        }
+    }
+
+    /// Asks for something; the answer is one message.
+    fn inquire(&mut self, what: &'static str, request: Request) -> Result<Vec<u8>, NetlinkError> {
+        let answer = self.exchange(request)?;
+        match parse_ack(&answer) {
+            Some(code) => Err(NetlinkError::Refused {
+                what,
+                errno: Errno::from_raw(-code),
+            }),
+            None => Ok(answer),
+        }
+    }
+
+    fn exchange(&mut self, request: Request) -> Result<Vec<u8>, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.finish(self.sequence);
         let kernel = NetlinkAddr::new(0, 0);
         sendto(self.socket.as_raw_fd(), &bytes, &kernel, MsgFlags::empty())
             .map_err(socket_failed)?;
+        let mut answer = vec![0; ANSWER_BYTES];
         loop {
-            let mut answer = [0; ANSWER_BYTES];
             let length = match recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty()) {
                 Ok(length) => length,
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(socket_failed(errno)),
             };
-            let (sequence, code) =
-                parse_ack(answer.get(..length).unwrap_or(&[])).ok_or(NetlinkError::Garbled)?;
-            // An answer to a request that timed out earlier.
-            if sequence != self.sequence {
-                continue;
+            // Another number is that of a request that timed out earlier.
+            if sequence_of(answer.get(..length).unwrap_or(&[])) == Some(self.sequence) {
+                answer.truncate(length);
+                return Ok(answer);
             }
-            let errno = Errno::from_raw(-code);
-            return if code == 0 || fine.contains(&errno) {
-                Ok(())
-            } else {
-                Err(NetlinkError::Refused { what, errno })
-            };
         }
     }
 }
@@ -442,13 +468,20 @@ impl Request {
     }
 }
 
-/// Reads `nlmsghdr` and `nlmsgerr`: the request's sequence number, and 0 or a negative errno.
-fn parse_ack(answer: &[u8]) -> Option<(u32, i32)> {
+/// The number of the request that a message answers, from its `nlmsghdr`.
+fn sequence_of(answer: &[u8]) -> Option<u32> {
+    let header = answer.first_chunk::<HEADER_BYTES>()?;
+    Some(u32::from_ne_bytes([
+        header[8], header[9], header[10], header[11],
+    ]))
+}
+
+/// Reads `nlmsghdr` and `nlmsgerr`: 0 or a negative errno.
+fn parse_ack(answer: &[u8]) -> Option<i32> {
     let (header, rest) = answer.split_first_chunk::<HEADER_BYTES>()?;
     let kind = u16::from_ne_bytes([header[4], header[5]]);
-    let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
     let code = i32::from_ne_bytes(*rest.first_chunk::<4>()?);
-    (kind == NLMSG_ERROR && code <= 0).then_some((sequence, code))
+    (kind == NLMSG_ERROR && code <= 0).then_some(code)
 }
 
 #[cfg(test)]
@@ -461,7 +494,8 @@ mod tests {
         ack.body(&[&(-17i32).to_ne_bytes()]);
         let bytes = ack.finish(9);
 
-        assert_eq!(parse_ack(&bytes), Some((9, -17)));
+        assert_eq!(sequence_of(&bytes), Some(9));
+        assert_eq!(parse_ack(&bytes), Some(-17));
         for cut in 0..bytes.len() {
             assert_eq!(parse_ack(&bytes[..cut]), None);
         }

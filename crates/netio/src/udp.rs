@@ -3,6 +3,9 @@
 //! Raw addresses and control messages are in `udp/message.rs`.
 
 mod message;
+mod path;
+
+pub use path::Fragment;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -164,14 +167,16 @@ impl Udp {
         if segment == 0 || payload.len() <= segment {
             return self.send_one(to, payload);
         }
+        let mut is_refused = false;
         if self.segments.load(Ordering::Relaxed) {
             match message::send_run(self.socket.as_fd(), to, payload, segment) {
                 Ok(()) => return Sent::Yes,
                 Err(e) if is_full(&e) => return Sent::Full,
                 Err(e) => match e.raw_os_error() {
-                    // No offload in this kernel, or none on the interface that the route leads to.
+                    // No offload in this kernel, or none on the interface that the route leads to; or, said with the
+                    // same words by older kernels, datagrams longer than the path takes.
                     Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => {
-                        self.segments.store(false, Ordering::Relaxed);
+                        is_refused = true;
                     }
                     Some(libc::EMSGSIZE) => {}
                     _ => return Sent::Failed(e),
@@ -180,6 +185,10 @@ impl Udp {
         }
         for datagram in payload.chunks(segment) {
             match self.send_one(to, datagram) {
+                Sent::Yes if is_refused => {
+                    is_refused = false;
+                    self.segments.store(false, Ordering::Relaxed);
+                }
                 Sent::Yes => {}
                 refused @ (Sent::Full | Sent::Failed(_)) => return refused,
             }
