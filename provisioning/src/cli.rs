@@ -172,6 +172,15 @@ struct NewGateway {
     /// The stamp of its resolver inside the tunnel.
     #[arg(long, value_name = "sdns://…", required = true, value_delimiter = ',', value_parser = stamp)]
     dns: Vec<String>,
+    /// Where it listens for UDP inside HTTP, for routers whose network lets no other UDP through.
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', requires_all = ["relay_name", "relay_spki"])]
+    relay: Vec<SocketAddr>,
+    /// The name in the relay's certificate.
+    #[arg(long, value_name = "NAME", value_parser = word::<64>, requires = "relay")]
+    relay_name: Option<String>,
+    /// SHA-256 of the relay's public key, as `edge-gateway relay-pin` prints it.
+    #[arg(long, value_name = "HEX", value_delimiter = ',', value_parser = hex_key, requires = "relay")]
+    relay_spki: Vec<Id>,
     #[command(flatten)]
     output: Output,
 }

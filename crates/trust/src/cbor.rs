@@ -143,6 +143,23 @@ impl<'b> Reader<'b> {
         }
     }
 
+    /// The same for an object with fields that may be absent, which [`Reader::is_next`] tells: `least` entries or more.
+    /// A number of entries that does not fit is found when the object is encoded again.
+    pub(crate) fn open_at_least(&mut self, least: u8) -> Result<u8, DecodeError> {
+        if self.open_map()? < u64::from(least) {
+            return Err(DecodeError::NotAMap { fields: least });
+        }
+        match self.uint(0)? {
+            v if v == u64::from(VERSION) => Ok(VERSION),
+            other => Err(DecodeError::UnknownVersion(other)),
+        }
+    }
+
+    /// Whether the next entry is `key`.
+    pub(crate) fn is_next(&mut self, key: u8) -> bool {
+        matches!(self.decoder.probe().u8(), Ok(found) if found == key)
+    }
+
     pub(crate) fn map(&mut self, fields: u8) -> Result<(), DecodeError> {
         match self.decoder.map() {
             Ok(Some(found)) if found == u64::from(fields) => Ok(()),

@@ -9,6 +9,8 @@ use crate::lease::{MAX_NAME, MAX_STAMP, MAX_STAMPS, addr_bytes, addr_from};
 const MAX_ENDPOINTS: usize = 8;
 const MAX_INNER: usize = 8;
 const MAX_SHARDS: usize = 1024;
+/// One in use, one while it is being changed, and room.
+const MAX_PINS: usize = 4;
 
 /// One gateway, as people approved it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,19 @@ pub struct GatewayRecord {
     pub inner: Vec<IpAddr>,
     /// `sdns://` stamps of its resolver inside the tunnel.
     pub dns: Vec<String>,
+    /// The way to it where UDP to [`GatewayRecord::endpoints`] does not pass.
+    pub relay: Option<RelayRecord>,
+}
+
+/// A gateway's proxy for UDP inside HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayRecord {
+    /// Where it listens, for HTTP/3 over UDP and for TLS over TCP.
+    pub endpoints: Vec<SocketAddr>,
+    /// The name that a client asks for, as any browser does.
+    pub server_name: String,
+    /// SHA-256 of the public keys (SPKI) that its certificate may have.
+    pub spki_sha256: Vec<[u8; 32]>,
 }
 
 impl GatewayRecord {
@@ -46,7 +61,7 @@ impl Object for GatewayRecord {
     const MAX_BYTES: usize = 12 * 1024;
 
     fn write(&self, w: &mut Writer) {
-        w.open(9, self.v);
+        w.open(9 + u8::from(self.relay.is_some()), self.v);
         w.text(1, &self.name);
         w.bytes(2, &self.ed25519_pub);
         w.bytes(3, &self.wg_pub);
@@ -57,11 +72,14 @@ impl Object for GatewayRecord {
         w.list(6, &self.shards, |w, shard| w.item_uint(u64::from(*shard)));
         w.list(7, &self.inner, |w, addr| w.item_bytes(&addr_bytes(addr)));
         w.list(8, &self.dns, |w, stamp| w.item_text(stamp));
+        if let Some(relay) = &self.relay {
+            w.nested(9, |w| relay.write(w));
+        }
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            v: r.open(9)?,
+            v: r.open_at_least(9)?,
             name: r.text(1, MAX_NAME)?,
             ed25519_pub: r.array(2)?,
             wg_pub: r.array(3)?,
@@ -70,6 +88,32 @@ impl Object for GatewayRecord {
             shards: r.list(6, MAX_SHARDS, read_shard)?,
             inner: r.list(7, MAX_INNER, read_addr)?,
             dns: r.list(8, MAX_STAMPS, |r| r.item_text(MAX_STAMP))?,
+            relay: if r.is_next(9) {
+                r.key(9)?;
+                Some(RelayRecord::read(r)?)
+            } else {
+                None
+            },
+        })
+    }
+}
+
+impl RelayRecord {
+    fn write(&self, w: &mut Writer) {
+        w.map(3);
+        w.list(0, &self.endpoints, |w, endpoint| {
+            w.item_bytes(&endpoint_bytes(endpoint))
+        });
+        w.text(1, &self.server_name);
+        w.list(2, &self.spki_sha256, |w, pin| w.item_bytes(pin));
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.map(3)?;
+        Ok(Self {
+            endpoints: r.list(0, MAX_ENDPOINTS, read_endpoint)?,
+            server_name: r.text(1, MAX_NAME)?,
+            spki_sha256: r.list(2, MAX_PINS, Reader::item_array)?,
         })
     }
 }

@@ -38,7 +38,7 @@ pub use channel::{ChannelError, ChannelProof, sign_channel, verify_channel};
 pub use checkpoint::{Checkpoint, CheckpointError, Cosigner, LogSigner, SignedCheckpoint};
 pub use claim::{ClaimCode, ClaimCodeError};
 pub use enrol::{Auth, EnrolError, EnrolFacts, EnrolReq, ServerChallenge};
-pub use gateway::GatewayRecord;
+pub use gateway::{GatewayRecord, RelayRecord};
 pub use keys::{KeyId, key_id};
 pub use lease::{Lease, Revocation};
 pub use merkle::{MerkleError, leaf_hash, node_hash, verify_consistency, verify_inclusion};

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use rand_core::OsRng;
 use serde_json::{Value, json};
-use trust::{Anchors, ClaimCode, GatewayRecord, Lease};
+use trust::{Anchors, ClaimCode, GatewayRecord, Lease, RelayRecord};
 
 use super::answers::{date, say, say_json};
 use super::{Alerts, Claim, Device, Gateway, Init, Logs, NewClaim, NewGateway, Operator, Output};
@@ -245,6 +245,11 @@ async fn gateway_add(dir: &DataDir, new: NewGateway) -> anyhow::Result<()> {
         shards: new.shard,
         inner: new.inner,
         dns: new.dns,
+        relay: new.relay_name.map(|server_name| RelayRecord {
+            endpoints: new.relay,
+            server_name,
+            spki_sha256: new.relay_spki,
+        }),
     };
     GatewayRecord::from_bytes(&record.to_bytes())
         .map_err(|error| Failure::new(Blame::Usage, format!("not a gateway: {error}")))?;
@@ -276,6 +281,7 @@ async fn gateway_list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
                 "endpoints": record.endpoints,
                 "inner": record.inner,
                 "dns": record.dns,
+                "relay": record.relay.as_ref().map(|relay| &relay.endpoints),
                 "added": gateway.added_at,
                 "authority_entry": gateway.leaf,
             })

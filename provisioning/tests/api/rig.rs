@@ -216,6 +216,7 @@ impl Gateway {
             shards: vec![self.shard],
             inner: vec!["10.64.0.1".parse().unwrap(), "fd64::1".parse().unwrap()],
             dns: vec!["sdns://AQ".to_owned()],
+            relay: None,
         }
     }
 }

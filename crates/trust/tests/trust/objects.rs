@@ -2,7 +2,7 @@
 
 use trust::{
     Activation, Approval, Auth, DecodeError, EnrolReq, GatewayRecord, Lease, LeaseBundle, Proposal,
-    Revocation, ShardEntry, ShardPage, Stored, VERSION, Verdict,
+    RelayRecord, Revocation, ShardEntry, ShardPage, Stored, VERSION, Verdict,
 };
 
 use crate::world::{T0, World, gateway_record, revocation};
@@ -147,6 +147,45 @@ fn a_list_that_claims_to_be_endless_costs_nothing() {
         ShardPage::from_bytes(&bytes),
         Err(DecodeError::Field { field: 4 })
     );
+}
+
+#[test]
+fn a_gateway_record_with_a_field_that_it_does_not_have_is_refused() {
+    let plain = gateway_record().to_bytes();
+    let mut claimed = plain.clone();
+    claimed[0] += 1;
+    let mut beyond = claimed.clone();
+    beyond.extend([0x18, 0x63, 0x00]);
+    let mut short = plain.clone();
+    short[0] -= 1;
+
+    assert_eq!(
+        GatewayRecord::from_bytes(&claimed),
+        Err(DecodeError::NotCanonical)
+    );
+    assert_eq!(
+        GatewayRecord::from_bytes(&beyond),
+        Err(DecodeError::Trailing)
+    );
+    assert_eq!(
+        GatewayRecord::from_bytes(&short),
+        Err(DecodeError::NotAMap { fields: 9 })
+    );
+}
+
+#[test]
+fn a_gateways_relay_is_kept_and_one_without_is_written_as_ever() {
+    let plain = gateway_record();
+    let mut relayed = plain.clone();
+    relayed.relay = Some(RelayRecord {
+        endpoints: vec!["198.18.1.2:443".parse().unwrap()],
+        server_name: "www.pop1.example".to_owned(),
+        spki_sha256: vec![[0xE7; 32]],
+    });
+
+    assert_eq!(plain.to_bytes()[0], 0xA9);
+    assert_eq!(relayed.to_bytes()[0], 0xAA);
+    assert_eq!(GatewayRecord::from_bytes(&relayed.to_bytes()), Ok(relayed));
 }
 
 #[test]
