@@ -4,6 +4,7 @@
 
 mod message;
 mod path;
+pub mod steering;
 
 pub use path::Fragment;
 
