@@ -44,6 +44,7 @@
 pub mod agent;
 pub mod dropped;
 pub mod edge;
+pub mod health;
 pub mod packet;
 mod peers;
 pub mod policy;
