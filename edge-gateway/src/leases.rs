@@ -141,6 +141,7 @@ impl Leases {
                 Outcome::Revoked,
                 self.revoke(revocation.devid_hash, revocation.epoch),
             ),
+            ShardChange::Offer(_) => (Outcome::Elsewhere, Vec::new()),
         }
     }
 

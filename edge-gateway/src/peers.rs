@@ -347,7 +347,7 @@ fn compact_if_large(shard: u32, cache: &mut ShardCache, leases: &Leases) {
         ShardEntry::Lease { lease, .. } => {
             trust::Lease::from_bytes(lease).is_ok_and(|lease| leases.is_current(&lease))
         }
-        ShardEntry::Revocation { .. } => true,
+        ShardEntry::Revocation { .. } | ShardEntry::Psk { .. } => true,
     });
     if let Err(error) = kept {
         tracing::warn!(shard, %error, "the shard cache cannot be rewritten; it goes on growing");

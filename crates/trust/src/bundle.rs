@@ -6,6 +6,7 @@ use crate::cbor::{self, DecodeError, Object, Reader, Writer};
 use crate::lease::{Lease, Revocation};
 use crate::merkle::MAX_PATH;
 use crate::proof::MAX_PROOF_BYTES;
+use crate::signed::Signed;
 use crate::statement::Activation;
 
 const MAX_ACTIVATIONS: usize = 8;
@@ -72,6 +73,8 @@ pub enum ShardEntry {
         salt: [u8; 32],
         proof: String,
     },
+    /// A `Signed` offer of a pre-shared key, for the gateway that it names.
+    Psk { offer: Vec<u8> },
 }
 
 impl ShardEntry {
@@ -95,6 +98,11 @@ impl Object for ShardEntry {
                 salt,
                 proof,
             } => (2, revocation, salt, proof),
+            Self::Psk { offer } => {
+                w.map(2);
+                w.uint(0, 3);
+                return w.bytes(1, offer);
+            }
         };
         w.map(4);
         w.uint(0, kind);
@@ -104,17 +112,19 @@ impl Object for ShardEntry {
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.map(4)?;
-        match r.uint(0)? {
-            1 => Ok(Self::Lease {
+        match (r.open_map()?, r.uint(0)?) {
+            (4, 1) => Ok(Self::Lease {
                 lease: r.bytes(1, Lease::MAX_BYTES)?,
                 salt: r.array(2)?,
                 proof: r.text(3, MAX_PROOF_BYTES)?,
             }),
-            2 => Ok(Self::Revocation {
+            (4, 2) => Ok(Self::Revocation {
                 revocation: r.bytes(1, Revocation::MAX_BYTES)?,
                 salt: r.array(2)?,
                 proof: r.text(3, MAX_PROOF_BYTES)?,
+            }),
+            (2, 3) => Ok(Self::Psk {
+                offer: r.bytes(1, Signed::MAX_BYTES)?,
             }),
             _ => Err(r.refused()),
         }

@@ -11,7 +11,10 @@ pub mod channel;
 pub mod claim;
 pub mod enrol;
 pub mod gateway;
+pub mod kem;
 pub mod lease;
+pub mod psk;
+pub mod signed;
 pub mod statement;
 // The acting machine's judge.
 pub mod anchors;
@@ -39,12 +42,15 @@ pub use checkpoint::{Checkpoint, CheckpointError, Cosigner, LogSigner, SignedChe
 pub use claim::{ClaimCode, ClaimCodeError};
 pub use enrol::{Auth, EnrolError, EnrolFacts, EnrolReq, ServerChallenge};
 pub use gateway::{GatewayRecord, RelayRecord};
+pub use kem::{KemError, KemKey, KemStatement};
 pub use keys::{KeyId, key_id};
 pub use lease::{Lease, Revocation};
 pub use merkle::{MerkleError, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 pub use note::{Note, NoteError, NoteSignature};
 pub use policy::{Policy, PolicyError};
 pub use proof::{LoggedAt, Proof, ProofError};
+pub use psk::{Agreed, Pair, Psk, PskError, PskOffer};
+pub use signed::{Signed, SignedList};
 pub use statement::{Activation, Approval, Kind, Proposal, Verdict};
 pub use stored::Stored;
 pub use tiles::{Tile, TileError, TileKind};

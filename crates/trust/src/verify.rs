@@ -12,6 +12,8 @@ use crate::lease::{Lease, Revocation, fleet_entry};
 use crate::merkle::{MerkleError, verify_consistency};
 use crate::policy::Policy;
 use crate::proof::{LoggedAt, Proof, ProofError};
+use crate::psk::{PskError, PskOffer};
+use crate::signed::Signed;
 use crate::statement::{Activation, Kind, Proposal};
 use crate::stored::Stored;
 use crate::verified::Verified;
@@ -95,6 +97,8 @@ pub enum ShardChange {
         revocation: Revocation,
         logged: LoggedAt,
     },
+    /// A device agrees a pre-shared key with one gateway. Stands in no log: its device signed it.
+    Offer(PskOffer),
 }
 
 /// Why an entry of a shard's stream is refused.
@@ -108,6 +112,8 @@ pub enum EntryError {
     Expired { not_after: u64, now: u64 },
     #[error("the lease begins at {not_before}, it is {now}")]
     NotYet { not_before: u64, now: u64 },
+    #[error("the offer of a pre-shared key is refused: {0}")]
+    Offer(#[from] PskError),
 }
 
 impl Anchors {
@@ -200,6 +206,10 @@ impl Anchors {
                 let revocation = Revocation::from_bytes(bytes)?;
                 let logged = verify_text(&self.fleet, proof, &fleet_entry(salt, bytes))?;
                 Ok(Verified::vouch(ShardChange::Revoke { revocation, logged }))
+            }
+            ShardEntry::Psk { offer } => {
+                let offer = PskOffer::verify(&Signed::from_bytes(offer)?)?;
+                Ok(Verified::vouch(ShardChange::Offer(offer.into_inner())))
             }
         }
     }
@@ -322,13 +332,13 @@ fn claimed_id(activation: &Activation) -> Option<[u8; 32]> {
     Some(GatewayRecord::from_bytes(&proposal.body).ok()?.id())
 }
 
-enum Lifetime {
+pub(crate) enum Lifetime {
     Ahead,
     Current,
     Ended,
 }
 
-fn lifetime(not_before: u64, not_after: u64, now: u64) -> Lifetime {
+pub(crate) fn lifetime(not_before: u64, not_after: u64, now: u64) -> Lifetime {
     if now >= not_after {
         Lifetime::Ended
     } else if not_before > now.saturating_add(MAX_SKEW_S) {

@@ -23,6 +23,7 @@ mod objects;
 mod parsers;
 #[cfg(test)]
 mod policies;
+mod psk;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use trust::{
     Activation, Anchors, Approval, ChannelProof, ClaimCode, EnrolReq, GatewayRecord, Lease,
     LeaseBundle, Note, Policy, Proof, Proposal, Revocation, ServerChallenge, ShardEntry, ShardPage,
-    SignedCheckpoint, Stored, Tile, Vkey,
+    Signed, SignedCheckpoint, SignedList, Stored, Tile, Vkey,
 };
 
 /// What a parser said of some bytes.
@@ -37,7 +37,7 @@ macro_rules! object {
     };
 }
 
-pub(crate) const PARSERS: [Parser; 21] = [
+pub(crate) const PARSERS: [Parser; 23] = [
     object!("lease", Lease),
     object!("revocation", Revocation),
     object!("gateway-record", GatewayRecord),
@@ -47,6 +47,8 @@ pub(crate) const PARSERS: [Parser; 21] = [
     object!("lease-bundle", LeaseBundle),
     object!("shard-entry", ShardEntry),
     object!("shard-page", ShardPage),
+    object!("signed", Signed),
+    object!("signed-list", SignedList),
     object!("stored", Stored),
     object!("challenge", ServerChallenge),
     object!("enrol-request", EnrolReq),
