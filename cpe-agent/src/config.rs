@@ -26,8 +26,8 @@ pub(crate) struct Config {
     pub trust_policy: PathBuf,
     /// The provisioning server.
     pub provisioning: Provisioning,
-    /// The interface to the access network.
-    pub wan: InterfaceName,
+    /// The interfaces to the access network: one, or the preferred one and the other.
+    pub wans: Vec<InterfaceName>,
     /// The home's side.
     pub lan: Lan,
     /// The tunnel.
@@ -263,17 +263,17 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
         |value| telemetry::parse_level(value.as_str()?).ok(),
     );
     let provisioning = root.section("provisioning", read_provisioning);
-    let wan = root.section("wan", |wan| wan.required("interface", INTERFACE, interface));
+    let wans = root.section("wan", read_wans);
     let lan = root.section("lan", read_lan);
     let tunnel = root.section("tunnel", read_tunnel);
-    if let (Some(wan), Some(lan), Some(tunnel)) = (&wan, &lan, &tunnel) {
-        check_interfaces(root, wan, lan, tunnel);
+    if let (Some(wans), Some(lan), Some(tunnel)) = (&wans, &lan, &tunnel) {
+        check_interfaces(root, wans, lan, tunnel);
     }
     Some(Config {
         state_dir: state_dir?,
         trust_policy: trust_policy?,
         provisioning: provisioning?,
-        wan: wan?,
+        wans: wans?,
         lan: lan?,
         tunnel: tunnel?,
         kill_switch: kill_switch?,
@@ -301,6 +301,22 @@ fn read_provisioning(section: &mut Section<'_>) -> Option<Provisioning> {
         server: server?,
         pins: pins?,
     })
+}
+
+fn read_wans(section: &mut Section<'_>) -> Option<Vec<InterfaceName>> {
+    let first = section.required("interface", INTERFACE, interface);
+    let second = section.optional("backup", INTERFACE, None, |value| {
+        interface(value).map(Some)
+    });
+    let wans: Vec<_> = std::iter::once(first?).chain(second?).collect();
+    if !all_different(&wans) {
+        section.mistake(
+            "backup",
+            "is the first WAN's".to_owned(),
+            "another interface",
+        );
+    }
+    Some(wans)
 }
 
 fn read_lan(section: &mut Section<'_>) -> Option<Lan> {
@@ -360,15 +376,15 @@ fn read_tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
     })
 }
 
-fn check_interfaces(root: &mut Section<'_>, wan: &InterfaceName, lan: &Lan, tunnel: &Tunnel) {
-    if lan.interfaces.contains(wan) {
+fn check_interfaces(root: &mut Section<'_>, wans: &[InterfaceName], lan: &Lan, tunnel: &Tunnel) {
+    if let Some(wan) = wans.iter().find(|wan| lan.interfaces.contains(wan)) {
         root.mistake(
             "lan.interfaces",
             format!("{wan} is also the WAN's"),
             "interfaces of the home only",
         );
     }
-    if &tunnel.interface == wan || lan.interfaces.contains(&tunnel.interface) {
+    if wans.contains(&tunnel.interface) || lan.interfaces.contains(&tunnel.interface) {
         let wrong = format!("{} is also the WAN's or the LAN's", tunnel.interface);
         root.mistake(
             "tunnel.interface",

@@ -11,7 +11,10 @@
 //! answer that does not verify changes only the reason in the status.
 
 pub(crate) mod attempt;
+mod network;
 
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,6 +31,7 @@ use crate::engine::{Engine, News, Order};
 use crate::enrol::schedule::{self, Backoff};
 use crate::exit::{Exit, Failure, chain};
 use crate::net::Network;
+use crate::net::wan::{Path, Wan};
 use crate::state::{Keys, State, StateDir};
 use crate::status::socket::{Answers, Request};
 use crate::status::{Condition, LastWords, LeaseStatus, Status};
@@ -48,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) state_dir: StateDir,
     pub(crate) state: State,
     pub(crate) network: Network,
+    pub(crate) wan: Wan,
     pub(crate) engine: Engine,
     pub(crate) dns: Dns,
     pub(crate) clock: Clock,
@@ -73,6 +78,10 @@ pub(crate) struct Control {
     lost: Option<String>,
     claim: Option<ClaimCode>,
     network: Network,
+    wan: Wan,
+    path: Option<Path>,
+    /// Where the gateway in use, or the one that is tried, is looked for.
+    endpoint: Option<IpAddr>,
     engine: Engine,
     dns: Dns,
     clock: Clock,
@@ -102,6 +111,7 @@ enum Event {
     News(Option<News>),
     Request(Option<Request>),
     Attempt(attempt::Outcome),
+    Network(io::Result<()>),
     Time,
     Stop,
 }
@@ -114,6 +124,7 @@ impl Control {
             state_dir,
             state,
             network,
+            wan,
             engine,
             dns,
             clock,
@@ -131,6 +142,9 @@ impl Control {
             lost: None,
             claim: None,
             network,
+            wan,
+            path: None,
+            endpoint: None,
             engine,
             dns,
             clock,
@@ -152,6 +166,7 @@ impl Control {
             );
         }
         control.begin(state.lease.as_deref());
+        control.look_at_network();
         control
     }
 
@@ -192,6 +207,7 @@ impl Control {
         let result = loop {
             match self.next_event(&mut inputs).await {
                 Event::News(Some(News::Tunnel(event))) => self.on_tunnel(event),
+                Event::News(Some(News::PathTooSmall)) => self.look_at_network(),
                 Event::News(Some(News::Broken(error))) => {
                     break Err(Failure::new(
                         Exit::Io,
@@ -206,7 +222,8 @@ impl Control {
                 }
                 Event::Request(request) => self.on_request(request),
                 Event::Attempt(outcome) => self.on_outcome(outcome),
-                Event::Time => {}
+                Event::Network(result) => self.on_network(result),
+                Event::Time => self.look_at_network(),
                 Event::Stop => break Ok(()),
             }
             self.on_time();
@@ -221,6 +238,11 @@ impl Control {
             .into_iter()
             .flatten()
             .fold(calendar, Instant::min);
+        let deadline = self
+            .wan
+            .choice
+            .poll_timeout()
+            .map_or(deadline, |at| deadline.min(at.into()));
         let attempt = async {
             match &mut self.attempt {
                 Some(attempt) => attempt.outcome().await,
@@ -232,6 +254,7 @@ impl Control {
             news = inputs.news.recv() => Event::News(news),
             request = inputs.requests.recv() => Event::Request(request),
             outcome = attempt => Event::Attempt(outcome),
+            changed = self.wan.changed() => Event::Network(changed),
             () = tokio::time::sleep_until(deadline) => Event::Time,
         }
     }
@@ -254,7 +277,7 @@ impl Control {
 
     fn on_tunnel(&mut self, event: AgentEvent) {
         match event {
-            AgentEvent::Connected { gateway, .. } => {
+            AgentEvent::Connected { gateway, endpoint } => {
                 self.link = Link::Up;
                 self.revoked = None;
                 self.silence.reset();
@@ -266,17 +289,19 @@ impl Control {
                 self.status.gateway = name;
                 self.dns.network_changed();
                 self.turn(Condition::Protected, None);
+                self.on_endpoint(endpoint);
             }
             AgentEvent::Disconnected { .. } => {
                 info!("the tunnel is down");
                 self.go_down();
                 self.explain("the gateway does not answer any more".to_owned());
             }
-            AgentEvent::Trying { gateway, .. } => {
+            AgentEvent::Trying { gateway, endpoint } => {
                 let name = self.gateway_name(&gateway).unwrap_or_default();
                 self.explain(format!("no gateway has answered; trying {name}"));
+                self.on_silence(endpoint);
             }
-            AgentEvent::Roamed { .. } => {}
+            AgentEvent::Roamed { endpoint } => self.on_endpoint(endpoint),
         }
     }
 
@@ -448,6 +473,8 @@ impl Control {
         tunnel.rx_bytes = snapshot.traffic.rx_bytes;
         tunnel.tx_bytes = snapshot.traffic.tx_bytes;
         tunnel.dropped = snapshot.dropped;
+        tunnel.wan = self.path.as_ref().map(|path| path.interface.clone());
+        tunnel.mtu = self.network.mtu();
         self.status.dns = self.dns.counters();
     }
 

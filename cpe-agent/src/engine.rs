@@ -15,13 +15,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netio::udp::{UdpError, UdpOptions};
+use netio::netlink::LinkIndex;
+use netio::udp::{Fragment, UdpError, UdpOptions};
 use netio::{Poller, Tun, Udp, Waker};
 use tokio::sync::mpsc;
 use tunnel::Traffic;
 use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig};
 
 use crate::net::MARK;
+use crate::net::wan::Fit;
 use looping::Loop;
 
 /// Orders that the thread has not taken yet; it takes them at once.
@@ -37,6 +39,10 @@ pub(crate) enum Order {
     Lease(Vec<GatewayConfig>, Vec<IpNet>),
     /// There may be nobody at the other end any more: shake hands now.
     Probe,
+    /// Packets up to this length, in datagrams that may be cut or not.
+    Fit(Fit),
+    /// Send out of this interface only, or again where the routes lead.
+    WayOut(Option<LinkIndex>),
     /// There is no lease: carry nothing.
     Rest,
     /// End the thread.
@@ -48,6 +54,8 @@ pub(crate) enum Order {
 pub(crate) enum News {
     /// What the subscriber would notice.
     Tunnel(AgentEvent),
+    /// A datagram is longer than the path takes.
+    PathTooSmall,
     /// The device or a socket is gone for good.
     Broken(io::Error),
 }
@@ -76,7 +84,24 @@ impl Wires {
     pub(crate) fn open(tun: Tun) -> Result<Self, UdpError> {
         let v4 = bind(IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
         let v6 = bind(IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
-        Ok(Self { tun, v4, v6 })
+        let wires = Self { tun, v4, v6 };
+        wires.set_fragment(Fragment::Never);
+        Ok(wires)
+    }
+
+    fn set_fragment(&self, fragment: Fragment) {
+        for udp in self.udp() {
+            // Refused by a kernel without it, where the path's length is not told and datagrams are cut.
+            let _ = udp.set_fragment(fragment);
+        }
+    }
+
+    fn set_way_out(&self, link: Option<LinkIndex>) -> io::Result<()> {
+        self.udp().try_for_each(|udp| udp.set_way_out(link))
+    }
+
+    fn udp(&self) -> impl Iterator<Item = &Udp> {
+        [&self.v4, &self.v6].into_iter().flatten()
     }
 }
 

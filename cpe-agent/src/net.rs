@@ -3,8 +3,10 @@
 //! Everything made here has a fixed name or number, so that a start after a crash finds and replaces what was left, and
 //! an exit removes it; only the kill-switch outlives the agent, when it is set.
 
+pub(crate) mod choice;
 mod ruleset;
 mod sysctl;
+pub(crate) mod wan;
 
 use ipnet::IpNet;
 use netio::netlink::{
@@ -55,6 +57,7 @@ pub(crate) struct Network {
     config: Config,
     netlink: Netlink,
     addresses: Vec<IpNet>,
+    mtu: u16,
     valid_mark: SourceValidMark,
 }
 
@@ -67,6 +70,7 @@ impl Network {
             config: config.clone(),
             netlink: Netlink::open()?,
             addresses: Vec::new(),
+            mtu: config.tunnel.mtu,
             valid_mark: SourceValidMark::set(),
         };
         match config.kill_switch {
@@ -83,7 +87,7 @@ impl Network {
         let addresses: Vec<IpNet> = leased.iter().map(interface_address).collect();
         let link = self.netlink.link(self.config.tunnel.interface.as_str())?;
         sysctl::no_link_local(&self.config.tunnel.interface);
-        self.netlink.bring_up(link, self.config.tunnel.mtu)?;
+        self.netlink.bring_up(link, self.mtu)?;
         for old in self.addresses.iter().filter(|old| !addresses.contains(old)) {
             self.netlink.delete_address(link, *old)?;
         }
@@ -103,6 +107,19 @@ impl Network {
             tolerate_no_ipv6(self.netlink.add_route(&tunnel_route(to, link)))?;
         }
         self.route_away()
+    }
+
+    /// Tells the kernel how long a packet of the home may be; it tells the home, for packets that are longer.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) -> Result<(), NetError> {
+        let link = self.netlink.link(self.config.tunnel.interface.as_str())?;
+        self.netlink.set_mtu(link, mtu)?;
+        self.mtu = mtu;
+        Ok(())
+    }
+
+    /// The tunnel's MTU.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.mtu
     }
 
     /// Takes the home's packets off the tunnel: with the kill-switch they go nowhere, without it in clear.

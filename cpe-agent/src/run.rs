@@ -26,6 +26,7 @@ use crate::dns::{BindError, Dns, Listeners};
 use crate::engine::{Engine, Wires};
 use crate::enrol;
 use crate::exit::{Exit, Failure, OrExit, chain};
+use crate::net::wan::Wan;
 use crate::net::{NetError, Network};
 use crate::state::{LockError, State, StateDir, StateError, WriteError};
 use crate::status::socket;
@@ -149,6 +150,7 @@ async fn serve(
         status_socket,
     } = opened;
     let clock = Clock::with_floor(state.stored.clock_floor);
+    let wan = Wan::open(config).or_exit(Exit::Io, "watching the router's network")?;
     let (news_sender, news) = mpsc::channel(MAX_NEWS);
     let (request_sender, requests) = mpsc::channel(MAX_REQUESTS);
     let engine = Engine::start(wires, config.tunnel.mtu, news_sender)
@@ -166,6 +168,7 @@ async fn serve(
         state_dir,
         state,
         network,
+        wan,
         engine,
         dns,
         clock,

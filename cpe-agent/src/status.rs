@@ -75,6 +75,10 @@ pub(crate) struct LeaseStatus {
 pub(crate) struct TunnelStatus {
     /// How long ago the session was made.
     pub last_handshake_s: Option<u64>,
+    /// The interface over which the gateway is reached; null when there is no way to it.
+    pub wan: Option<String>,
+    /// The longest packet inside.
+    pub mtu: u16,
     /// Inner bytes received.
     pub rx_bytes: u64,
     /// Inner bytes sent.

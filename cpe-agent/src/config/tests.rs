@@ -92,9 +92,13 @@ fn a_mistake_says_what_is_there_and_what_is_accepted() {
 #[test]
 fn interfaces_with_two_roles_are_refused() {
     let wan_is_lan = SMALLEST.replace("\"lan0\"", "\"lan0\", \"wan0\"");
+    let backup_is_wan = SMALLEST.replace("\"wan0\"", "\"wan0\"\nbackup = \"wan0\"");
+    let backup_is_lan = SMALLEST.replace("\"wan0\"", "\"wan0\"\nbackup = \"lan0\"");
     let tunnel_is_lan = format!("{SMALLEST}\n[tunnel]\ninterface = \"lan0\"\n");
 
     assert_eq!(keys_of_mistakes(&wan_is_lan), ["lan.interfaces"]);
+    assert_eq!(keys_of_mistakes(&backup_is_wan), ["wan.backup"]);
+    assert_eq!(keys_of_mistakes(&backup_is_lan), ["lan.interfaces"]);
     assert_eq!(keys_of_mistakes(&tunnel_is_lan), ["tunnel.interface"]);
 }
 

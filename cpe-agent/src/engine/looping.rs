@@ -27,6 +27,8 @@ const BATCH: usize = 64;
 const PACKET_BYTES: usize = 65_536;
 /// How old the counters of the status may be.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
+/// A path that is too short is told once in this time: every packet would tell it.
+const PATH_NEWS_PERIOD: Duration = Duration::from_millis(100);
 
 pub(super) struct Loop {
     wires: Wires,
@@ -38,6 +40,8 @@ pub(super) struct Loop {
     snapshot_at: Instant,
     tunnel: Option<AgentTunnel>,
     not_taken: u64,
+    is_path_short: bool,
+    path_told_at: Option<Instant>,
     /// What earlier tunnels of this run counted.
     before: Snapshot,
     received: RecvBuffer,
@@ -76,6 +80,8 @@ impl Loop {
             snapshot_at: Instant::now(),
             tunnel: None,
             not_taken: 0,
+            is_path_short: false,
+            path_told_at: None,
             before: Snapshot::default(),
             received: RecvBuffer::new(),
             inner: vec![0; PACKET_BYTES],
@@ -152,6 +158,18 @@ impl Loop {
                         tunnel.handle_network_change(Instant::now());
                     }
                 }
+                Ok(Order::Fit(fit)) => {
+                    self.mtu = fit.mtu;
+                    self.wires.set_fragment(fit.fragment);
+                    if let Some(tunnel) = &mut self.tunnel {
+                        tunnel.set_mtu(fit.mtu);
+                    }
+                }
+                Ok(Order::WayOut(link)) => {
+                    if let Err(error) = self.wires.set_way_out(link) {
+                        warn!(%error, "the chosen WAN cannot be used");
+                    }
+                }
                 Ok(Order::Rest) => self.retire(),
                 Err(TryRecvError::Empty) => return Next::Wait,
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
@@ -201,7 +219,9 @@ impl Loop {
                     self.not_taken += 1;
                 }
             }
-            self.not_taken += send_all(tunnel, &self.wires.v4, &self.wires.v6);
+            let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+            self.not_taken += unsent.runs;
+            self.is_path_short |= unsent.too_long;
         }
         Ok(())
     }
@@ -218,7 +238,9 @@ impl Loop {
             let _ = tunnel.handle_tun_input(packet, now);
         }
         if let Some(tunnel) = &mut self.tunnel {
-            self.not_taken += send_all(tunnel, &self.wires.v4, &self.wires.v6);
+            let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+            self.not_taken += unsent.runs;
+            self.is_path_short |= unsent.too_long;
         }
         Ok(())
     }
@@ -230,7 +252,9 @@ impl Loop {
         if tunnel.poll_timeout().is_some_and(|(at, _why)| at <= now) {
             tunnel.handle_timeout(now);
         }
-        self.not_taken += send_all(tunnel, &self.wires.v4, &self.wires.v6);
+        let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+        self.not_taken += unsent.runs;
+        self.is_path_short |= unsent.too_long;
         let mut is_news = false;
         while let Some(event) = tunnel.poll_event() {
             is_news = true;
@@ -243,7 +267,27 @@ impl Loop {
             let snapshot = counted(tunnel, &self.before, self.not_taken, now);
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
+        self.tell_of_path(now);
     }
+
+    fn tell_of_path(&mut self, now: Instant) {
+        let is_due = self
+            .path_told_at
+            .is_none_or(|at| now >= at + PATH_NEWS_PERIOD);
+        if std::mem::take(&mut self.is_path_short) && is_due {
+            self.path_told_at = Some(now);
+            // The next packet that is too long tells it again.
+            let _ = self.news.try_send(News::PathTooSmall);
+        }
+    }
+}
+
+/// Runs that the kernel did not take.
+#[derive(Debug, Default)]
+struct Unsent {
+    runs: u64,
+    /// One of them since the path is shorter than its datagrams.
+    too_long: bool,
 }
 
 #[derive(Default)]
@@ -276,9 +320,9 @@ fn counted(tunnel: &AgentTunnel, before: &Snapshot, not_taken: u64, now: Instant
     snapshot
 }
 
-/// Sends what the tunnel has sealed, and returns how many runs nobody took.
-fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> u64 {
-    let mut not_taken = 0;
+/// Sends what the tunnel has sealed, and returns what nobody took.
+fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> Unsent {
+    let mut unsent = Unsent::default();
     while let Some(run) = tunnel.poll_transmit() {
         let udp = match run.to {
             SocketAddr::V4(_) => v4,
@@ -287,9 +331,14 @@ fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> u64
         let sent = udp
             .as_ref()
             .map(|udp| udp.send(run.to, run.payload, run.segment));
-        if !matches!(sent, Some(Sent::Yes)) {
-            not_taken += 1;
+        match sent {
+            Some(Sent::Yes) => {}
+            Some(Sent::Failed(error)) => {
+                unsent.runs += 1;
+                unsent.too_long |= error.raw_os_error() == Some(nix::libc::EMSGSIZE);
+            }
+            Some(Sent::Full) | None => unsent.runs += 1,
         }
     }
-    not_taken
+    unsent
 }

@@ -31,7 +31,7 @@ pub(super) fn text(config: &Config, mark: u32, purpose: Purpose<'_>) -> String {
     if let Purpose::Running(addresses) = purpose {
         out.push_str(&guard(config));
         out.push_str(&clamp(&config.tunnel.interface));
-        out.push_str(&way_back(&config.wan, mark));
+        out.push_str(&way_back(config, mark));
         out.push_str(&nat(config, addresses));
     }
     out.push_str("}\n");
@@ -110,15 +110,16 @@ fn clamp(tunnel: &InterfaceName) -> String {
 }
 
 /// Answers to marked packets get the mark back, so that the kernel's reverse-path check looks in the right table.
-fn way_back(wan: &InterfaceName, mark: u32) -> String {
+fn way_back(config: &Config, mark: u32) -> String {
+    let wans = names(&config.wans);
     format!(
         r#"  chain mark_out {{
     type filter hook postrouting priority mangle; policy accept;
-    oifname "{wan}" meta mark {mark:#x} ct mark set meta mark
+    oifname {{ {wans} }} meta mark {mark:#x} ct mark set meta mark
   }}
   chain mark_in {{
     type filter hook prerouting priority mangle; policy accept;
-    iifname "{wan}" ct mark {mark:#x} meta mark set ct mark
+    iifname {{ {wans} }} ct mark {mark:#x} meta mark set ct mark
   }}
 "#
     )
@@ -175,9 +176,11 @@ fn dns_redirect(config: &Config) -> String {
 }
 
 fn lan_names(config: &Config) -> String {
-    let quoted: Vec<String> = config
-        .lan
-        .interfaces
+    names(&config.lan.interfaces)
+}
+
+fn names(interfaces: &[InterfaceName]) -> String {
+    let quoted: Vec<String> = interfaces
         .iter()
         .map(|name| format!("\"{name}\""))
         .collect();

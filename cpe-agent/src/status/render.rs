@@ -108,7 +108,9 @@ fn tunnel_text(tunnel: &Value) -> String {
         .flatten()
         .filter_map(|(_, count)| count.as_u64())
         .sum();
-    format!("{handshake}, {rx} bytes in, {tx} bytes out, {dropped} packets dropped")
+    let wan = tunnel.get("wan").and_then(Value::as_str);
+    let over = wan.map_or(String::new(), |wan| format!(" over {wan}"));
+    format!("{handshake}{over}, {rx} bytes in, {tx} bytes out, {dropped} packets dropped")
 }
 
 fn duration(seconds: u64) -> String {
@@ -141,7 +143,7 @@ mod tests {
         let status = serde_json::json!({
             "state": "protected", "since": 100, "gateway": "gw1", "kill_switch": true,
             "lease": { "epoch": 3, "not_after": 700_000, "addresses": ["10.64.0.2/32"] },
-            "tunnel": { "last_handshake_s": 12, "rx_bytes": 5, "tx_bytes": 6, "dropped": { "malformed": 2, "too_big": 1 } },
+            "tunnel": { "last_handshake_s": 12, "wan": "wan0", "rx_bytes": 5, "tx_bytes": 6, "dropped": { "malformed": 2, "too_big": 1 } },
             "dns": { "queries": 9, "cache_hits": 4, "failed": 0 },
         });
 
@@ -150,7 +152,7 @@ mod tests {
         assert_eq!(
             text,
             "state        protected for 5 min\ngateway      gw1\nlease        epoch 3, for 8 days more, 10.64.0.2/32\n\
-             tunnel       session 12 s old, 5 bytes in, 6 bytes out, 3 packets dropped\n\
+             tunnel       session 12 s old over wan0, 5 bytes in, 6 bytes out, 3 packets dropped\n\
              lookups      9, 4 from the cache, 0 failed\nkill-switch  on: nothing leaves in clear\n"
         );
     }

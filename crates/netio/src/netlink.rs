@@ -236,6 +236,14 @@ impl Netlink {
         self.ask("bring the interface up", request, &[])
     }
 
+    /// Sets an interface's MTU.
+    pub fn set_mtu(&mut self, link: LinkIndex, mtu: u16) -> Result<(), NetlinkError> {
+        let mut request = Request::new(RTM_NEWLINK, 0);
+        request.body(&[&[0; 4], &link.0.to_ne_bytes(), &[0; 8]]);
+        request.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
+        self.ask("set the interface's MTU", request, &[])
+    }
+
     /// Gives an interface an address; IPv6 ones are usable at once, without duplicate detection.
     pub fn add_address(&mut self, link: LinkIndex, address: IpNet) -> Result<(), NetlinkError> {
         let request = address_request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, link, address);

@@ -185,6 +185,12 @@ impl AgentTunnel {
         self
     }
 
+    /// Takes packets up to another length from now on, since the path to the gateway has changed.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.shape.mtu = mtu.into();
+        self.wg.set_mtu(mtu.into());
+    }
+
     /// Takes a packet that the home sends.
     ///
     /// # Errors

@@ -211,6 +211,11 @@ pub(crate) struct Wg {
 }
 
 impl Wg {
+    /// Takes packets up to this length from now on.
+    pub(crate) fn set_mtu(&mut self, mtu: usize) {
+        self.shape.mtu = mtu;
+    }
+
     /// Seals an inner packet for `to`, or keeps it until there is a session.
     pub(crate) fn seal(
         &mut self,

@@ -90,6 +90,14 @@ impl Netlink {
         }
     }
 
+    /// An interface's name, or its number when it has just gone.
+    pub fn link_name(&self, link: LinkIndex) -> String {
+        nix::net::if_::if_indextoname(link.0).map_or_else(
+            |_| link.0.to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+    }
+
     /// An interface's MTU, and whether it is up.
     pub fn link_state(&mut self, link: LinkIndex) -> Result<LinkState, NetlinkError> {
         let mut request = Request::question(RTM_GETLINK);
