@@ -57,26 +57,45 @@ impl IperfServer {
 
 /// Sends one TCP stream for some seconds and gives what arrived in Gb/s.
 pub fn stream(client: &Netns, server: &str, way: Way, seconds: u32) -> Result<f64> {
-    let (port, time) = (IPERF_PORT.to_string(), seconds.to_string());
+    streams(client, server, way, seconds, 1).map(|arrived| arrived.gbps)
+}
+
+/// What a run of iperf3 moved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived {
+    /// Throughput in Gb/s.
+    pub(crate) gbps: f64,
+    /// Bytes of payload.
+    pub(crate) bytes: f64,
+}
+
+/// Sends several TCP streams at once.
+pub(crate) fn streams(
+    client: &Netns,
+    server: &str,
+    way: Way,
+    seconds: u32,
+    parallel: u32,
+) -> Result<Arrived> {
+    let words = [IPERF_PORT.into(), seconds, parallel].map(|n: u32| n.to_string());
+    let [port, time, parallel] = &words;
     let mut argv = vec![
-        "iperf3",
-        "-c",
-        server,
-        "-p",
-        &port,
-        "-t",
-        &time,
-        "-J",
-        "--connect-timeout",
-        "5000",
+        "iperf3", "-c", server, "-p", port, "-t", time, "-P", parallel,
     ];
+    argv.extend(["-J", "--connect-timeout", "5000"]);
     if way == Way::Down {
         argv.push("-R");
     }
     let printed = client.run(&argv)?;
     let report: Value = serde_json::from_str(&printed).context("reading iperf3's report")?;
-    let bits = report["end"]["sum_received"]["bits_per_second"]
-        .as_f64()
-        .context("iperf3 reports no throughput")?;
-    Ok(bits / 1e9)
+    let received = &report["end"]["sum_received"];
+    let figure = |name: &str| {
+        received[name]
+            .as_f64()
+            .with_context(|| format!("iperf3 reports no {name}"))
+    };
+    Ok(Arrived {
+        gbps: figure("bits_per_second")? / 1e9,
+        bytes: figure("bytes")?,
+    })
 }

@@ -55,7 +55,7 @@ pub use topology::{
     ROUTER_WAN, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
 };
 pub use wait::{wait_for, wait_until};
-pub use wireguard_go::{WgKey, WgPeer, WireGuardGo};
+pub use wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
 pub use world::World;
 pub use zones::{
     BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, WILD_NAMES, Zones,

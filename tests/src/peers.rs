@@ -11,6 +11,8 @@ use crate::programs::Programs;
 
 const DNSCRYPT_PROXY: &str = "2.1.18";
 const ENCRYPTED_DNS: &str = "0.9.22";
+const WIREGUARD_GO_2025: &str = "0.0.20250522";
+const BORINGTUN: &str = "0.7.1";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The cache of foreign programs.
@@ -49,10 +51,7 @@ impl Peers {
         let path = self.dnscrypt_proxy_path();
         let _alone = self.lock()?;
         if !path.exists() {
-            let apt = PrivateApt::new(&self.dir.join("apt-forky"), "forky")?;
-            let package = apt.download("dnscrypt-proxy")?;
-            let root = self.dir.join("forky");
-            run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root))?;
+            self.unpack("forky", "dnscrypt-proxy")?;
         }
         let version = run(Command::new(&path).arg("-version"))?;
         ensure!(
@@ -69,16 +68,71 @@ impl Peers {
         let path = self.encrypted_dns_path();
         let _alone = self.lock()?;
         if !path.exists() {
-            let build = self.dir.join("build");
-            run(Command::new("cargo")
-                .args(["install", "--locked", "--version", ENCRYPTED_DNS, "--root"])
-                .arg(&self.dir)
-                .arg("encrypted-dns")
-                .env("CARGO_TARGET_DIR", &build)
-                .current_dir("/"))?;
-            fs::remove_dir_all(&build).context("removing a finished build")?;
+            self.install("encrypted-dns", ENCRYPTED_DNS)?;
         }
         Ok(path)
+    }
+
+    /// Fetches and builds what the benches of the tunnel compare with.
+    pub fn prepare_tunnels(&self, mut say: impl FnMut(&str)) -> Result<()> {
+        if !self.wireguard_go_2025_path().exists() {
+            say(&format!(
+                "fetching wireguard-go {WIREGUARD_GO_2025} from Debian trixie: tunnel to compare with"
+            ));
+        }
+        self.wireguard_go_2025()?;
+        if !self.boringtun_path().exists() {
+            say(&format!(
+                "building boringtun-cli {BORINGTUN}: tunnel to compare with (a minute)"
+            ));
+        }
+        self.boringtun()?;
+        Ok(())
+    }
+
+    /// wireguard-go with UDP and TUN offloads, from Debian trixie.
+    pub fn wireguard_go_2025(&self) -> Result<PathBuf> {
+        let path = self.wireguard_go_2025_path();
+        let _alone = self.lock()?;
+        if !path.exists() {
+            self.unpack("trixie", "wireguard-go")?;
+        }
+        let said = run(Command::new(&path).arg("--version"))?;
+        ensure!(
+            said.contains(WIREGUARD_GO_2025),
+            "{} is another version than {WIREGUARD_GO_2025}; Debian trixie has moved on: {said}",
+            path.display(),
+        );
+        Ok(path)
+    }
+
+    /// boringtun-cli, built from its release.
+    pub fn boringtun(&self) -> Result<PathBuf> {
+        let path = self.boringtun_path();
+        let _alone = self.lock()?;
+        if !path.exists() {
+            self.install("boringtun-cli", BORINGTUN)?;
+        }
+        Ok(path)
+    }
+
+    fn unpack(&self, suite: &str, package: &str) -> Result<()> {
+        let apt = PrivateApt::new(&self.dir.join(format!("apt-{suite}")), suite)?;
+        let file = apt.download(package)?;
+        let root = self.dir.join(suite);
+        run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
+        Ok(())
+    }
+
+    fn install(&self, name: &str, version: &str) -> Result<()> {
+        let build = self.dir.join("build");
+        run(Command::new("cargo")
+            .args(["install", "--locked", "--version", version, "--root"])
+            .arg(&self.dir)
+            .arg(name)
+            .env("CARGO_TARGET_DIR", &build)
+            .current_dir("/"))?;
+        fs::remove_dir_all(&build).context("removing a finished build")
     }
 
     fn dnscrypt_proxy_path(&self) -> PathBuf {
@@ -87,6 +141,14 @@ impl Peers {
 
     fn encrypted_dns_path(&self) -> PathBuf {
         self.dir.join("bin/encrypted-dns")
+    }
+
+    fn wireguard_go_2025_path(&self) -> PathBuf {
+        self.dir.join("trixie/usr/bin/wireguard-go")
+    }
+
+    fn boringtun_path(&self) -> PathBuf {
+        self.dir.join("bin/boringtun-cli")
     }
 
     /// Two test programs may want the same peer at once.

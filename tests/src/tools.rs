@@ -61,6 +61,12 @@ pub const TESTS: &[Package] = &[
         "/usr/bin/wireguard-go",
         "WireGuard of another hand, both roles",
     ),
+    package("iputils-ping", "/usr/bin/ping", "round trips beside a load"),
+    package(
+        "sqlite3",
+        "/usr/bin/sqlite3",
+        "puts a hundred thousand leases into provisioning's store",
+    ),
     package("wireguard-tools", "/usr/bin/wg", "sets up wireguard-go"),
     package(
         "dnsdist",

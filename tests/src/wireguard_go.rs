@@ -1,9 +1,10 @@
-//! wireguard-go of Debian 12, in either role.
+//! Userspace WireGuard of other hands, in either role: wireguard-go and boringtun-cli, which share the interface to wg(8).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -47,18 +48,64 @@ pub struct WgPeer {
     pub allowed: Vec<String>,
 }
 
-/// A running wireguard-go with its interface.
+/// A program that is a WireGuard interface, and how it stays in the foreground.
+#[derive(Debug, Clone)]
+pub struct Userspace {
+    /// Its binary.
+    pub program: PathBuf,
+    /// What comes before the interface's name.
+    pub flags: &'static [&'static str],
+}
+
+impl Userspace {
+    /// wireguard-go of this path.
+    pub fn wireguard_go(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            flags: &["-f"],
+        }
+    }
+
+    /// boringtun-cli of this path, as root and on both cores of a small machine, where it is fastest.
+    pub fn boringtun(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            flags: &[
+                "--foreground",
+                "--disable-drop-privileges",
+                "--threads",
+                "2",
+            ],
+        }
+    }
+}
+
+/// A running wireguard-go, or its like, with its interface.
 #[derive(Debug)]
 pub struct WireGuardGo {
     netns: Netns,
     /// The interface's name.
     pub interface: String,
-    _process: Running,
+    process: Running,
 }
 
 impl WireGuardGo {
-    /// Starts one, with keys, peers, addresses and routes to what the peers allow.
+    /// Starts Debian 12's, with keys, peers, addresses and routes to what the peers allow.
     pub fn start(
+        lab: &Lab,
+        netns: &Netns,
+        key: &WgKey,
+        port: u16,
+        addresses: &[&str],
+        peers: &[WgPeer],
+    ) -> Result<Self> {
+        let program = Userspace::wireguard_go("wireguard-go");
+        Self::start_of(&program, lab, netns, key, port, addresses, peers)
+    }
+
+    /// Starts one of another program.
+    pub fn start_of(
+        userspace: &Userspace,
         lab: &Lab,
         netns: &Netns,
         key: &WgKey,
@@ -70,11 +117,9 @@ impl WireGuardGo {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let interface = format!("wg{}x{n}", std::process::id());
-        let mut process = netns.spawn(
-            &interface,
-            "wireguard-go",
-            &["-f".as_ref(), interface.as_ref()],
-        )?;
+        let mut args: Vec<&OsStr> = userspace.flags.iter().map(AsRef::as_ref).collect();
+        args.push(interface.as_ref());
+        let mut process = netns.spawn(&interface, &userspace.program, &args)?;
         let socket = format!("/var/run/wireguard/{interface}.sock");
         process.wait_ready("has its control socket", Duration::from_secs(10), || {
             Ok(Path::new(&socket).exists().then_some(()))
@@ -98,8 +143,13 @@ impl WireGuardGo {
         Ok(Self {
             netns: netns.clone(),
             interface,
-            _process: process,
+            process,
         })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Seconds since 1970 of the newest handshake with a peer; 0 is never.

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::workspace::Workspace;
 use crate::{build, setup};
 
-pub(crate) fn run(workspace: &Workspace, name: &str, json: bool) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, name: &str, options: lab::bench::Options) -> Result<()> {
     if !lab::bench::NAMES.contains(&name) {
         bail!(
             "no bench `{name}`; there are: {}",
@@ -14,5 +14,5 @@ pub(crate) fn run(workspace: &Workspace, name: &str, json: bool) -> Result<()> {
     }
     setup::test()?;
     build::binaries(workspace)?;
-    lab::bench::run(name, json)
+    lab::bench::run(name, options)
 }

@@ -33,8 +33,17 @@ enum Command {
     },
     /// Runs a bench beside a program of another hand
     Bench {
-        /// The bench's name
+        /// The bench's name: smoke, tunnel
         name: String,
+        /// How often each of the compared programs has its turn
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Measure briefly, to see that all of it works
+        #[arg(long)]
+        quick: bool,
+        /// Send small packets each in a system call of its own, in place of bursts with UDP_SEGMENT
+        #[arg(long)]
+        single: bool,
         /// End with one JSON object on stdout
         #[arg(long)]
         json: bool,
@@ -77,7 +86,21 @@ pub(crate) fn run() -> Result<ExitCode> {
             return demo::run(&workspace, lab::demo::Options { keep, json });
         }
         Command::Test { filters } => test::run(&workspace, &filters)?,
-        Command::Bench { name, json } => bench::run(&workspace, &name, json)?,
+        Command::Bench {
+            name,
+            rounds,
+            quick,
+            single,
+            json,
+        } => {
+            let options = lab::bench::Options {
+                rounds: rounds.into(),
+                quick,
+                single,
+                json,
+            };
+            bench::run(&workspace, &name, options)?;
+        }
         Command::Ci => ci::run(&workspace)?,
         Command::Setup => setup::everything()?,
         Command::Tidy => tidy::run(&workspace)?,

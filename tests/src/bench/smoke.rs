@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::Row;
+use super::report::{Better, Row};
 use crate::iperf::{IperfServer, Way, stream};
 use crate::office::Office;
 use crate::pop::{GATEWAY_INNER, Pop};
@@ -71,13 +71,21 @@ pub(super) fn run(say: &dyn Fn(&str)) -> Result<Vec<Row>> {
     lab.remove().context("removing the bench's lab")?;
     let [up, down] = rounds;
     Ok(vec![
-        Row::more_is_better("one TCP stream, router to gateway", PEER, "Gb/s", &up, GOAL)?,
-        Row::more_is_better(
+        Row::compare(
+            "one TCP stream, router to gateway",
+            PEER,
+            "Gb/s",
+            Better::More,
+            &up,
+            Some(GOAL),
+        )?,
+        Row::compare(
             "one TCP stream, gateway to router",
             PEER,
             "Gb/s",
+            Better::More,
             &down,
-            GOAL,
+            Some(GOAL),
         )?,
     ])
 }

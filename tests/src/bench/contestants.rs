@@ -1,0 +1,144 @@
+//! Tunnels side by side in one lab, from the router to the gateway's site: ours as a home has it, and those of other hands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::iperf::IperfServer;
+use crate::office::Office;
+use crate::peers::Peers;
+use crate::pop::{GATEWAY_INNER, Pop};
+use crate::process::Running;
+use crate::programs::Programs;
+use crate::router::{Image, Router};
+use crate::topology::{GATEWAY, Lab, ROUTER_WAN};
+use crate::wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
+use crate::zones::Zones;
+
+const FIRST_PORT: u16 = 51900;
+const WIRE: &str = "wire0";
+
+/// One tunnel with both of its ends on this machine.
+pub(super) struct Contestant {
+    /// As the rows name it.
+    pub(super) name: &'static str,
+    /// The far end's address inside.
+    pub(super) inside: String,
+    /// The daemons of both ends.
+    pub(super) pids: [u32; 2],
+    _iperf: IperfServer,
+    _alive: Alive,
+}
+
+/// What ends when it is dropped.
+enum Alive {
+    Ours { _daemons: Box<[Running; 3]> },
+    Theirs { _ends: Box<[WireGuardGo; 2]> },
+}
+
+/// The name under which our own tunnel goes.
+pub(super) const OURS: &str = "culvert";
+/// wireguard-go of Debian trixie.
+pub(super) const GO_2025: &str = "wireguard-go 2025";
+/// wireguard-go of Debian bookworm.
+pub(super) const GO_2022: &str = "wireguard-go 2022";
+/// boringtun-cli.
+pub(super) const BORINGTUN: &str = "boringtun";
+
+/// Joins the router and the gateway's site by a wire of their own: two namespaces and one veth pair, for everybody.
+pub(super) fn join(lab: &Lab) -> Result<()> {
+    let (router, pop) = (lab.router.name(), lab.pop.name());
+    lab.router.run(&[
+        "ip", "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", pop,
+    ])?;
+    for (netns, own, other) in [
+        (&lab.router, ROUTER_WAN, GATEWAY),
+        (&lab.pop, GATEWAY, ROUTER_WAN),
+    ] {
+        netns.run(&["ip", "link", "set", WIRE, "mtu", "1500", "up"])?;
+        let other = format!("{other}/32");
+        netns.run(&["ip", "route", "add", &other, "dev", WIRE, "src", own])?;
+    }
+    lab.router
+        .run(&["ping", "-n", "-c", "1", "-W", "2", GATEWAY])
+        .with_context(|| format!("reaching {pop} from {router} over a wire of their own"))?;
+    Ok(())
+}
+
+/// Ours: an office, a gateway, and an enrolled agent without a kill-switch, which would stop the others' datagrams.
+pub(super) fn ours(lab: &Lab, programs: &Programs) -> Result<Contestant> {
+    let office = Office::init(lab, programs)?;
+    let provisioning = office.start()?;
+    let zones = Zones::make(&lab.folder("zones")?)?;
+    let pop = Pop::install(lab, programs, &office, &zones)?;
+    let gateway = pop.start()?;
+    let image = Image {
+        open: true,
+        ..Image::default()
+    };
+    let router = Router::flash_as(lab, programs, &office, "router", &image)?;
+    let agent = router.start()?;
+    router.enrol(&office.claim()?)?;
+    router.wait_protected(Duration::from_secs(30))?;
+    Ok(Contestant {
+        name: OURS,
+        inside: GATEWAY_INNER.to_owned(),
+        pids: [agent.pid(), gateway.pid()],
+        _iperf: IperfServer::start(&lab.pop, GATEWAY_INNER)?,
+        _alive: Alive::Ours {
+            _daemons: Box::new([agent, gateway, provisioning]),
+        },
+    })
+}
+
+/// Those of other hands, in the order of the rows.
+pub(super) fn theirs(lab: &Lab, peers: &Peers) -> Result<Vec<Contestant>> {
+    let programs = [
+        (GO_2025, Userspace::wireguard_go(peers.wireguard_go_2025()?)),
+        (
+            GO_2022,
+            Userspace::wireguard_go(Path::new("/usr/bin/wireguard-go")),
+        ),
+        (BORINGTUN, Userspace::boringtun(peers.boringtun()?)),
+    ];
+    programs
+        .iter()
+        .zip(0..)
+        .map(|((name, program), n)| {
+            foreign(lab, name, program, n).with_context(|| format!("setting {name} up"))
+        })
+        .collect()
+}
+
+fn foreign(lab: &Lab, name: &'static str, program: &Userspace, n: u16) -> Result<Contestant> {
+    let port = FIRST_PORT + n;
+    let (router_key, pop_key) = (WgKey::generate()?, WgKey::generate()?);
+    let net = format!("10.99.{n}");
+    let to_router = WgPeer {
+        public: router_key.public.clone(),
+        endpoint: None,
+        allowed: vec![format!("{net}.2/32")],
+    };
+    let to_pop = WgPeer {
+        public: pop_key.public.clone(),
+        endpoint: Some(format!("{GATEWAY}:{port}")),
+        allowed: vec![format!("{net}.1/32")],
+    };
+    let end = |netns, key, host: u8, peer| {
+        let address = format!("{net}.{host}/24");
+        WireGuardGo::start_of(program, lab, netns, key, port, &[&address], &[peer])
+    };
+    let pop = end(&lab.pop, &pop_key, 1, to_router)?;
+    let router = end(&lab.router, &router_key, 2, to_pop)?;
+    let inside = format!("{net}.1");
+    Ok(Contestant {
+        name,
+        pids: [router.pid(), pop.pid()],
+        _iperf: IperfServer::start(&lab.pop, &inside)?,
+        inside,
+        _alive: Alive::Theirs {
+            _ends: Box::new([router, pop]),
+        },
+    })
+}

@@ -1,0 +1,192 @@
+//! What cipher and system calls cost on this machine, measured alone, and what a tunnel that did nothing else could
+//! carry.
+//!
+//! A full inner packet of 1,420 bytes is sealed, sent in a run with `UDP_SEGMENT`, received in a run with `UDP_GRO`,
+//! and opened. The two ends are two processes on this machine's cores. The limit is what all of that work, and
+//! nothing else, lets through when it is spread over two cores without a gap: `2 / (sum of the costs)`.
+
+use std::hint::black_box;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use super::report::{Better, Row};
+use crate::topology::{GATEWAY, Lab};
+
+/// The tunnel's MTU: what a full inner packet has.
+const PACKET: usize = 1420;
+/// With WireGuard's header and tag.
+const DATAGRAM: usize = PACKET + 32;
+/// Datagrams of a run, as many as fit into the 64 KiB that the kernel takes.
+const RUN: usize = 44;
+const LASTING: Duration = Duration::from_millis(300);
+const BITS: f64 = 8.0 * PACKET as f64;
+const CORES: f64 = 2.0;
+
+/// Nanoseconds for each packet.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    costs: Vec<(&'static str, f64)>,
+}
+
+/// Measures each cost alone.
+pub(super) fn measure(lab: &Lab, say: &dyn Fn(&str)) -> Result<Limit> {
+    say("measuring what cipher and system calls cost by themselves");
+    let (seal, open) = cipher()?;
+    let (send, receive) = udp(lab)?;
+    let costs = vec![
+        ("seal", seal),
+        ("send (UDP_SEGMENT)", send),
+        ("receive (UDP_GRO)", receive),
+        ("open", open),
+    ];
+    Ok(Limit { costs })
+}
+
+impl Limit {
+    fn sum(&self) -> f64 {
+        self.costs.iter().map(|(_, cost)| cost).sum()
+    }
+
+    /// The throughput of inner packets on two cores, in Gb/s.
+    fn gbps(&self) -> f64 {
+        CORES * BITS / self.sum()
+    }
+
+    /// The costs, their sum, and how near the streams come.
+    pub(super) fn rows(&self, one_streams: &[f64], goal: f64) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for (what, cost) in &self.costs {
+            rows.push(Row::figure(
+                &format!("cost of {what}"),
+                "ns/packet",
+                &[*cost],
+            )?);
+        }
+        rows.push(Row::figure("sum of the costs", "ns/packet", &[self.sum()])?);
+        rows.push(Row::figure("limit on two cores", "Gb/s", &[self.gbps()])?);
+        let parts: Vec<_> = one_streams.iter().map(|gbps| gbps / self.gbps()).collect();
+        rows.push(Row::figure("one stream vs limit", "of 1", &parts)?.bounded(Better::More, goal));
+        Ok(rows)
+    }
+}
+
+fn cipher() -> Result<(f64, f64)> {
+    let unusable = |_| anyhow!("ring refuses its own cipher");
+    let key = UnboundKey::new(&CHACHA20_POLY1305, &[7; 32]).map_err(unusable)?;
+    let key = LessSafeKey::new(key);
+    let nonce = || Nonce::assume_unique_for_key([0; 12]);
+    let plain = vec![5; PACKET];
+    let mut room = plain.clone();
+    let seal = nanoseconds(LASTING, || {
+        let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut room);
+        black_box(tag.map_err(unusable)?.as_ref().len());
+        Ok(1)
+    })?;
+    room.copy_from_slice(&plain);
+    key.seal_in_place_append_tag(nonce(), Aad::empty(), &mut room)
+        .map_err(unusable)?;
+    let sealed = room.clone();
+    let open = nanoseconds(LASTING, || {
+        // The copy stands for the packet's way from the receive buffer; it costs a fiftieth of the cipher.
+        room.copy_from_slice(&sealed);
+        let opened = key.open_in_place(nonce(), Aad::empty(), &mut room);
+        black_box(opened.map_err(unusable)?.len());
+        Ok(1)
+    })?;
+    Ok((seal, open))
+}
+
+/// Sends runs over the lab's wire and receives them, each timed by itself on one thread.
+fn udp(lab: &Lab) -> Result<(f64, f64)> {
+    let receiver = lab.pop.enter(|| socket(&format!("{GATEWAY}:0")))?;
+    let sender = lab.router.enter(|| socket("0.0.0.0:0"))?;
+    setsockopt(&receiver, sockopt::UdpGroSegment, &true).context("asking for UDP_GRO")?;
+    let to = SockaddrStorage::from(receiver.local_addr().context("the receiver's address")?);
+    let segment = u16::try_from(DATAGRAM).context("a datagram of more than 64 KiB")?;
+    let run = vec![5; DATAGRAM * RUN];
+    let mut buffer = vec![0; 1 << 16];
+    let (mut sending, mut receiving) = (Duration::ZERO, Duration::ZERO);
+    let (mut sent, mut received) = (0_usize, 0_usize);
+    let began = Instant::now();
+    while began.elapsed() < 2 * LASTING {
+        let start = Instant::now();
+        let iov = [IoSlice::new(&run)];
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        sendmsg(
+            sender.as_raw_fd(),
+            &iov,
+            &control,
+            MsgFlags::empty(),
+            Some(&to),
+        )
+        .context("sending a run")?;
+        sending += start.elapsed();
+        sent += RUN;
+        let mut came = 0;
+        while came < RUN {
+            let start = Instant::now();
+            let mut space = nix::cmsg_space!(i32);
+            let mut iov = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::empty();
+            let got = recvmsg::<()>(receiver.as_raw_fd(), &mut iov, Some(&mut space), flags)
+                .context("receiving a run")?;
+            receiving += start.elapsed();
+            came += got.bytes.div_ceil(DATAGRAM);
+        }
+        received += came;
+    }
+    ensure!(sent > 0 && received > 0, "nothing went over the lab's wire");
+    Ok((
+        sending.as_nanos() as f64 / sent as f64,
+        receiving.as_nanos() as f64 / received as f64,
+    ))
+}
+
+fn socket(address: &str) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(address).with_context(|| format!("binding UDP {address}"))?;
+    socket
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .context("bounding a wait")?;
+    Ok(socket)
+}
+
+/// Nanoseconds for each of what `work` says it did.
+fn nanoseconds(lasting: Duration, mut work: impl FnMut() -> Result<u64>) -> Result<f64> {
+    let (start, mut done) = (Instant::now(), 0);
+    loop {
+        for _ in 0..64 {
+            done += work()?;
+        }
+        let elapsed = start.elapsed();
+        if elapsed >= lasting {
+            return Ok(elapsed.as_nanos() as f64 / done as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_two_cores_over_the_sum() {
+        let limit = Limit {
+            costs: vec![("seal", 1_136.0), ("open", 1_136.0)],
+        };
+
+        let rows = limit.rows(&[8.0], 0.8).unwrap();
+
+        // 11,360 bits each 1,136 ns of one core's time, that is 10 Gb/s on two.
+        assert!((limit.gbps() - 10.0).abs() < 1e-9);
+        let last = rows.last().unwrap();
+        assert_eq!((last.ours.median, last.met), (0.8, Some(true)));
+    }
+}
