@@ -44,7 +44,7 @@ pub use judge::{Allowed, Kind};
 pub use netns::{Netns, said};
 pub use observer::{Findings, Observer, allowed_in_the_lab, search};
 pub use office::{Office, PROVISIONING_PORT};
-pub use peers::Peers;
+pub use peers::{Peers, Suite};
 pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop};
 pub use process::Running;
 pub use programs::Programs;

@@ -11,9 +11,37 @@ use crate::programs::Programs;
 
 const DNSCRYPT_PROXY: &str = "2.1.18";
 const ENCRYPTED_DNS: &str = "0.9.22";
-const WIREGUARD_GO_2025: &str = "0.0.20250522";
+/// Trixie's package, whose program still calls itself v0.0.20230223.
+const WIREGUARD_GO_TRIXIE: &str = "0.0.20231211-1+b9";
+const WIREGUARD_GO_FORKY: &str = "0.0.20260522-1";
 const BORINGTUN: &str = "0.7.1";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A Debian after the one that we run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Debian 13.
+    Trixie,
+    /// Debian 14.
+    Forky,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Trixie => "trixie",
+            Self::Forky => "forky",
+        }
+    }
+
+    /// The version of its wireguard-go.
+    pub fn wireguard_go(self) -> &'static str {
+        match self {
+            Self::Trixie => WIREGUARD_GO_TRIXIE,
+            Self::Forky => WIREGUARD_GO_FORKY,
+        }
+    }
+}
 
 /// The cache of foreign programs.
 #[derive(Debug, Clone)]
@@ -74,13 +102,17 @@ impl Peers {
     }
 
     /// Fetches and builds what the benches of the tunnel compare with.
-    pub fn prepare_tunnels(&self, mut say: impl FnMut(&str)) -> Result<()> {
-        if !self.wireguard_go_2025_path().exists() {
-            say(&format!(
-                "fetching wireguard-go {WIREGUARD_GO_2025} from Debian trixie: tunnel to compare with"
-            ));
+    pub fn prepare_tunnels(&self, say: &dyn Fn(&str)) -> Result<()> {
+        for suite in [Suite::Trixie, Suite::Forky] {
+            if !self.wireguard_go_path(suite).exists() {
+                say(&format!(
+                    "fetching wireguard-go {} from Debian {}: tunnel to compare with",
+                    suite.wireguard_go(),
+                    suite.name()
+                ));
+            }
+            self.wireguard_go(suite)?;
         }
-        self.wireguard_go_2025()?;
         if !self.boringtun_path().exists() {
             say(&format!(
                 "building boringtun-cli {BORINGTUN}: tunnel to compare with (a minute)"
@@ -90,18 +122,23 @@ impl Peers {
         Ok(())
     }
 
-    /// wireguard-go with UDP and TUN offloads, from Debian trixie.
-    pub fn wireguard_go_2025(&self) -> Result<PathBuf> {
-        let path = self.wireguard_go_2025_path();
+    /// wireguard-go with UDP and TUN offloads, of a later Debian.
+    pub fn wireguard_go(&self, suite: Suite) -> Result<PathBuf> {
+        let path = self.wireguard_go_path(suite);
         let _alone = self.lock()?;
         if !path.exists() {
-            self.unpack("trixie", "wireguard-go")?;
+            self.unpack(suite.name(), "wireguard-go")?;
         }
-        let said = run(Command::new(&path).arg("--version"))?;
+        let package = deb_in(
+            &self.dir.join(format!("apt-{}", suite.name())),
+            "wireguard-go",
+        )?;
         ensure!(
-            said.contains(WIREGUARD_GO_2025),
-            "{} is another version than {WIREGUARD_GO_2025}; Debian trixie has moved on: {said}",
-            path.display(),
+            package.to_string_lossy().contains(suite.wireguard_go()),
+            "{} is another version than {}; Debian {} has moved on",
+            package.display(),
+            suite.wireguard_go(),
+            suite.name()
         );
         Ok(path)
     }
@@ -120,8 +157,7 @@ impl Peers {
         let apt = PrivateApt::new(&self.dir.join(format!("apt-{suite}")), suite)?;
         let file = apt.download(package)?;
         let root = self.dir.join(suite);
-        run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
-        Ok(())
+        run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root)).map(drop)
     }
 
     fn install(&self, name: &str, version: &str) -> Result<()> {
@@ -143,8 +179,8 @@ impl Peers {
         self.dir.join("bin/encrypted-dns")
     }
 
-    fn wireguard_go_2025_path(&self) -> PathBuf {
-        self.dir.join("trixie/usr/bin/wireguard-go")
+    fn wireguard_go_path(&self, suite: Suite) -> PathBuf {
+        self.dir.join(suite.name()).join("usr/bin/wireguard-go")
     }
 
     fn boringtun_path(&self) -> PathBuf {
@@ -184,12 +220,7 @@ impl PrivateApt {
 
     fn download(&self, package: &str) -> Result<PathBuf> {
         run(self.get().args(["download", package]))?;
-        fs::read_dir(&self.dir)
-            .context("listing a private apt state")?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|e| e == "deb"))
-            .with_context(|| format!("apt-get download {package} left no file"))
+        deb_in(&self.dir, package)
     }
 
     fn get(&self) -> Command {
@@ -209,6 +240,19 @@ impl PrivateApt {
         command.arg("-q").current_dir(&self.dir);
         command
     }
+}
+
+/// A package that was downloaded into a folder.
+fn deb_in(dir: &Path, package: &str) -> Result<PathBuf> {
+    fs::read_dir(dir)
+        .context("listing a private apt state")?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
+        })
+        .with_context(|| format!("{package} was not downloaded into {}", dir.display()))
 }
 
 /// Where the system itself gets Debian from.

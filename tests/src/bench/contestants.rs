@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::iperf::IperfServer;
 use crate::office::Office;
-use crate::peers::Peers;
+use crate::peers::{Peers, Suite};
 use crate::pop::{GATEWAY_INNER, Pop};
 use crate::process::Running;
 use crate::programs::Programs;
@@ -23,6 +23,8 @@ const WIRE: &str = "wire0";
 pub(super) struct Contestant {
     /// As the rows name it.
     pub(super) name: &'static str,
+    /// Which program it is, with its version.
+    pub(super) version: String,
     /// The far end's address inside.
     pub(super) inside: String,
     /// The daemons of both ends.
@@ -41,6 +43,8 @@ enum Alive {
 pub(super) const OURS: &str = "culvert";
 /// wireguard-go of Debian trixie.
 pub(super) const GO_2025: &str = "wireguard-go 2025";
+/// wireguard-go of Debian forky.
+pub(super) const GO_2026: &str = "wireguard-go 2026";
 /// wireguard-go of Debian bookworm.
 pub(super) const GO_2022: &str = "wireguard-go 2022";
 /// boringtun-cli.
@@ -83,6 +87,7 @@ pub(super) fn ours(lab: &Lab, programs: &Programs) -> Result<Contestant> {
     router.wait_protected(Duration::from_secs(30))?;
     Ok(Contestant {
         name: OURS,
+        version: "this build".to_owned(),
         inside: GATEWAY_INNER.to_owned(),
         pids: [agent.pid(), gateway.pid()],
         _iperf: IperfServer::start(&lab.pop, GATEWAY_INNER)?,
@@ -94,16 +99,25 @@ pub(super) fn ours(lab: &Lab, programs: &Programs) -> Result<Contestant> {
 
 /// Those of other hands, in the order of the rows.
 pub(super) fn theirs(lab: &Lab, peers: &Peers) -> Result<Vec<Contestant>> {
+    let go = |suite: Suite| -> Result<_> {
+        let program = Userspace::wireguard_go(peers.wireguard_go(suite)?);
+        Ok((program, format!("wireguard-go {}", suite.wireguard_go())))
+    };
+    let go_2022 = Userspace::wireguard_go(Path::new("/usr/bin/wireguard-go"));
     let programs = [
-        (GO_2025, Userspace::wireguard_go(peers.wireguard_go_2025()?)),
+        (GO_2025, go(Suite::Trixie)?),
+        (GO_2026, go(Suite::Forky)?),
+        (GO_2022, (go_2022, "wireguard-go 0.0.20220316".to_owned())),
         (
-            GO_2022,
-            Userspace::wireguard_go(Path::new("/usr/bin/wireguard-go")),
+            BORINGTUN,
+            (
+                Userspace::boringtun(peers.boringtun()?),
+                "boringtun-cli 0.7.1".to_owned(),
+            ),
         ),
-        (BORINGTUN, Userspace::boringtun(peers.boringtun()?)),
     ];
     programs
-        .iter()
+        .into_iter()
         .zip(0..)
         .map(|((name, program), n)| {
             foreign(lab, name, program, n).with_context(|| format!("setting {name} up"))
@@ -111,7 +125,12 @@ pub(super) fn theirs(lab: &Lab, peers: &Peers) -> Result<Vec<Contestant>> {
         .collect()
 }
 
-fn foreign(lab: &Lab, name: &'static str, program: &Userspace, n: u16) -> Result<Contestant> {
+fn foreign(
+    lab: &Lab,
+    name: &'static str,
+    (program, version): (Userspace, String),
+    n: u16,
+) -> Result<Contestant> {
     let port = FIRST_PORT + n;
     let (router_key, pop_key) = (WgKey::generate()?, WgKey::generate()?);
     let net = format!("10.99.{n}");
@@ -127,13 +146,14 @@ fn foreign(lab: &Lab, name: &'static str, program: &Userspace, n: u16) -> Result
     };
     let end = |netns, key, host: u8, peer| {
         let address = format!("{net}.{host}/24");
-        WireGuardGo::start_of(program, lab, netns, key, port, &[&address], &[peer])
+        WireGuardGo::start_of(&program, lab, netns, key, port, &[&address], &[peer])
     };
     let pop = end(&lab.pop, &pop_key, 1, to_router)?;
     let router = end(&lab.router, &router_key, 2, to_pop)?;
     let inside = format!("{net}.1");
     Ok(Contestant {
         name,
+        version,
         pids: [router.pid(), pop.pid()],
         _iperf: IperfServer::start(&lab.pop, &inside)?,
         inside,

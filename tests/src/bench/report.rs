@@ -128,9 +128,9 @@ impl Row {
             "  {:<44} {median:>9.3} ({min:.3} to {max:.3}) {}",
             self.what, self.unit
         );
-        if let (Some(peer), Some(name), Some(ratio)) = (self.peer, &self.peer_name, self.ratio) {
+        if let (Some(peer), Some(ratio)) = (self.peer, self.ratio) {
             line += &format!(
-                "   {name} {:.3} ({:.3} to {:.3})   ratio {:.2} ({:.2} to {:.2})",
+                "   theirs {:.3} ({:.3} to {:.3})   ratio {:.2} ({:.2} to {:.2})",
                 peer.median, peer.min, peer.max, ratio.median, ratio.min, ratio.max
             );
         }

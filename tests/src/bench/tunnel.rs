@@ -30,6 +30,7 @@ const GOAL_LIMIT: f64 = 0.8;
 /// How long each part takes.
 struct Pace {
     stream_s: u32,
+    four_s: u32,
     idle_pings: u32,
     load_s: u32,
     search: Search,
@@ -52,6 +53,7 @@ impl Pace {
             return Self {
                 mode,
                 stream_s: 1,
+                four_s: 1,
                 idle_pings: 30,
                 load_s: 1,
                 search: search(250, 7),
@@ -60,8 +62,9 @@ impl Pace {
         Self {
             mode,
             stream_s: 3,
+            four_s: 2,
             idle_pings: 80,
-            load_s: 3,
+            load_s: 2,
             search: search(400, 8),
         }
     }
@@ -88,7 +91,7 @@ impl Round {
 
 pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
     Peers::of_this_build()?.prepare_tunnels(say)?;
-    say("building a lab with four tunnels");
+    say("building a lab with five tunnels");
     let lab = Lab::for_test()?;
     let programs = Programs::of_this_build()?;
     contestants::join(&lab)?;
@@ -110,7 +113,10 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
             past.push(measured);
         }
     }
-    let names: Vec<_> = all.iter().map(|contestant| contestant.name).collect();
+    let names: Vec<_> = all
+        .iter()
+        .map(|contestant| (contestant.name, contestant.version.clone()))
+        .collect();
     drop(all);
     lab.remove().context("removing the bench's lab")?;
     let mut rows = rows_of(&names, &rounds)?;
@@ -132,8 +138,8 @@ fn measure(lab: &Lab, contestant: &Contestant, past: Option<&Round>, pace: &Pace
     let up = streams(&lab.router, inside, Way::Up, pace.stream_s, 1)?;
     let down = streams(&lab.router, inside, Way::Down, pace.stream_s, 1)?;
     let cpu = cpu_seconds(&contestant.pids)? - before;
-    let four_up = streams(&lab.router, inside, Way::Up, pace.stream_s, 4)?;
-    let four_down = streams(&lab.router, inside, Way::Down, pace.stream_s, 4)?;
+    let four_up = streams(&lab.router, inside, Way::Up, pace.four_s, 4)?;
+    let four_down = streams(&lab.router, inside, Way::Down, pace.four_s, 4)?;
     let load = thread::scope(|scope| {
         let load = scope.spawn(|| streams(&lab.router, inside, Way::Up, pace.load_s, 1));
         // The stream needs a moment to fill the queues; the pings end before it does.
@@ -286,13 +292,13 @@ const MEASURES: &[Measure] = &[
     },
 ];
 
-fn rows_of(names: &[&str], rounds: &[Vec<Round>]) -> Result<Vec<Row>> {
+fn rows_of(names: &[(&str, String)], rounds: &[Vec<Round>]) -> Result<Vec<Row>> {
     let (Some(ours), Some(peers)) = (rounds.first(), rounds.get(1..)) else {
         return Ok(Vec::new());
     };
     let mut rows = Vec::new();
     for measure in MEASURES {
-        for (name, theirs) in names.iter().skip(1).zip(peers) {
+        for ((name, version), theirs) in names.iter().skip(1).zip(peers) {
             let pairs: Vec<_> = ours
                 .iter()
                 .zip(theirs)
@@ -300,7 +306,7 @@ fn rows_of(names: &[&str], rounds: &[Vec<Round>]) -> Result<Vec<Row>> {
                 .collect();
             let what = format!("{} vs {name}", measure.what);
             let goal = (measure.goal)(name);
-            let row = Row::compare(&what, name, measure.unit, measure.better, &pairs, goal)?;
+            let row = Row::compare(&what, version, measure.unit, measure.better, &pairs, goal)?;
             rows.push(row);
         }
     }
@@ -333,7 +339,7 @@ fn notes(mode: Mode) -> Vec<String> {
     ]
 }
 
-fn draw(programs: &Programs, names: &[&str], rounds: &[Vec<Round>]) -> Result<String> {
+fn draw(programs: &Programs, names: &[(&str, String)], rounds: &[Vec<Round>]) -> Result<String> {
     let panels: Vec<_> = MEASURES
         .iter()
         .map(|measure| plot::Panel {
@@ -343,7 +349,7 @@ fn draw(programs: &Programs, names: &[&str], rounds: &[Vec<Round>]) -> Result<St
             bars: names
                 .iter()
                 .zip(rounds)
-                .map(|(name, rounds)| plot::Bar {
+                .map(|((name, _), rounds)| plot::Bar {
                     name: (*name).to_owned(),
                     is_ours: *name == OURS,
                     values: rounds.iter().map(measure.of).collect(),
@@ -381,7 +387,7 @@ mod tests {
             cpu_per_gb: 1.5,
             ..round
         };
-        let names = [OURS, GO_2025, GO_2022, BORINGTUN];
+        let names = [OURS, GO_2025, GO_2022, BORINGTUN].map(|name| (name, name.to_owned()));
 
         let rows = rows_of(
             &names,
