@@ -141,7 +141,7 @@ impl StreamReader {
             .iter()
             .filter_map(|entry| match entry {
                 ShardEntry::Lease { lease, .. } => Some(read_lease(lease)),
-                ShardEntry::Revocation { .. } => None,
+                ShardEntry::Revocation { .. } | ShardEntry::Psk { .. } => None,
             })
             .collect()
     }
