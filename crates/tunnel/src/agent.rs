@@ -16,12 +16,16 @@ use x25519_dalek::StaticSecret;
 
 use crate::DEFAULT_MTU;
 use crate::dropped::{DropCounts, Dropped};
+use crate::offload::ecn::OuterTos;
+use crate::offload::segment::Segments;
+use crate::offload::vnet::Vnet;
+use crate::offload::{Accepts, Inbox};
 use crate::packet;
 use crate::policy::{self, SourceChecked};
 use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
-use crate::wg::{Gate, Heard, Message, Sealed, Shape, Tick, Wg};
+use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Tick, Wg};
 
 /// How long an endpoint that was never heard may stay silent before the next is tried: three initiations.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -127,6 +131,9 @@ pub struct AgentTunnel {
     traffic: Traffic,
     jitter: Jitter,
     outbox: Outbox,
+    inbox: Inbox,
+    /// Where datagrams are opened.
+    opened: Vec<u8>,
     events: VecDeque<AgentEvent>,
     dropped: DropCounts,
 }
@@ -152,6 +159,7 @@ impl AgentTunnel {
             pace: Pace::agent(config.keepalive),
             mtu: DEFAULT_MTU.into(),
             max_waiting: MAX_WAITING,
+            tos: OuterTos::default(),
         };
         let gate = Gate::new(config.private, HANDSHAKES_PER_S, now);
         let at = Place::default();
@@ -172,6 +180,8 @@ impl AgentTunnel {
             traffic: Traffic::default(),
             jitter: Jitter(config.seed),
             outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            opened: Vec::new(),
             events: VecDeque::new(),
             dropped: DropCounts::default(),
         })
@@ -191,22 +201,38 @@ impl AgentTunnel {
         self.wg.set_mtu(mtu.into());
     }
 
-    /// Takes a packet that the home sends.
+    /// Tells what the TUN device takes.
+    pub fn set_accepts(&mut self, accepts: Accepts) {
+        self.inbox.set_accepts(accepts);
+    }
+
+    /// Takes a whole packet that the home sends.
     ///
     /// # Errors
     /// When it is dropped, and then counted.
     pub fn handle_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
-        let result = self.send(packet, now);
+        let result = self.send(packet, Vnet::default(), now);
         self.count(result)
     }
 
-    fn send(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
+    /// Takes a frame of the TUN device, which may stand for many packets.
+    ///
+    /// # Errors
+    /// When it or a part of it is dropped, and then counted once.
+    pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
+        let result =
+            Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
+        self.count(result)
+    }
+
+    fn send(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<(), Dropped> {
         let header = packet::parse(packet)?;
         if !policy::contains(&self.addresses, header.source) {
             return Err(Dropped::SourceMismatch);
         }
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
-        match self.wg.seal(packet, self.endpoint, &mut self.outbox, now)? {
+        let packets = Segments::of(vnet, packet)?;
+        match self.wg.seal(&packets, self.endpoint, &mut self.outbox, now)? {
             Sealed::Sent => Ok(()),
             Sealed::Waiting => {
                 self.handle_timeout(now);
@@ -229,6 +255,42 @@ impl AgentTunnel {
     ) -> Result<Option<SourceChecked<'b>>, Dropped> {
         let result = self.receive(datagram, from, buf, now);
         self.count(result)
+    }
+
+    /// Takes a datagram whose outer header has the TOS byte `tos`; what it brings for the TUN device waits for
+    /// [`AgentTunnel::poll_tun`], joined with others of its flow until [`AgentTunnel::flush_tun`].
+    ///
+    /// # Errors
+    /// When it is dropped, and then counted.
+    pub fn handle_datagram(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        tos: u8,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let mut opened = std::mem::take(&mut self.opened);
+        let needed = datagram.len().max(MIN_OPENED);
+        if opened.len() < needed {
+            opened.resize(needed, 0);
+        }
+        let result = match self.receive(datagram, from, &mut opened, now) {
+            Ok(Some(packet)) => self.inbox.push(packet, tos),
+            Ok(None) => Ok(()),
+            Err(reason) => Err(reason),
+        };
+        self.opened = opened;
+        self.count(result)
+    }
+
+    /// The next frame to write to the TUN device.
+    pub fn poll_tun(&mut self) -> Option<&[u8]> {
+        self.inbox.poll()
+    }
+
+    /// The end of a batch: nothing waits to be joined any longer.
+    pub fn flush_tun(&mut self) {
+        self.inbox.flush();
     }
 
     fn receive<'b>(

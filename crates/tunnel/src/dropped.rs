@@ -31,11 +31,13 @@ pub enum Dropped {
     QueueFull,
     /// Too many peers are awake.
     TableFull,
+    /// The path marked congestion and the inner flow cannot be told (RFC 6040).
+    Congested,
 }
 
 impl Dropped {
     /// Every reason, in the order of [`DropCounts`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::TooBig,
         Self::NotRouted,
@@ -50,6 +52,7 @@ impl Dropped {
         Self::LeaseExpired,
         Self::QueueFull,
         Self::TableFull,
+        Self::Congested,
     ];
 
     /// The metric's label value.
@@ -70,6 +73,7 @@ impl Dropped {
             Self::LeaseExpired => "lease_expired",
             Self::QueueFull => "queue_full",
             Self::TableFull => "table_full",
+            Self::Congested => "congested",
         }
     }
 }

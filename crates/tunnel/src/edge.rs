@@ -11,13 +11,17 @@ pub use crate::peers::{PeerConfig, UpsertError, Upserted};
 
 use crate::DEFAULT_MTU;
 use crate::dropped::{DropCounts, Dropped};
+use crate::offload::ecn::OuterTos;
+use crate::offload::segment::Segments;
+use crate::offload::vnet::Vnet;
+use crate::offload::{Accepts, Inbox};
 use crate::packet;
 use crate::peers::{Peer, Peers};
 use crate::policy::{Slot, SourceChecked};
 use crate::stats::PeerStats;
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
-use crate::wg::{Gate, Heard, Message, Sealed, Shape, Tick};
+use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Tick};
 
 /// Initiations to a peer that does not answer, before it is left asleep.
 const MAX_TRIES: u32 = 4;
@@ -92,6 +96,9 @@ pub struct EdgeTunnel {
     wakes: Wakes,
     jitter: Jitter,
     outbox: Outbox,
+    inbox: Inbox,
+    /// Where datagrams are opened.
+    opened: Vec<u8>,
     events: VecDeque<EdgeEvent>,
     dropped: DropCounts,
 }
@@ -125,6 +132,7 @@ impl EdgeTunnel {
                 pace: Pace::EDGE,
                 mtu: limits.mtu.into(),
                 max_waiting: MAX_WAITING,
+                tos: OuterTos::default(),
             },
             max_awake: limits.max_awake,
             wakes: Wakes {
@@ -133,23 +141,46 @@ impl EdgeTunnel {
             },
             jitter: Jitter(seed),
             outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            opened: Vec::new(),
             events: VecDeque::new(),
             dropped: DropCounts::default(),
         }
     }
 
-    /// Takes a packet for one of the peers.
+    /// Tells what the TUN device takes.
+    pub fn set_accepts(&mut self, accepts: Accepts) {
+        self.inbox.set_accepts(accepts);
+    }
+
+    /// Chooses what the outer header shows of differentiated services, for peers that wake from now on.
+    pub fn set_outer_tos(&mut self, tos: OuterTos) {
+        self.shape.tos = tos;
+    }
+
+    /// Takes a whole packet for one of the peers.
     ///
     /// # Errors
     /// When it is dropped, and then counted.
     pub fn handle_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
-        let result = self.send(packet, now);
+        let result = self.send(packet, Vnet::default(), now);
         self.count(result)
     }
 
-    fn send(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
+    /// Takes a frame of the TUN device, which may stand for many packets for one of the peers.
+    ///
+    /// # Errors
+    /// When it or a part of it is dropped, and then counted once.
+    pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
+        let result =
+            Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
+        self.count(result)
+    }
+
+    fn send(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<(), Dropped> {
         let header = packet::parse(packet)?;
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
+        let packets = Segments::of(vnet, packet)?;
         let slot = self
             .peers
             .routes
@@ -170,7 +201,7 @@ impl EdgeTunnel {
             .and_then(|peer| peer.awake.as_mut());
         let sealed = wg
             .ok_or(Dropped::NoSession)?
-            .seal(packet, to, &mut self.outbox, now);
+            .seal(&packets, to, &mut self.outbox, now);
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
         }
@@ -191,6 +222,42 @@ impl EdgeTunnel {
     ) -> Result<Option<SourceChecked<'b>>, Dropped> {
         let result = self.receive(datagram, from, buf, now);
         self.count(result)
+    }
+
+    /// Takes a datagram whose outer header has the TOS byte `tos`; what it brings for the TUN device waits for
+    /// [`EdgeTunnel::poll_tun`], joined with others of its flow until [`EdgeTunnel::flush_tun`].
+    ///
+    /// # Errors
+    /// When it is dropped, and then counted.
+    pub fn handle_datagram(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        tos: u8,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let mut opened = std::mem::take(&mut self.opened);
+        let needed = datagram.len().max(MIN_OPENED);
+        if opened.len() < needed {
+            opened.resize(needed, 0);
+        }
+        let result = match self.receive(datagram, from, &mut opened, now) {
+            Ok(Some(packet)) => self.inbox.push(packet, tos),
+            Ok(None) => Ok(()),
+            Err(reason) => Err(reason),
+        };
+        self.opened = opened;
+        self.count(result)
+    }
+
+    /// The next frame to write to the TUN device.
+    pub fn poll_tun(&mut self) -> Option<&[u8]> {
+        self.inbox.poll()
+    }
+
+    /// The end of a batch: nothing waits to be joined any longer.
+    pub fn flush_tun(&mut self) {
+        self.inbox.flush();
     }
 
     fn receive<'b>(

@@ -45,6 +45,7 @@ pub mod agent;
 pub mod dropped;
 pub mod edge;
 pub mod health;
+pub mod offload;
 pub mod packet;
 mod peers;
 pub mod policy;

@@ -17,8 +17,8 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn count_sent(&mut self, bytes: usize) {
-        self.tx_packets += 1;
+    pub(crate) fn count_sent(&mut self, packets: usize, bytes: usize) {
+        self.tx_packets += packets as u64;
         self.tx_bytes += bytes as u64;
     }
 

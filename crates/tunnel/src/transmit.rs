@@ -23,6 +23,8 @@ pub struct Transmit<'a> {
     pub payload: &'a [u8],
     /// The length of each.
     pub segment: usize,
+    /// The outer header's TOS or traffic class byte.
+    pub tos: u8,
 }
 
 impl<'a> Transmit<'a> {
@@ -38,17 +40,34 @@ pub(crate) struct Outbox {
     bytes: Vec<u8>,
     used: usize,
     runs: VecDeque<Run>,
+    /// Where packets are made before they are sealed; here so that it is one for all peers.
+    staging: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Run {
     to: SocketAddr,
+    tos: u8,
     start: usize,
     end: usize,
     segment: usize,
 }
 
 impl Outbox {
+    /// Lends at least `len` bytes for a packet that is to be sealed.
+    pub(crate) fn take_staging(&mut self, len: usize) -> Vec<u8> {
+        let mut staging = std::mem::take(&mut self.staging);
+        if staging.len() < len {
+            staging.resize(len, 0);
+        }
+        staging
+    }
+
+    /// Takes back what [`Outbox::take_staging`] lent.
+    pub(crate) fn keep_staging(&mut self, staging: Vec<u8>) {
+        self.staging = staging;
+    }
+
     /// Room for one datagram of at most `len` bytes, to be followed by [`Outbox::commit`] if it is to be sent.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<&mut [u8], Dropped> {
         if self.runs.is_empty() {
@@ -65,13 +84,14 @@ impl Outbox {
     }
 
     /// Queues the first `len` bytes of what was reserved last.
-    pub(crate) fn commit(&mut self, len: usize, to: SocketAddr) {
+    pub(crate) fn commit(&mut self, len: usize, to: SocketAddr, tos: u8) {
         let start = self.used;
         self.used = (start + len).min(self.bytes.len());
         match self.runs.back_mut() {
-            Some(run) if run.takes(len, to) => run.end = self.used,
+            Some(run) if run.takes(len, to, tos) => run.end = self.used,
             _ => self.runs.push_back(Run {
                 to,
+                tos,
                 start,
                 end: self.used,
                 segment: len,
@@ -79,10 +99,10 @@ impl Outbox {
         }
     }
 
-    /// Queues a copy of `datagram`.
+    /// Queues a copy of `datagram`, which carries nothing of the home's.
     pub(crate) fn push(&mut self, datagram: &[u8], to: SocketAddr) -> Result<(), Dropped> {
         self.reserve(datagram.len())?.copy_from_slice(datagram);
-        self.commit(datagram.len(), to);
+        self.commit(datagram.len(), to, 0);
         Ok(())
     }
 
@@ -94,15 +114,17 @@ impl Outbox {
             to: run.to,
             payload,
             segment: run.segment,
+            tos: run.tos,
         })
     }
 }
 
 impl Run {
     /// A run whose last datagram is shorter than the others is complete.
-    fn takes(&self, len: usize, to: SocketAddr) -> bool {
+    fn takes(&self, len: usize, to: SocketAddr, tos: u8) -> bool {
         let bytes = self.end - self.start;
         self.to == to
+            && self.tos == tos
             && len <= self.segment
             && bytes.is_multiple_of(self.segment)
             && bytes / self.segment < MAX_SEGMENTS
@@ -159,6 +181,18 @@ mod tests {
             runs_of(&[(60, 1), (100, 1), (100, 2), (100, 1)]),
             [(60, 60, 1), (100, 100, 1), (100, 100, 2), (100, 100, 1)]
         );
+    }
+
+    #[test]
+    fn a_congestion_mark_of_its_own_starts_a_run() {
+        let mut outbox = Outbox::default();
+        for tos in [0, 0, 1, 1, 0] {
+            outbox.reserve(100).unwrap();
+            outbox.commit(100, to(1), tos);
+        }
+
+        let runs = std::iter::from_fn(|| outbox.poll().map(|run| (run.payload.len(), run.tos)));
+        assert_eq!(runs.collect::<Vec<_>>(), [(200, 0), (200, 1), (100, 0)]);
     }
 
     #[test]

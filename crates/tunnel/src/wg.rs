@@ -18,6 +18,8 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::dropped::Dropped;
+use crate::offload::ecn::OuterTos;
+use crate::offload::segment::Segments;
 use crate::stats::Traffic;
 use crate::timers::{Due, Jitter, Pace, Role, Timers, is_alive};
 use crate::transmit::Outbox;
@@ -26,11 +28,13 @@ use crate::transmit::Outbox;
 pub(crate) const OVERHEAD_BYTES: usize = 32;
 /// The longest handshake message, and so the least that boringtun takes as a buffer.
 const INITIATION_BYTES: usize = 148;
+/// The least room that [`Wg::open`] wants.
+pub(crate) const MIN_OPENED: usize = INITIATION_BYTES;
+/// A data message's first byte.
+const DATA: u8 = 4;
 const COOKIE_BYTES: usize = 64;
 /// Packets are padded to a multiple of this (whitepaper, section 5.4.6).
 const PADDING_BYTES: usize = 16;
-/// Room for a packet and its padding; a longer one, which only a jumbo MTU brings, goes without.
-const PADDED_BYTES: usize = 2_048;
 /// The whitepaper's `REJECT_AFTER_MESSAGES`. boringtun computes beyond such a counter and would overflow.
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// How often boringtun's own timers are called while a session or a handshake is there.
@@ -189,6 +193,8 @@ pub(crate) struct Shape {
     pub(crate) mtu: usize,
     /// How many packets wait for a session.
     pub(crate) max_waiting: usize,
+    /// The outer header's TOS byte.
+    pub(crate) tos: OuterTos,
 }
 
 /// A responder's session that its initiator has not used yet.
@@ -216,64 +222,83 @@ impl Wg {
         self.shape.mtu = mtu;
     }
 
-    /// Seals an inner packet for `to`, or keeps it until there is a session.
+    /// Seals the packets of one frame for `to`, or keeps them until there is a session. With several the answer is the
+    /// last one's, or the first refusal's.
     pub(crate) fn seal(
         &mut self,
-        packet: &[u8],
+        packets: &Segments<'_>,
         to: SocketAddr,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<Sealed, Dropped> {
-        if packet.len() > self.shape.mtu {
+        if packets.longest() > self.shape.mtu {
             return Err(Dropped::TooBig);
         }
-        if self.timers.session_since(now).is_some() {
-            return self
-                .seal_now(packet, to, outbox, now)
-                .map(|()| Sealed::Sent);
+        if self.timers.session_since(now).is_none() {
+            return self.keep(packets, now);
         }
-        self.timers.want_handshake(now);
-        if self.waiting.len() >= self.shape.max_waiting {
-            return Err(Dropped::QueueFull);
-        }
-        self.waiting.push_back(packet.into());
-        Ok(Sealed::Waiting)
+        let mut staging = outbox.take_staging(packets.longest() + PADDING_BYTES);
+        let sealed = self.seal_all(packets, &mut staging, to, outbox, now);
+        outbox.keep_staging(staging);
+        self.timers.on_data_sent(now);
+        sealed.map(|()| Sealed::Sent)
     }
 
-    fn seal_now(
+    fn seal_all(
         &mut self,
-        packet: &[u8],
+        packets: &Segments<'_>,
+        staging: &mut [u8],
         to: SocketAddr,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let len = packet.len();
-        let padded_len = len.next_multiple_of(PADDING_BYTES).min(self.shape.mtu);
-        let room = outbox.reserve((padded_len.max(len) + OVERHEAD_BYTES).max(INITIATION_BYTES))?;
-        let mut padded = [0; PADDED_BYTES];
-        let sealed = match padded.get_mut(..padded_len) {
-            Some(whole) if padded_len > len => {
-                let (head, _zeros) = whole.split_at_mut(len);
-                head.copy_from_slice(packet);
-                self.tunn.encapsulate(whole, room)
+        let tos = self.shape.tos.outer(packets.headers());
+        for index in 0..packets.count() {
+            let len = packets.write(index, staging)?;
+            let padded_len = len.next_multiple_of(PADDING_BYTES).min(self.shape.mtu);
+            let padded = staging.get_mut(..padded_len.max(len));
+            let padded = padded.ok_or(Dropped::TooBig)?;
+            padded.get_mut(len..).unwrap_or_default().fill(0);
+            self.seal_one(padded, (to, tos), outbox, now)?;
+            self.traffic.count_sent(1, len);
+        }
+        Ok(())
+    }
+
+    /// Keeps packets for the session to come.
+    fn keep(&mut self, packets: &Segments<'_>, now: Instant) -> Result<Sealed, Dropped> {
+        self.timers.want_handshake(now);
+        for index in 0..packets.count() {
+            if self.waiting.len() >= self.shape.max_waiting {
+                return Err(Dropped::QueueFull);
             }
-            _ => self.tunn.encapsulate(packet, room),
-        };
-        let TunnResult::WriteToNetwork(datagram) = sealed else {
+            let mut packet = vec![0; packets.longest()];
+            let len = packets.write(index, &mut packet)?;
+            packet.truncate(len);
+            self.waiting.push_back(packet.into());
+        }
+        Ok(Sealed::Waiting)
+    }
+
+    /// Seals a packet with its padding.
+    fn seal_one(
+        &mut self,
+        padded: &[u8],
+        (to, tos): (SocketAddr, u8),
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let room = outbox.reserve((padded.len() + OVERHEAD_BYTES).max(INITIATION_BYTES))?;
+        let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(padded, room) else {
             return Err(Dropped::NoSession);
         };
-        let (sent, is_data) = (
-            datagram.len(),
-            matches!(classify(datagram), Ok(Message::Data { .. })),
-        );
-        outbox.commit(sent, to);
+        let (sent, is_data) = (datagram.len(), datagram.first() == Some(&DATA));
+        outbox.commit(sent, to, tos);
         if !is_data {
             // boringtun had forgotten the session on its own clock, and asks for a new one.
             self.timers.on_session_lost(now);
             return Err(Dropped::NoSession);
         }
-        self.traffic.count_sent(len);
-        self.timers.on_data_sent(now);
         Ok(())
     }
 
@@ -366,9 +391,13 @@ impl Wg {
 
     fn flush(&mut self, to: SocketAddr, outbox: &mut Outbox, now: Instant) {
         while let Some(packet) = self.waiting.pop_front() {
-            if self.seal_now(&packet, to, outbox, now).is_err() {
-                self.waiting.push_front(packet);
-                return;
+            match self.seal(&Segments::plain(&packet), to, outbox, now) {
+                // The path may have become narrower while it waited.
+                Ok(Sealed::Sent) | Err(Dropped::TooBig) => {}
+                Ok(Sealed::Waiting) | Err(_) => {
+                    self.waiting.push_front(packet);
+                    return;
+                }
             }
         }
     }
@@ -389,7 +418,7 @@ impl Wg {
             return Err(Dropped::Unexpected);
         };
         let len = datagram.len();
-        outbox.commit(len, to);
+        outbox.commit(len, to, 0);
         Ok(())
     }
 
