@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netio::poll::{Interest, Ready};
-use netio::tun::Written;
+use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
 use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tunnel::edge::{EdgeEvent, PeerConfig, UpsertError};
+use tunnel::offload::Accepts;
 use tunnel::{EdgeTunnel, Traffic};
 
 use crate::exit::Fault;
@@ -24,8 +25,8 @@ use crate::leases::Admitted;
 const BATCH: usize = 64;
 /// Commands waiting for a worker; the sender waits when it is full.
 const COMMAND_QUEUE: usize = 1_024;
-/// The longest packet of a TUN device, and of a datagram.
-const PACKET_BYTES: usize = 65_536;
+/// A frame this long fills a call of its own; shorter ones wait for the next.
+const WORTH_SENDING: usize = 16_384;
 /// A lease further away than this is renewed long before.
 const LONGEST_LEASE: Duration = Duration::from_secs(400 * 24 * 3600);
 /// Counters of removed peers that nobody has fetched yet.
@@ -216,7 +217,7 @@ struct Io {
     v6: Option<Udp>,
     poller: Poller,
     runs: RecvBuffer,
-    packet: Vec<u8>,
+    frame: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,13 +250,19 @@ impl Engine {
                 poller.add(socket, token, Interest::Readable)?;
             }
         }
+        let mut tunnel = tunnel;
+        let offloads = io.tun.offloads();
+        tunnel.set_accepts(Accepts {
+            tcp: offloads.tcp,
+            udp: offloads.udp,
+        });
         let io = Io {
             tun: io.tun,
             v4: io.v4,
             v6: io.v6,
             poller,
             runs: RecvBuffer::new(),
-            packet: vec![0; PACKET_BYTES],
+            frame: vec![0; FRAME_BYTES],
         };
         Ok(Self {
             tunnel,
@@ -305,22 +312,17 @@ impl Engine {
                 if self.take_run(family, now)? == Next::Stop {
                     break;
                 }
+                self.write()?;
                 self.transmit();
             }
         }
-        Ok(())
+        self.tunnel.flush_tun();
+        self.write()
     }
 
     /// Takes one run of datagrams; stops when none is waiting.
     fn take_run(&mut self, family: u32, now: Instant) -> io::Result<Next> {
-        let Io {
-            tun,
-            v4,
-            v6,
-            runs,
-            packet,
-            ..
-        } = &mut self.io;
+        let Io { v4, v6, runs, .. } = &mut self.io;
         let socket = if family == V4 { v4 } else { v6 };
         let Some(received) = socket
             .as_ref()
@@ -336,31 +338,35 @@ impl Engine {
                 continue;
             }
             // An error is a drop, which the tunnel has counted.
-            let Ok(Some(inner)) =
-                self.tunnel
-                    .handle_network_input(datagram, received.from, packet, now)
-            else {
-                continue;
-            };
-            self.totals.rx_bytes += inner.as_bytes().len() as u64;
-            match tun.send(inner.as_bytes())? {
+            let _ = self
+                .tunnel
+                .handle_datagram(datagram, received.from, received.tos, now);
+        }
+        Ok(Next::Go)
+    }
+
+    /// Writes what the tunnel has for the internet.
+    fn write(&mut self) -> io::Result<()> {
+        while let Some(frame) = self.tunnel.poll_tun() {
+            match self.io.tun.send(frame)? {
                 Written::Yes => {}
                 Written::Full => self.io_dropped.tun_full += 1,
                 Written::Refused => self.io_dropped.tun_refused += 1,
             }
         }
-        Ok(Next::Go)
+        Ok(())
     }
 
     fn take_from_tun(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..BATCH {
-            let Some(len) = self.io.tun.recv(&mut self.io.packet)? else {
+            let Some(len) = self.io.tun.recv(&mut self.io.frame)? else {
                 break;
             };
-            let packet = self.io.packet.get(..len).unwrap_or_default();
+            let frame = self.io.frame.get(..len).unwrap_or_default();
             // An error is a drop, which the tunnel has counted.
-            if self.tunnel.handle_tun_input(packet, now).is_ok() {
-                self.totals.tx_bytes += len as u64;
+            let _ = self.tunnel.handle_tun_frame(frame, now);
+            if len >= WORTH_SENDING {
+                self.transmit();
             }
         }
         self.transmit();
@@ -373,7 +379,7 @@ impl Engine {
                 self.io_dropped.udp_failed += 1;
                 continue;
             };
-            match socket.send(run.to, run.payload, run.segment) {
+            match socket.send_marked(run.to, run.payload, run.segment, run.tos) {
                 Sent::Yes => {}
                 Sent::Full => self.io_dropped.udp_full += 1,
                 Sent::Failed(_) => self.io_dropped.udp_failed += 1,
@@ -449,7 +455,10 @@ impl Engine {
             .iter()
             .map(|(reason, count)| (reason.as_label(), count));
         let dropped = inside.chain(self.io_dropped.iter()).collect();
+        let traffic = self.tunnel.traffic();
         Totals {
+            rx_bytes: traffic.rx_bytes,
+            tx_bytes: traffic.tx_bytes,
             peers: self.tunnel.peer_count(),
             awake: self.tunnel.awake_count(),
             dropped,

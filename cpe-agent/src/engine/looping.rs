@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netio::poll::{Interest, Ready};
-use netio::tun::Written;
+use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
-use netio::{Poller, RecvBuffer, Udp};
+use netio::{Poller, RecvBuffer, Tun, Udp};
 use rand_core::{OsRng, RngCore};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 use tunnel::AgentTunnel;
 use tunnel::agent::AgentConfig;
+use tunnel::offload::Accepts;
 
 use super::{News, Order, Snapshot, Wires};
 
@@ -23,8 +24,8 @@ const V4: u32 = 1;
 const V6: u32 = 2;
 /// Runs or packets taken from one descriptor before the others are looked at.
 const BATCH: usize = 64;
-/// The longest packet of a TUN device.
-const PACKET_BYTES: usize = 65_536;
+/// A frame this long fills a call of its own; shorter ones wait for the next.
+const WORTH_SENDING: usize = 16_384;
 /// How old the counters of the status may be.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
 /// A path that is too short is told once in this time: every packet would tell it.
@@ -45,7 +46,7 @@ pub(super) struct Loop {
     /// What earlier tunnels of this run counted.
     before: Snapshot,
     received: RecvBuffer,
-    inner: Vec<u8>,
+    frame: Vec<u8>,
 }
 
 /// Whether the loop goes on.
@@ -84,7 +85,7 @@ impl Loop {
             path_told_at: None,
             before: Snapshot::default(),
             received: RecvBuffer::new(),
-            inner: vec![0; PACKET_BYTES],
+            frame: vec![0; FRAME_BYTES],
         })
     }
 
@@ -182,7 +183,15 @@ impl Loop {
         let now = Instant::now();
         config.seed = OsRng.next_u64();
         match AgentTunnel::new(config, now) {
-            Ok(tunnel) => self.tunnel = Some(tunnel.with_mtu(self.mtu, now)),
+            Ok(tunnel) => {
+                let mut tunnel = tunnel.with_mtu(self.mtu, now);
+                let offloads = self.wires.tun.offloads();
+                tunnel.set_accepts(Accepts {
+                    tcp: offloads.tcp,
+                    udp: offloads.udp,
+                });
+                self.tunnel = Some(tunnel);
+            }
             Err(error) => warn!(%error, "the lease cannot be used"),
         }
     }
@@ -210,32 +219,35 @@ impl Loop {
             };
             for datagram in received.datagrams() {
                 // What is dropped has been counted by the tunnel.
-                let Ok(Some(packet)) =
-                    tunnel.handle_network_input(datagram, received.from, &mut self.inner, now)
-                else {
-                    continue;
-                };
-                if self.wires.tun.send(packet.as_bytes())? != Written::Yes {
-                    self.not_taken += 1;
-                }
+                let _ = tunnel.handle_datagram(datagram, received.from, received.tos, now);
             }
+            self.not_taken += write_all(tunnel, &self.wires.tun)?;
             let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
             self.not_taken += unsent.runs;
             self.is_path_short |= unsent.too_long;
+        }
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.flush_tun();
+            self.not_taken += write_all(tunnel, &self.wires.tun)?;
         }
         Ok(())
     }
 
     fn take_from_device(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..BATCH {
-            let Some(length) = self.wires.tun.recv(&mut self.inner)? else {
+            let Some(length) = self.wires.tun.recv(&mut self.frame)? else {
                 break;
             };
-            let (Some(tunnel), Some(packet)) = (&mut self.tunnel, self.inner.get(..length)) else {
+            let (Some(tunnel), Some(frame)) = (&mut self.tunnel, self.frame.get(..length)) else {
                 continue;
             };
             // What is dropped has been counted by the tunnel.
-            let _ = tunnel.handle_tun_input(packet, now);
+            let _ = tunnel.handle_tun_frame(frame, now);
+            if length >= WORTH_SENDING {
+                let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+                self.not_taken += unsent.runs;
+                self.is_path_short |= unsent.too_long;
+            }
         }
         if let Some(tunnel) = &mut self.tunnel {
             let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
@@ -330,7 +342,7 @@ fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> Uns
         };
         let sent = udp
             .as_ref()
-            .map(|udp| udp.send(run.to, run.payload, run.segment));
+            .map(|udp| udp.send_marked(run.to, run.payload, run.segment, run.tos));
         match sent {
             Some(Sent::Yes) => {}
             Some(Sent::Failed(error)) => {
@@ -341,4 +353,15 @@ fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> Uns
         }
     }
     unsent
+}
+
+/// Writes what the tunnel has for the home, and returns how many frames nobody took.
+fn write_all(tunnel: &mut AgentTunnel, tun: &Tun) -> io::Result<u64> {
+    let mut not_taken = 0;
+    while let Some(frame) = tunnel.poll_tun() {
+        if tun.send(frame)? != Written::Yes {
+            not_taken += 1;
+        }
+    }
+    Ok(not_taken)
 }

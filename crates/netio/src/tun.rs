@@ -1,15 +1,24 @@
-//! The TUN device: one nonblocking descriptor per queue, whole IP packets without a header of the kernel's.
+//! The TUN device: one nonblocking descriptor per queue, frames of a `virtio_net_hdr` and an IP packet, which with
+//! the kernel's segmentation offload stands for many.
 //!
-//! A queue is read one packet at a time into the caller's buffer until it is empty. Segmentation offload
-//! (`IFF_VNET_HDR`) is to come here; callers that keep [`HEADROOM`] free bytes in front of a packet need not change.
+//! A queue is read one frame at a time into the caller's buffer until it is empty. What the kernel lacks it falls back from
+//! by itself, and [`Tun::offloads`] tells; a kernel without the header gets and gives packets behind ten zeros that only we see.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Bytes to leave free in front of every packet that is read from or written to a queue: room for a virtio header.
-pub const HEADROOM: usize = 12;
+/// The length of the `virtio_net_hdr` in front of every packet.
+pub const HEADER_BYTES: usize = 10;
+
+/// What a receive buffer must hold: the header and the longest packet.
+pub const FRAME_BYTES: usize = HEADER_BYTES + 65_535;
+
+/// `linux/if_tun.h`, not in libc for every target: checksums, TSO of both families, with ECN, and USO (Linux 6.2).
+const TUN_F_CSUM: libc::c_uint = 0x01;
+const TUN_F_TSO: libc::c_uint = 0x02 | 0x04 | 0x08;
+const TUN_F_USO: libc::c_uint = 0x20 | 0x40;
 
 /// The kernel's limit on queues of one device (`MAX_TAP_QUEUES`).
 const MAX_QUEUES: usize = 256;
@@ -64,10 +73,32 @@ pub enum Written {
     Refused,
 }
 
+/// Which super-packets the device hands over and takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Of TCP.
+    pub tcp: bool,
+    /// Of UDP.
+    pub udp: bool,
+}
+
+/// Whether to use the kernel's segmentation offload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// Where the kernel has it.
+    #[default]
+    Auto,
+    /// Never: every packet is its own system call.
+    Never,
+}
+
 /// One queue of a TUN device; the device goes away with its last queue.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
+    /// Whether the kernel puts the header in front, or we do.
+    has_header: bool,
+    offloads: Offloads,
 }
 
 impl Tun {
@@ -76,6 +107,19 @@ impl Tun {
     /// # Errors
     /// By cause, see [`TunError`].
     pub fn open(name: &str, mtu: u16, queues: usize) -> Result<Vec<Self>, TunError> {
+        Self::open_with(name, mtu, queues, Offload::Auto)
+    }
+
+    /// The same, with a say on offloads.
+    ///
+    /// # Errors
+    /// By cause, see [`TunError`].
+    pub fn open_with(
+        name: &str,
+        mtu: u16,
+        queues: usize,
+        offload: Offload,
+    ) -> Result<Vec<Self>, TunError> {
         if !is_interface_name(name) {
             return Err(TunError::BadName(name.to_owned()));
         }
@@ -86,8 +130,11 @@ impl Tun {
             return Err(TunError::BadMtu(mtu));
         }
         let opened = (0..queues)
-            .map(|_| Self::open_queue(name, queues))
+            .map(|_| Self::open_queue(name, queues, offload))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some(first) = opened.first() {
+            say_what_lacks(name, first.offloads, offload);
+        }
         set_mtu(name, mtu).map_err(|source| TunError::Os {
             what: "setting the MTU",
             name: name.to_owned(),
@@ -96,7 +143,7 @@ impl Tun {
         Ok(opened)
     }
 
-    fn open_queue(name: &str, queues: usize) -> Result<Self, TunError> {
+    fn open_queue(name: &str, queues: usize, offload: Offload) -> Result<Self, TunError> {
         let os = |what, source| TunError::Os {
             what,
             name: name.to_owned(),
@@ -116,32 +163,62 @@ impl Tun {
         if queues > 1 {
             flags |= libc::IFF_MULTI_QUEUE;
         }
-        attach(&file, name, flags).map_err(|e| match e.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => TunError::Permission,
-            Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
-            _ => os("attaching a queue", e),
-        })?;
-        Ok(Self { file })
+        let has_header = match attach(&file, name, flags | libc::IFF_VNET_HDR) {
+            Ok(()) => true,
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                attach(&file, name, flags).map_err(|e| os("attaching a queue", e))?;
+                false
+            }
+            Err(e) => {
+                return Err(match e.raw_os_error() {
+                    Some(libc::EPERM | libc::EACCES) => TunError::Permission,
+                    Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
+                    _ => os("attaching a queue", e),
+                });
+            }
+        };
+        let offloads = if has_header {
+            choose_offloads(&file, offload)
+        } else {
+            Offloads::default()
+        };
+        Ok(Self {
+            file,
+            has_header,
+            offloads,
+        })
     }
 
-    /// Reads one packet into `buf` and returns its length, or `None` when the queue is empty.
+    /// What the kernel agreed to.
+    #[must_use]
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// Reads one frame into `buf`, which should hold [`FRAME_BYTES`], and returns its length, or `None` when the queue is empty.
     ///
     /// # Errors
     /// When the device is gone or down for good; a packet longer than `buf` is cut by the kernel.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        match (&self.file).read(buf) {
-            Ok(len) => Ok(Some(len)),
+        let ours = if self.has_header { 0 } else { HEADER_BYTES };
+        let (header, rest) = buf
+            .split_at_mut_checked(ours)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        header.fill(0);
+        match (&self.file).read(rest) {
+            Ok(len) => Ok(Some(ours + len)),
             Err(e) if is_transient(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Writes one packet.
+    /// Writes one frame.
     ///
     /// # Errors
     /// When the device is gone.
-    pub fn send(&self, packet: &[u8]) -> io::Result<Written> {
-        match (&self.file).write(packet) {
+    pub fn send(&self, frame: &[u8]) -> io::Result<Written> {
+        let ours = if self.has_header { 0 } else { HEADER_BYTES };
+        match (&self.file).write(frame.get(ours..).unwrap_or_default()) {
             Ok(_) => Ok(Written::Yes),
             Err(e) if is_transient(&e) => Ok(Written::Full),
             Err(e)
@@ -197,6 +274,50 @@ fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     let request = ifreq(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags });
     // SAFETY: the descriptor is open and `request` is a whole, initialised ifreq that outlives the call.
     let status = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw const request) };
+    if status < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Asks for what the kernel may have, the newest first; `Never` still takes the header, with nothing in it.
+fn choose_offloads(file: &File, offload: Offload) -> Offloads {
+    let wanted: &[libc::c_uint] = match offload {
+        Offload::Auto => &[TUN_F_CSUM | TUN_F_TSO | TUN_F_USO, TUN_F_CSUM | TUN_F_TSO],
+        Offload::Never => &[0],
+    };
+    let agreed = wanted
+        .iter()
+        .find(|flags| set_offload(file, **flags).is_ok());
+    let agreed = agreed.copied().unwrap_or(0);
+    Offloads {
+        tcp: agreed & TUN_F_TSO != 0,
+        udp: agreed & TUN_F_USO != 0,
+    }
+}
+
+fn say_what_lacks(name: &str, has: Offloads, offload: Offload) {
+    if offload == Offload::Never || has.tcp && has.udp {
+        return;
+    }
+    let lacks = if has.tcp { "UDP" } else { "TCP and UDP" };
+    tracing::info!(
+        interface = name,
+        "this kernel has no segmentation offload for {lacks}; its packets pass one by one"
+    );
+}
+
+#[expect(unsafe_code, reason = "TUNSETOFFLOAD has no safe form")]
+fn set_offload(file: &File, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the argument is a number.
+    let status = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            libc::TUNSETOFFLOAD as _,
+            libc::c_ulong::from(flags),
+        )
+    };
     if status < 0 {
         Err(io::Error::last_os_error())
     } else {

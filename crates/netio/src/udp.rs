@@ -142,6 +142,11 @@ impl Udp {
         }
         enlarge_buffers(&fd, options.buffer_bytes);
         bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed("binding"))?;
+        // Without it congestion marks stay behind, as in a kernel that does not know it.
+        let _unmarked = match address {
+            SocketAddr::V4(_) => setsockopt(&fd, sockopt::IpRecvTos, &true),
+            SocketAddr::V6(_) => setsockopt(&fd, sockopt::Ipv6RecvTClass, &true),
+        };
         let offload = options.offload == Offload::Auto;
         if offload {
             // A kernel without it hands over one datagram at a time, which `recv` takes as well.
@@ -165,12 +170,17 @@ impl Udp {
     ///
     /// At most [`MAX_SEGMENTS`] datagrams and [`MAX_RUN_BYTES`] bytes.
     pub fn send(&self, to: SocketAddr, payload: &[u8], segment: usize) -> Sent {
+        self.send_marked(to, payload, segment, 0)
+    }
+
+    /// The same under a TOS or traffic class byte.
+    pub fn send_marked(&self, to: SocketAddr, payload: &[u8], segment: usize, tos: u8) -> Sent {
         if segment == 0 || payload.len() <= segment {
-            return self.send_one(to, payload);
+            return self.send_one(to, payload, tos);
         }
         let mut is_refused = false;
         if self.segments.load(Ordering::Relaxed) {
-            match message::send_run(self.socket.as_fd(), to, payload, segment) {
+            match message::send_run(self.socket.as_fd(), to, payload, Some(segment), tos) {
                 Ok(()) => return Sent::Yes,
                 Err(e) if is_full(&e) => return Sent::Full,
                 Err(e) => match e.raw_os_error() {
@@ -185,10 +195,14 @@ impl Udp {
             }
         }
         for datagram in payload.chunks(segment) {
-            match self.send_one(to, datagram) {
+            match self.send_one(to, datagram, tos) {
                 Sent::Yes if is_refused => {
                     is_refused = false;
-                    self.segments.store(false, Ordering::Relaxed);
+                    if self.segments.swap(false, Ordering::Relaxed) {
+                        tracing::info!(
+                            "no UDP segmentation offload on the way out; sending one by one"
+                        );
+                    }
                 }
                 Sent::Yes => {}
                 refused @ (Sent::Full | Sent::Failed(_)) => return refused,
@@ -197,9 +211,13 @@ impl Udp {
         Sent::Yes
     }
 
-    fn send_one(&self, to: SocketAddr, datagram: &[u8]) -> Sent {
-        match self.socket.send_to(datagram, to) {
-            Ok(_) => Sent::Yes,
+    fn send_one(&self, to: SocketAddr, datagram: &[u8], tos: u8) -> Sent {
+        let sent = match tos {
+            0 => self.socket.send_to(datagram, to).map(drop),
+            _ => message::send_run(self.socket.as_fd(), to, datagram, None, tos),
+        };
+        match sent {
+            Ok(()) => Sent::Yes,
             Err(e) if is_full(&e) => Sent::Full,
             Err(e) => Sent::Failed(e),
         }
@@ -211,11 +229,12 @@ impl Udp {
     /// When the socket is unusable; an ICMP error that came back is not one.
     pub fn recv<'a>(&self, buffer: &'a mut RecvBuffer) -> io::Result<Option<Received<'a>>> {
         match message::receive(self.socket.as_fd(), &mut buffer.0) {
-            Ok((len, from, segment)) => {
-                let bytes = buffer.0.get_mut(..len).unwrap_or_default();
-                let segment = segment.unwrap_or(len).max(1);
+            Ok(message) => {
+                let bytes = buffer.0.get_mut(..message.len).unwrap_or_default();
+                let segment = message.segment.unwrap_or(message.len).max(1);
                 Ok(Some(Received {
-                    from,
+                    from: message.from,
+                    tos: message.tos,
                     segment,
                     bytes,
                 }))
@@ -255,6 +274,8 @@ impl Default for RecvBuffer {
 pub struct Received<'a> {
     /// Who sent them.
     pub from: SocketAddr,
+    /// The TOS or traffic class byte that they arrived under.
+    pub tos: u8,
     segment: usize,
     bytes: &'a mut [u8],
 }

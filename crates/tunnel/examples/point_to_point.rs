@@ -13,10 +13,12 @@ use ipnet::IpNet;
 use netio::Tun;
 use netio::netlink::Netlink;
 use netio::poll::{Interest, Poller};
+use netio::tun::FRAME_BYTES;
 use netio::udp::{RecvBuffer, Sent, Udp, UdpOptions};
 use tunnel::agent::{AgentConfig, AgentTunnel, GatewayConfig};
 use tunnel::edge::{EdgeTunnel, PeerConfig};
-use tunnel::{DEFAULT_MTU, Dropped, SourceChecked, Transmit};
+use tunnel::offload::Accepts;
+use tunnel::{DEFAULT_MTU, Dropped, Transmit};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 const DEVICE: &str = "culvert0";
@@ -58,14 +60,17 @@ fn any_port() -> SocketAddr {
 
 /// The verbs that both roles share.
 trait Role {
-    fn on_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped>;
-    fn on_network_input<'b>(
+    fn on_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped>;
+    fn on_datagram(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
-        buf: &'b mut [u8],
+        tos: u8,
         now: Instant,
-    ) -> Result<Option<SourceChecked<'b>>, Dropped>;
+    ) -> Result<(), Dropped>;
+    fn frame(&mut self) -> Option<&[u8]>;
+    fn flush(&mut self);
+    fn accept(&mut self, accepts: Accepts);
     fn on_timeout(&mut self, now: Instant);
     fn deadline(&self) -> Option<Instant>;
     fn transmit(&mut self) -> Option<Transmit<'_>>;
@@ -73,17 +78,26 @@ trait Role {
 }
 
 impl Role for AgentTunnel {
-    fn on_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
-        self.handle_tun_input(packet, now)
+    fn on_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
+        self.handle_tun_frame(frame, now)
     }
-    fn on_network_input<'b>(
+    fn on_datagram(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
-        buf: &'b mut [u8],
+        tos: u8,
         now: Instant,
-    ) -> Result<Option<SourceChecked<'b>>, Dropped> {
-        self.handle_network_input(datagram, from, buf, now)
+    ) -> Result<(), Dropped> {
+        self.handle_datagram(datagram, from, tos, now)
+    }
+    fn frame(&mut self) -> Option<&[u8]> {
+        self.poll_tun()
+    }
+    fn flush(&mut self) {
+        self.flush_tun();
+    }
+    fn accept(&mut self, accepts: Accepts) {
+        self.set_accepts(accepts);
     }
     fn on_timeout(&mut self, now: Instant) {
         self.handle_timeout(now);
@@ -102,17 +116,26 @@ impl Role for AgentTunnel {
 }
 
 impl Role for EdgeTunnel {
-    fn on_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
-        self.handle_tun_input(packet, now)
+    fn on_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
+        self.handle_tun_frame(frame, now)
     }
-    fn on_network_input<'b>(
+    fn on_datagram(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
-        buf: &'b mut [u8],
+        tos: u8,
         now: Instant,
-    ) -> Result<Option<SourceChecked<'b>>, Dropped> {
-        self.handle_network_input(datagram, from, buf, now)
+    ) -> Result<(), Dropped> {
+        self.handle_datagram(datagram, from, tos, now)
+    }
+    fn frame(&mut self) -> Option<&[u8]> {
+        self.poll_tun()
+    }
+    fn flush(&mut self) {
+        self.flush_tun();
+    }
+    fn accept(&mut self, accepts: Accepts) {
+        self.set_accepts(accepts);
     }
     fn on_timeout(&mut self, now: Instant) {
         self.handle_timeout(now);
@@ -164,6 +187,11 @@ fn edge() -> io::Result<EdgeTunnel> {
 fn run(mut role: impl Role, inner: [u8; 4], listen: SocketAddr) -> io::Result<()> {
     let mut queues = Tun::open(DEVICE, DEFAULT_MTU, 1).map_err(io::Error::other)?;
     let tun = queues.pop().ok_or(io::ErrorKind::NotFound)?;
+    let offloads = tun.offloads();
+    role.accept(Accepts {
+        tcp: offloads.tcp,
+        udp: offloads.udp,
+    });
     let mut netlink = Netlink::open().map_err(io::Error::other)?;
     let link = netlink.link(DEVICE).map_err(io::Error::other)?;
     let address = IpNet::new(inner.into(), 24).map_err(io::Error::other)?;
@@ -177,14 +205,14 @@ fn run(mut role: impl Role, inner: [u8; 4], listen: SocketAddr) -> io::Result<()
     let mut poller = Poller::new()?;
     poller.add(&tun, 0, Interest::Readable)?;
     poller.add(&udp, 1, Interest::Readable)?;
-    let (mut runs, mut inner) = (RecvBuffer::new(), vec![0; 65_536]);
+    let (mut runs, mut frame) = (RecvBuffer::new(), vec![0; FRAME_BYTES]);
     loop {
         let deadline = role.deadline();
         let wait = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let _which = poller.wait(wait)?.count();
         let now = Instant::now();
-        network_to_tun(&mut role, &udp, &tun, &mut runs, &mut inner, now)?;
-        tun_to_network(&mut role, &udp, &tun, &mut inner, now)?;
+        network_to_tun(&mut role, &udp, &tun, &mut runs, now)?;
+        tun_to_network(&mut role, &udp, &tun, &mut frame, now)?;
         if role.deadline().is_some_and(|at| at <= now) {
             role.on_timeout(now);
         }
@@ -198,7 +226,6 @@ fn network_to_tun(
     udp: &Udp,
     tun: &Tun,
     runs: &mut RecvBuffer,
-    inner: &mut [u8],
     now: Instant,
 ) -> io::Result<()> {
     for _ in 0..BATCH {
@@ -206,12 +233,20 @@ fn network_to_tun(
             break;
         };
         for datagram in received.datagrams() {
-            if let Ok(Some(packet)) = role.on_network_input(datagram, received.from, inner, now) {
-                // A full or refusing TUN device costs the packet, as any full queue does.
-                let _written = tun.send(packet.as_bytes())?;
-            }
+            // Counted by the tunnel.
+            let _dropped = role.on_datagram(datagram, received.from, received.tos, now);
         }
+        write_all(role, tun)?;
         send_all(role, udp);
+    }
+    role.flush();
+    write_all(role, tun)
+}
+
+fn write_all(role: &mut impl Role, tun: &Tun) -> io::Result<()> {
+    while let Some(frame) = role.frame() {
+        // A full or refusing TUN device costs the packet, as any full queue does.
+        let _written = tun.send(frame)?;
     }
     Ok(())
 }
@@ -220,15 +255,16 @@ fn tun_to_network(
     role: &mut impl Role,
     udp: &Udp,
     tun: &Tun,
-    inner: &mut [u8],
+    frame: &mut [u8],
     now: Instant,
 ) -> io::Result<()> {
     for _ in 0..BATCH {
-        let Some(len) = tun.recv(inner)? else {
+        let Some(len) = tun.recv(frame)? else {
             break;
         };
         // Counted by the tunnel.
-        let _dropped = role.on_tun_input(inner.get(..len).unwrap_or_default(), now);
+        let _dropped = role.on_tun_frame(frame.get(..len).unwrap_or_default(), now);
+        send_all(role, udp);
     }
     send_all(role, udp);
     Ok(())
@@ -236,7 +272,7 @@ fn tun_to_network(
 
 fn send_all(role: &mut impl Role, udp: &Udp) {
     while let Some(run) = role.transmit() {
-        if let Sent::Failed(e) = udp.send(run.to, run.payload, run.segment) {
+        if let Sent::Failed(e) = udp.send_marked(run.to, run.payload, run.segment, run.tos) {
             eprintln!("sending to {}: {e}", run.to);
         }
     }

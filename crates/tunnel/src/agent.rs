@@ -220,8 +220,7 @@ impl AgentTunnel {
     /// # Errors
     /// When it or a part of it is dropped, and then counted once.
     pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
-        let result =
-            Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
+        let result = Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
         self.count(result)
     }
 
@@ -232,7 +231,10 @@ impl AgentTunnel {
         }
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
         let packets = Segments::of(vnet, packet)?;
-        match self.wg.seal(&packets, self.endpoint, &mut self.outbox, now)? {
+        match self
+            .wg
+            .seal(&packets, self.endpoint, &mut self.outbox, now)?
+        {
             Sealed::Sent => Ok(()),
             Sealed::Waiting => {
                 self.handle_timeout(now);

@@ -18,7 +18,7 @@ use crate::offload::{Accepts, Inbox};
 use crate::packet;
 use crate::peers::{Peer, Peers};
 use crate::policy::{Slot, SourceChecked};
-use crate::stats::PeerStats;
+use crate::stats::{HeaderBytes, PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
 use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Tick};
@@ -101,6 +101,8 @@ pub struct EdgeTunnel {
     opened: Vec<u8>,
     events: VecDeque<EdgeEvent>,
     dropped: DropCounts,
+    received: Traffic,
+    header_bytes_added: u64,
 }
 
 /// The budget for waking peers in the current second.
@@ -145,6 +147,8 @@ impl EdgeTunnel {
             opened: Vec::new(),
             events: VecDeque::new(),
             dropped: DropCounts::default(),
+            received: Traffic::default(),
+            header_bytes_added: 0,
         }
     }
 
@@ -172,8 +176,7 @@ impl EdgeTunnel {
     /// # Errors
     /// When it or a part of it is dropped, and then counted once.
     pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
-        let result =
-            Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
+        let result = Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
         self.count(result)
     }
 
@@ -198,10 +201,10 @@ impl EdgeTunnel {
         let wg = self
             .peers
             .get_mut(slot)
-            .and_then(|peer| peer.awake.as_mut());
-        let sealed = wg
-            .ok_or(Dropped::NoSession)?
-            .seal(&packets, to, &mut self.outbox, now);
+            .and_then(|peer| peer.awake.as_mut())
+            .ok_or(Dropped::NoSession)?;
+        let sealed = wg.seal(&packets, to, &mut self.outbox, now);
+        self.header_bytes_added += (packets.total() - packet.len()) as u64;
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
         }
@@ -302,6 +305,7 @@ impl EdgeTunnel {
         if let Some(wg) = &mut peer.awake {
             wg.traffic.count_received(header.len);
         }
+        self.received.count_received(header.len);
         Ok(Some(packet))
     }
 
@@ -431,6 +435,22 @@ impl EdgeTunnel {
     pub fn peer_stats(&self, public: &[u8; 32], now: Instant) -> Option<PeerStats> {
         let slot = self.peers.slot_of(public)?;
         self.peers.get(slot).map(|peer| peer.stats(now))
+    }
+
+    /// What passed for all peers together, present and past.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.received.plus(self.outbox.carried())
+    }
+
+    /// What joining packets spared the device: its counter of received bytes shows so many less than
+    /// [`EdgeTunnel::traffic`], and of sent bytes what cutting added.
+    #[must_use]
+    pub fn header_bytes(&self) -> HeaderBytes {
+        HeaderBytes {
+            spared: self.inbox.spared(),
+            added: self.header_bytes_added,
+        }
     }
 
     /// Every device with its counters.

@@ -17,8 +17,8 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn count_sent(&mut self, packets: usize, bytes: usize) {
-        self.tx_packets += packets as u64;
+    pub(crate) fn count_sent(&mut self, bytes: usize) {
+        self.tx_packets += 1;
         self.tx_bytes += bytes as u64;
     }
 
@@ -35,6 +35,15 @@ impl Traffic {
             tx_packets: self.tx_packets + other.tx_packets,
         }
     }
+}
+
+/// By how much the TUN device's own byte counters differ from the sum over peers, because it counts super-packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderBytes {
+    /// Headers that were not written to the device, as their packets were joined.
+    pub spared: u64,
+    /// Headers that were not read from the device, as their packets were cut here.
+    pub added: u64,
 }
 
 /// A peer as seen from this side.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::dropped::Dropped;
+use crate::stats::Traffic;
 
 /// The most datagrams in a run: the kernel's `UDP_MAX_SEGMENTS` before Linux 6.9.
 const MAX_SEGMENTS: usize = 64;
@@ -42,6 +43,7 @@ pub(crate) struct Outbox {
     runs: VecDeque<Run>,
     /// Where packets are made before they are sealed; here so that it is one for all peers.
     staging: Vec<u8>,
+    carried: Traffic,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,16 @@ impl Outbox {
         self.reserve(datagram.len())?.copy_from_slice(datagram);
         self.commit(datagram.len(), to, 0);
         Ok(())
+    }
+
+    /// Counts an inner packet that a datagram carries.
+    pub(crate) fn count_carried(&mut self, bytes: usize) {
+        self.carried.count_sent(bytes);
+    }
+
+    /// The inner packets sealed so far.
+    pub(crate) fn carried(&self) -> Traffic {
+        self.carried
     }
 
     /// The next run.

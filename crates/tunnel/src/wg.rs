@@ -260,7 +260,8 @@ impl Wg {
             let padded = padded.ok_or(Dropped::TooBig)?;
             padded.get_mut(len..).unwrap_or_default().fill(0);
             self.seal_one(padded, (to, tos), outbox, now)?;
-            self.traffic.count_sent(1, len);
+            self.traffic.count_sent(len);
+            outbox.count_carried(len);
         }
         Ok(())
     }

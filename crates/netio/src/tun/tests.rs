@@ -20,7 +20,9 @@ fn fresh_namespace() {
 /// A device of one queue, up, with our address.
 fn device(name: &str) -> Tun {
     fresh_namespace();
-    let tun = Tun::open(name, 1_420, 1).unwrap().remove(0);
+    let tun = Tun::open_with(name, 1_420, 1, Offload::Never)
+        .unwrap()
+        .remove(0);
     let mut netlink = Netlink::open().unwrap();
     let link = netlink.link(name).unwrap();
     netlink
@@ -48,6 +50,7 @@ fn udp_packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]
     packet.extend((total - 20).to_be_bytes());
     packet.extend([0, 0]);
     packet.extend(payload);
+    packet.splice(0..0, [0; HEADER_BYTES]);
     packet
 }
 
@@ -55,13 +58,14 @@ fn udp_packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]
 fn next_for_them(tun: &Tun) -> Vec<u8> {
     let mut poller = Poller::new().unwrap();
     poller.add(tun, 0, Interest::Readable).unwrap();
-    let mut buf = [0; 2_048];
+    let mut buf = vec![0; FRAME_BYTES];
     loop {
         let ready = poller.wait(Some(Duration::from_secs(5))).unwrap().count();
         assert!(ready > 0, "nothing came out of the device");
         while let Some(len) = tun.recv(&mut buf).unwrap() {
-            if buf[..len].get(16..20) == Some(&THEIRS.octets()) {
-                return buf[..len].to_vec();
+            let packet = &buf[HEADER_BYTES..len];
+            if packet.get(16..20) == Some(&THEIRS.octets()) {
+                return packet.to_vec();
             }
         }
     }
@@ -107,7 +111,11 @@ fn a_device_that_is_down_refuses_packets_and_says_so() {
 fn what_is_no_ip_packet_is_refused() {
     let tun = device("junk0");
 
-    assert_eq!(tun.send(&[0xff; 40]).unwrap(), Written::Refused);
+    assert_eq!(
+        tun.send(&[&[0; HEADER_BYTES][..], &[0xff; 40]].concat())
+            .unwrap(),
+        Written::Refused
+    );
 }
 
 #[test]
@@ -141,7 +149,7 @@ fn a_packet_of_this_machine_is_read_whole_and_then_nothing_is_left() {
     let packet = next_for_them(&tun);
     assert_eq!(packet[12..16], OURS.octets());
     assert_eq!(&packet[28..], b"into the tunnel");
-    assert_eq!(tun.recv(&mut [0; 2_048]).unwrap(), None);
+    assert_eq!(tun.recv(&mut vec![0; FRAME_BYTES]).unwrap(), None);
 }
 
 #[test]

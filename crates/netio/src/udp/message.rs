@@ -10,41 +10,45 @@ use std::ptr;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
 
-/// Room for one control message of an integer, aligned for `cmsghdr` on every target.
+/// Room for two control messages of an integer each, aligned for `cmsghdr` on every target.
 #[repr(align(8))]
 struct Control([u8; 64]);
 
-/// Sends `payload` as datagrams of `segment` bytes in one call.
+/// Sends `payload`, as datagrams of `segment` bytes if there is one, under an outer TOS byte, in one call.
 #[expect(
     unsafe_code,
-    reason = "sendmsg with a control message, without an allocation"
+    reason = "sendmsg with control messages, without an allocation"
 )]
 pub(super) fn send_run(
     fd: BorrowedFd<'_>,
     to: SocketAddr,
     payload: &[u8],
-    segment: usize,
+    segment: Option<usize>,
+    tos: u8,
 ) -> io::Result<()> {
-    let segment = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let segment = segment.map(u16::try_from).transpose();
+    let segment = segment.map_err(|_| io::ErrorKind::InvalidInput)?;
     let (mut name, name_len) = to_storage(to);
     let mut control = Control([0; 64]);
+    let mut used = 0;
+    if let Some(segment) = segment {
+        used = control.put(used, libc::IPPROTO_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
+    }
+    if tos != 0 {
+        let (level, kind) = match to {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        used = control.put(used, level, kind, &libc::c_int::from(tos).to_ne_bytes());
+    }
     let mut iov = libc::iovec {
         iov_base: payload.as_ptr().cast_mut().cast(),
         iov_len: payload.len(),
     };
-    // SAFETY: CMSG_SPACE and CMSG_LEN are arithmetic on their argument; 64 bytes hold one u16 on every target.
-    let (space, len) = unsafe { (libc::CMSG_SPACE(2), libc::CMSG_LEN(2)) };
-    let header = message(&mut name, name_len, &mut iov, &mut control, space as usize);
-    // SAFETY: `header` points to `name`, `iov` and `control`, which outlive the call; the first control message
-    // lies within `control`, whose `space` bytes hold it whole; the kernel only reads through all of them.
-    let sent = unsafe {
-        let cmsg = libc::CMSG_FIRSTHDR(&raw const header);
-        (*cmsg).cmsg_level = libc::IPPROTO_UDP;
-        (*cmsg).cmsg_type = UDP_SEGMENT;
-        (*cmsg).cmsg_len = len as _;
-        ptr::copy_nonoverlapping(segment.to_ne_bytes().as_ptr(), libc::CMSG_DATA(cmsg), 2);
-        libc::sendmsg(fd.as_raw_fd(), &raw const header, 0)
-    };
+    let header = message(&mut name, name_len, &mut iov, &mut control, used);
+    // SAFETY: `header` points to `name`, `iov` and the first `used` bytes of `control`, which outlive the call; the
+    // kernel only reads through all of them.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, 0) };
     if sent < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -52,15 +56,23 @@ pub(super) fn send_run(
     }
 }
 
-/// Receives into `buf`: the length, the sender, and the length of each datagram when there are several.
+/// What one call received.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) len: usize,
+    pub(super) from: SocketAddr,
+    /// The length of each datagram when there are several.
+    pub(super) segment: Option<usize>,
+    /// The outer TOS or traffic class byte.
+    pub(super) tos: u8,
+}
+
+/// Receives into `buf`.
 #[expect(
     unsafe_code,
-    reason = "recvmsg with a control message, without an allocation"
+    reason = "recvmsg with control messages, without an allocation"
 )]
-pub(super) fn receive(
-    fd: BorrowedFd<'_>,
-    buf: &mut [u8],
-) -> io::Result<(usize, SocketAddr, Option<usize>)> {
+pub(super) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message> {
     // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
     let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let mut control = Control([0; 64]);
@@ -74,19 +86,62 @@ pub(super) fn receive(
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     let from = from_storage(&name).ok_or(io::ErrorKind::InvalidData)?;
-    // SAFETY: the kernel filled `control` up to `msg_controllen`, and the macros stay within it; a UDP_GRO
-    // message carries a c_int, read unaligned.
-    let segment = unsafe {
-        let cmsg = libc::CMSG_FIRSTHDR(&raw const header);
-        let is_gro = !cmsg.is_null()
-            && (*cmsg).cmsg_level == libc::IPPROTO_UDP
-            && (*cmsg).cmsg_type == UDP_GRO;
-        is_gro.then(|| ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast::<libc::c_int>()))
-    };
+    let (mut segment, mut tos) = (None, 0);
+    // SAFETY: the kernel filled `control` up to `msg_controllen`, and the macros stay within it; UDP_GRO and IPV6_TCLASS
+    // carry a c_int, read unaligned, IP_TOS one byte.
+    unsafe {
+        let mut cmsg = libc::CMSG_FIRSTHDR(&raw const header);
+        while !cmsg.is_null() {
+            let data = libc::CMSG_DATA(cmsg);
+            match ((*cmsg).cmsg_level, (*cmsg).cmsg_type) {
+                (libc::IPPROTO_UDP, UDP_GRO) => {
+                    segment = Some(ptr::read_unaligned(data.cast::<libc::c_int>()));
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => tos = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    tos = ptr::read_unaligned(data.cast::<libc::c_int>()) as u8;
+                }
+                _ => {}
+            }
+            cmsg = libc::CMSG_NXTHDR(&raw const header, cmsg);
+        }
+    }
     let segment = segment
         .and_then(|s| usize::try_from(s).ok())
         .filter(|s| *s > 0);
-    Ok((len, from, segment))
+    Ok(Message {
+        len,
+        from,
+        segment,
+        tos,
+    })
+}
+
+impl Control {
+    /// Writes one control message at `at`, which is 0 or what the last call returned; the caller's messages fit together.
+    #[expect(
+        unsafe_code,
+        reason = "cmsghdr's fields and padding differ between C libraries"
+    )]
+    fn put(&mut self, at: usize, level: libc::c_int, kind: libc::c_int, data: &[u8]) -> usize {
+        // SAFETY: CMSG_SPACE and CMSG_LEN are arithmetic on their argument.
+        let (space, len) = unsafe {
+            (
+                libc::CMSG_SPACE(data.len() as libc::c_uint) as usize,
+                libc::CMSG_LEN(data.len() as libc::c_uint),
+            )
+        };
+        assert!(at + space <= self.0.len(), "two small messages fit");
+        // SAFETY: `at` is a sum of CMSG_SPACEs and so aligned, and `space` bytes from it lie within the buffer.
+        unsafe {
+            let cmsg = self.0.as_mut_ptr().add(at).cast::<libc::cmsghdr>();
+            (*cmsg).cmsg_level = level;
+            (*cmsg).cmsg_type = kind;
+            (*cmsg).cmsg_len = len as _;
+            ptr::copy_nonoverlapping(data.as_ptr(), libc::CMSG_DATA(cmsg), data.len());
+        }
+        at + space
+    }
 }
 
 /// A header over the four parts; its fields' types and padding differ between C libraries.
@@ -104,8 +159,10 @@ fn message(
     header.msg_namelen = name_len;
     header.msg_iov = ptr::from_mut(iov);
     header.msg_iovlen = 1;
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = control_len as _;
+    if control_len > 0 {
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = control_len as _;
+    }
     header
 }
 

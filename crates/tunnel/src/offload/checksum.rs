@@ -1,7 +1,5 @@
 //! The internet checksum (RFC 1071), summed in the machine's byte order: the sum of swapped words is the swapped sum.
 
-use std::net::IpAddr;
-
 /// Bytes summed in one step; the compiler makes vector instructions of it.
 const STRIDE: usize = 32;
 
@@ -36,17 +34,6 @@ pub(crate) fn fold(mut sum: u64) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
-}
-
-/// The addresses and the protocol of the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1); the length is to be added.
-pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8) -> u64 {
-    let sum = [source, destination]
-        .into_iter()
-        .fold(0, |sum, address| match address {
-            IpAddr::V4(v4) => add(sum, &v4.octets()),
-            IpAddr::V6(v6) => add(sum, &v6.octets()),
-        });
-    add_u16(sum, protocol.into())
 }
 
 /// The checksum of an IPv4 header whose checksum field is zero.

@@ -240,14 +240,18 @@ impl Open {
         let len = packet.len();
         let is_v4 = packet.first()? >> 4 == 4;
         let (start, protocol, addresses) = if is_v4 {
-            packet.get_mut(2..4)?.copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
+            packet
+                .get_mut(2..4)?
+                .copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
             packet.get_mut(10..12)?.fill(0);
             let sum = checksum::of_header(packet.get(..20)?);
             packet.get_mut(10..12)?.copy_from_slice(&sum);
             (20, *packet.get(9)?, 12..20)
         } else {
             let payload = u16::try_from(len.checked_sub(40)?).ok()?;
-            packet.get_mut(4..6)?.copy_from_slice(&payload.to_be_bytes());
+            packet
+                .get_mut(4..6)?
+                .copy_from_slice(&payload.to_be_bytes());
             (40, *packet.get(6)?, 8..40)
         };
         let kind = match (protocol, is_v4) {
@@ -260,7 +264,9 @@ impl Open {
         let sum = checksum::fold(checksum::add_u16(sum, transport_len)).to_ne_bytes();
         let transport = packet.get_mut(start..)?;
         if kind == Kind::Udp {
-            transport.get_mut(4..6)?.copy_from_slice(&transport_len.to_be_bytes());
+            transport
+                .get_mut(4..6)?
+                .copy_from_slice(&transport_len.to_be_bytes());
             transport.get_mut(6..8)?.copy_from_slice(&sum);
         } else {
             transport.get_mut(16..18)?.copy_from_slice(&sum);
@@ -293,7 +299,8 @@ impl Shape {
         flow[0] = protocol;
         let ports = start..start + 4;
         let len = addresses.len();
-        flow.get_mut(1..1 + len)?.copy_from_slice(packet.get(addresses)?);
+        flow.get_mut(1..1 + len)?
+            .copy_from_slice(packet.get(addresses)?);
         flow.get_mut(33..37)?.copy_from_slice(packet.get(ports)?);
         Some(Self {
             flow,
@@ -307,7 +314,10 @@ impl Shape {
 /// Where the payload of a packet that has one, and nothing unusual, begins.
 fn payload_at(packet: &[u8], protocol: u8, start: usize) -> Option<usize> {
     let at = if protocol == UDP {
-        let len = usize::from(u16::from_be_bytes([*packet.get(start + 4)?, *packet.get(start + 5)?]));
+        let len = usize::from(u16::from_be_bytes([
+            *packet.get(start + 4)?,
+            *packet.get(start + 5)?,
+        ]));
         let has_checksum = packet.get(start + 6..start + 8)? != [0, 0];
         (has_checksum && start + len == packet.len()).then_some(start + 8)?
     } else {
@@ -358,7 +368,9 @@ fn has_same_network_header(first: &[u8], packet: &[u8], next_id: u16) -> bool {
     if packet.first().is_some_and(|byte| byte >> 4 == 6) {
         return first.get(..4) == packet.get(..4) && first.get(6..8) == packet.get(6..8);
     }
-    let is_atomic = packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0);
+    let is_atomic = packet
+        .get(6)
+        .is_some_and(|flags| flags & DONT_FRAGMENT != 0);
     first.get(..2) == packet.get(..2)
         && first.get(6..10) == packet.get(6..10)
         && (is_atomic || identification(packet) == next_id)

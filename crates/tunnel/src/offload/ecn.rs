@@ -68,7 +68,10 @@ fn mark(packet: &mut [u8], ecn: u8) {
         [_, second, ..] => {
             *second = *second & !MASK | ecn;
             let header_len = usize::from(packet.first().map_or(0, |first| first & 0x0f)) * 4;
-            if let Some(header) = packet.get_mut(..header_len).filter(|header| header.len() >= 20) {
+            if let Some(header) = packet
+                .get_mut(..header_len)
+                .filter(|header| header.len() >= 20)
+            {
                 header[10..12].fill(0);
                 let sum = checksum::of_header(header);
                 header[10..12].copy_from_slice(&sum);

@@ -9,6 +9,8 @@ const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
 const TCP_HEADER_BYTES: usize = 20;
 const UDP_HEADER_BYTES: usize = 8;
+const TCP_CHECKSUM_AT: usize = 16;
+const UDP_CHECKSUM_AT: usize = 6;
 
 /// The packets of one frame.
 #[derive(Debug)]
@@ -114,9 +116,9 @@ fn many(
     let (header_len, expected) = match (kind, is_v4) {
         (Kind::Tcp4, true) | (Kind::Tcp6, false) => {
             let words = usize::from(transport.get(12)? >> 4);
-            ((words * 4).max(TCP_HEADER_BYTES), 16)
+            ((words * 4).max(TCP_HEADER_BYTES), TCP_CHECKSUM_AT)
         }
-        (Kind::Udp, _) => (UDP_HEADER_BYTES, 6),
+        (Kind::Udp, _) => (UDP_HEADER_BYTES, UDP_CHECKSUM_AT),
         (Kind::Tcp4, false) | (Kind::Tcp6, true) => return None,
     };
     let network_len = if is_v4 {
@@ -147,14 +149,14 @@ fn write_whole(packet: &[u8], checksum: Option<(usize, usize)>, out: &mut [u8]) 
     out.copy_from_slice(packet);
     if let Some((start, offset)) = checksum {
         let sum = !checksum::fold(checksum::add(0, out.get(start..)?));
-        store(out, start + offset, sum)?;
+        store(out, start + offset, sum, offset == UDP_CHECKSUM_AT)?;
     }
     Some(packet.len())
 }
 
-/// Stores a checksum; zero is left to UDP for "none" (RFC 768), and equal to all ones.
-fn store(out: &mut [u8], at: usize, sum: u16) -> Option<()> {
-    let sum = if sum == 0 { 0xffff } else { sum };
+/// Stores a checksum; in UDP zero says that there is none, and all ones are equal to it (RFC 768).
+fn store(out: &mut [u8], at: usize, sum: u16, is_udp: bool) -> Option<()> {
+    let sum = if sum == 0 && is_udp { 0xffff } else { sum };
     out.get_mut(at..at + 2)?.copy_from_slice(&sum.to_ne_bytes());
     Some(())
 }
@@ -176,19 +178,19 @@ impl Many {
         let field = match self.kind {
             Kind::Tcp4 | Kind::Tcp6 => {
                 write_tcp(transport, skipped, index == 0, is_last)?;
-                16
+                TCP_CHECKSUM_AT
             }
             Kind::Udp => {
                 transport
                     .get_mut(4..6)?
                     .copy_from_slice(&transport_len.to_be_bytes());
-                6
+                UDP_CHECKSUM_AT
             }
         };
         transport.get_mut(field..field + 2)?.fill(0);
         let sum = checksum::add_u16(self.pseudo, transport_len);
         let sum = !checksum::fold(checksum::add(sum, out.get(self.start..)?));
-        store(out, self.start + field, sum)?;
+        store(out, self.start + field, sum, self.kind == Kind::Udp)?;
         Some(len)
     }
 }
@@ -198,7 +200,9 @@ fn write_network(headers: &mut [u8], len: usize, index: usize) -> Option<()> {
     let first = *headers.first()?;
     if first >> 4 == 6 {
         let payload = u16::try_from(len.checked_sub(40)?).ok()?;
-        headers.get_mut(4..6)?.copy_from_slice(&payload.to_be_bytes());
+        headers
+            .get_mut(4..6)?
+            .copy_from_slice(&payload.to_be_bytes());
         return Some(());
     }
     let header = headers.get_mut(..usize::from(first & 0x0f) * 4)?;

@@ -1,6 +1,8 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::offload::ecn::OuterTos;
+use crate::offload::segment::Segments;
 use crate::packet;
 use crate::policy::SourceChecked;
 
@@ -10,6 +12,7 @@ const SHAPE: Shape = Shape {
     pace: Pace::EDGE,
     mtu: 1_420,
     max_waiting: 4,
+    tos: OuterTos::Zero,
 };
 
 /// Two peers with a session, without anything above them.
@@ -70,9 +73,12 @@ impl Two {
     }
 
     fn a_sends(&mut self, packet: &[u8]) -> Vec<u8> {
-        let sealed = self
-            .a
-            .seal(packet, B.parse().unwrap(), &mut self.outbox, self.now);
+        let sealed = self.a.seal(
+            &Segments::plain(packet),
+            B.parse().unwrap(),
+            &mut self.outbox,
+            self.now,
+        );
         assert_eq!(sealed, Ok(Sealed::Sent));
         self.sent()
     }
@@ -140,9 +146,12 @@ fn a_session_is_refused_at_180_s_in_both_directions() {
     two.now += Duration::from_secs(180);
 
     assert_eq!(two.at_b(&datagram), Err(Dropped::NoSession));
-    let sealed = two
-        .a
-        .seal(&packet, B.parse().unwrap(), &mut two.outbox, two.now);
+    let sealed = two.a.seal(
+        &Segments::plain(&packet),
+        B.parse().unwrap(),
+        &mut two.outbox,
+        two.now,
+    );
     assert_eq!(sealed, Ok(Sealed::Waiting));
 }
 
@@ -170,9 +179,12 @@ fn a_responder_does_not_send_before_the_initiator_proved_its_keys() {
     assert_eq!(two.at_b(&initiation), Ok(None));
 
     let packet = packet::tests::ip_packet([10, 0, 0, 2].into(), [10, 0, 0, 1].into(), 60);
-    let sealed = two
-        .b
-        .seal(&packet, A.parse().unwrap(), &mut two.outbox, two.now);
+    let sealed = two.b.seal(
+        &Segments::plain(&packet),
+        A.parse().unwrap(),
+        &mut two.outbox,
+        two.now,
+    );
 
     assert_eq!(sealed, Ok(Sealed::Waiting));
 }
