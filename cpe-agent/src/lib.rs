@@ -16,6 +16,7 @@ mod engine;
 mod enrol;
 mod exit;
 mod net;
+mod relay;
 mod run;
 mod state;
 mod status;

@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError, DEFAULT_STATUS_SOCKET};
 use crate::exit::{Exit, Fault};
 use crate::keys::Keys;
 use crate::status::{self, Status};
-use crate::{control, dns};
+use crate::{control, dns, relay};
 
 #[derive(Parser)]
 #[command(
@@ -62,6 +62,15 @@ enum Command {
     Drain {
         #[command(flatten)]
         socket: Socket,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the SHA-256 of the relay's public key, for `provisioning gateway add --relay-spki`.
+    RelayPin {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
@@ -138,6 +147,7 @@ impl Command {
                     "drained and stopped"
                 })
             }
+            Self::RelayPin { config, json } => relay_pin(&load(&config)?, json),
             Self::DnsStamp { config, all, json } => dns_stamp(&load(&config)?, all, json),
         }
     }
@@ -233,6 +243,20 @@ fn dns_stamp(config: &Config, all: bool, json: bool) -> Result<(), Fault> {
         return print_json(&rows.collect::<Vec<_>>());
     }
     stamps.iter().try_for_each(|(_, stamp)| print(stamp))
+}
+
+fn relay_pin(config: &Config, json: bool) -> Result<(), Fault> {
+    let Some(relay) = &config.relay else {
+        return Err(Fault::new(
+            Exit::Config,
+            "the configuration has no [relay] table, so there is no key",
+        ));
+    };
+    let pin = hex::encode(relay::pin(&relay.certificate_file)?);
+    if json {
+        return print_json(&serde_json::json!({ "spki_sha256": pin }));
+    }
+    print(&pin)
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Fault> {

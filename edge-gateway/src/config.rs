@@ -13,8 +13,10 @@ use telemetry::Level;
 use toml::Table;
 
 mod fields;
+mod relay;
 use fields::Fields;
 pub use fields::Mistake;
+pub use relay::Relay;
 
 /// Where `status` and `drain` look for a running gateway unless told otherwise.
 pub const DEFAULT_STATUS_SOCKET: &str = "/run/culvert/gateway.sock";
@@ -60,6 +62,8 @@ pub struct Config {
     pub nat: Option<Nat>,
     /// `[dns]`: the resolver for the routers; without it none is offered.
     pub dns: Option<Dns>,
+    /// `[relay]`: UDP inside HTTP for routers whose network lets no other UDP through; without it there is none.
+    pub relay: Option<Relay>,
     /// `[metrics] listen`: address of `/metrics` and `/healthz`; without it there is none.
     pub metrics: Option<SocketAddr>,
 }
@@ -266,8 +270,9 @@ impl TryFrom<RawConfig> for Config {
         let level: Option<LevelName> = top.parsed("log-level", "error, warn, info, debug or trace");
         let status_socket = top.parsed("status-socket", path);
         let drain = top.number("drain-timeout-s", 0, MAX_DRAIN_S);
-        let [provisioning, tunnel, nat, dns, metrics] =
-            ["provisioning", "tunnel", "nat", "dns", "metrics"].map(|key| top.section(key));
+        let [provisioning, tunnel, nat, dns, relay, metrics] =
+            ["provisioning", "tunnel", "nat", "dns", "relay", "metrics"]
+                .map(|key| top.section(key));
         top.finish();
 
         let provisioning = read_provisioning(provisioning.unwrap_or_default(), &mut mistakes);
@@ -275,6 +280,7 @@ impl TryFrom<RawConfig> for Config {
         let nat = nat.map(|table| read_nat(table, &mut mistakes));
         let inner = tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.addresses);
         let dns = dns.map(|table| read_dns(table, inner, &mut mistakes));
+        let relay = relay.map(|table| relay::read_relay(table, tunnel.as_ref(), &mut mistakes));
         let metrics = metrics.map(|table| read_metrics(table, &mut mistakes));
 
         // A part that could not be read has left a mistake behind.
@@ -293,6 +299,7 @@ impl TryFrom<RawConfig> for Config {
             tunnel,
             nat: nat.flatten(),
             dns: dns.flatten(),
+            relay: relay.flatten(),
             metrics: metrics.flatten(),
         })
     }

@@ -22,6 +22,7 @@ use crate::engine::{self, Command, Gone, Totals, Worker};
 use crate::exit::{Exit, Fault};
 use crate::metrics::Metrics;
 use crate::peers;
+use crate::relay::{self, Relay};
 use crate::setup::{self, Site};
 use crate::status::{self, Ask};
 use crate::stream::Office;
@@ -111,6 +112,7 @@ struct Control {
     asks: mpsc::Receiver<Ask>,
     figures: watch::Receiver<peers::Figures>,
     dns: Option<Arc<dns::Figures>>,
+    relay: Option<Arc<relay::Figures>>,
     accounts: Accounts,
     metrics: Metrics,
     health: watch::Sender<Health>,
@@ -155,6 +157,10 @@ impl Control {
         if let Some(dns) = running.dns {
             ends.spawn(dns.serve());
         }
+        let relay = running.relay.as_ref().map(Relay::figures);
+        if let Some(relay) = running.relay {
+            ends.spawn(relay.serve());
+        }
         let (asked, asks) = mpsc::channel(MAX_ASKS);
         let answering = status::serve(running.status, asked);
         ends.spawn(async move { Fault::io("use the status socket", &answering.await) });
@@ -182,6 +188,7 @@ impl Control {
             asks,
             figures,
             dns,
+            relay,
             accounts: running.accounts,
             metrics,
             health,
@@ -286,6 +293,9 @@ impl Control {
             stalest.as_secs(),
             self.dns.as_deref(),
         );
+        if let Some(relay) = &self.relay {
+            self.metrics.update_relay(relay);
+        }
         let carried = self.carried();
         if let Some(drain) = &mut self.drain {
             drain.note(Instant::now(), carried);

@@ -3,7 +3,7 @@
 //!
 //! The packet path is `engine` over the `tunnel` crate. Beside it: `peers` brings leases from
 //! provisioning, `dns` answers lookups, `control` holds it all together. No part stores or logs a flow, a
-//! looked-up name or a remote address.
+//! looked-up name or a remote address. Where UDP is blocked, `relay` takes the routers' datagrams inside HTTP.
 
 pub mod cli;
 pub mod config;
@@ -23,6 +23,8 @@ mod stream;
 
 mod dns;
 pub mod resolver;
+
+mod relay;
 
 mod accounting;
 pub mod keys;

@@ -2,6 +2,7 @@
 //! resolver once a second.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use telemetry::metrics::names;
 use telemetry::{Counter, Gauge, LabelledCounter, Registry};
@@ -9,6 +10,7 @@ use telemetry::{Counter, Gauge, LabelledCounter, Registry};
 use crate::dns;
 use crate::engine::Totals;
 use crate::peers::Figures;
+use crate::relay;
 
 /// All metrics of the gateway.
 pub(crate) struct Metrics {
@@ -22,6 +24,10 @@ pub(crate) struct Metrics {
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
     lookups_dropped: LabelledCounter,
+    relay_sessions: Gauge,
+    relay_accepted: LabelledCounter,
+    relay_bytes: LabelledCounter,
+    relay_refused: LabelledCounter,
 }
 
 impl Metrics {
@@ -42,6 +48,10 @@ impl Metrics {
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
             lookups_dropped: registry.labelled_counter(names::GATEWAY_DNS_DROPPED, "reason"),
+            relay_sessions: registry.gauge(names::GATEWAY_RELAY_SESSIONS),
+            relay_accepted: registry.labelled_counter(names::GATEWAY_RELAY_ACCEPTED, "carrier"),
+            relay_bytes: registry.labelled_counter(names::GATEWAY_RELAY_BYTES, "direction"),
+            relay_refused: registry.labelled_counter(names::GATEWAY_RELAY_REFUSED, "reason"),
             registry: Arc::new(registry),
         }
     }
@@ -79,6 +89,26 @@ impl Metrics {
             if count > 0 {
                 follow(&self.lookups_dropped.with(reason.as_label()), count as u64);
             }
+        }
+    }
+}
+
+impl Metrics {
+    /// Brings the relay's up to date.
+    pub(crate) fn update_relay(&self, relay: &relay::Figures) {
+        let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let open = i64::try_from(of(&relay.open)).unwrap_or(i64::MAX);
+        self.relay_sessions.set(open);
+        for (counter, label, figure) in [
+            (&self.relay_accepted, "quic", &relay.quic_sessions),
+            (&self.relay_accepted, "tls", &relay.tls_sessions),
+            (&self.relay_bytes, "from_routers", &relay.from_routers_bytes),
+            (&self.relay_bytes, "to_routers", &relay.to_routers_bytes),
+            (&self.relay_refused, "target", &relay.refused_target),
+            (&self.relay_refused, "full", &relay.refused_full),
+            (&self.relay_refused, "page", &relay.pages),
+        ] {
+            follow(&counter.with(label), of(figure));
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::leases::{MAX_DEVICES, Scope};
 use crate::nat::{self, Forwarding};
 use crate::peers::Peers;
 use crate::pin;
+use crate::relay::Relay;
 use crate::status;
 
 /// 1 January 2025: no clock that is right shows less.
@@ -56,6 +57,7 @@ impl Site {
         let accounts = Accounts::load(Path::new("."));
         let workers = open_workers(&config.tunnel, &keys)?;
         let dns = config.dns.as_ref().map(Dns::bind).transpose()?;
+        let relay = config.relay.as_ref().map(Relay::bind).transpose()?;
         let forwarding = nat::set_up(&config.tunnel, config.nat.as_ref())?;
         let running = Running {
             keys,
@@ -64,6 +66,7 @@ impl Site {
             accounts,
             workers,
             dns,
+            relay,
             metrics,
             status,
         };
@@ -87,6 +90,7 @@ pub(crate) struct Running {
     pub(crate) accounts: Accounts,
     pub(crate) workers: Vec<(EdgeTunnel, WorkerIo)>,
     pub(crate) dns: Option<Dns>,
+    pub(crate) relay: Option<Relay>,
     pub(crate) metrics: Option<TcpListener>,
     pub(crate) status: UnixListener,
 }

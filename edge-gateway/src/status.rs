@@ -46,9 +46,25 @@ pub(crate) struct Status {
     pub tunnel: TunnelStatus,
     /// Lookups since the start; none where no resolver is configured.
     pub dns: Option<DnsStatus>,
+    /// Routers whose datagrams come inside HTTP; none where no relay is configured.
+    #[serde(default)]
+    pub relay: Option<RelayStatus>,
     /// Bytes per device, earlier runs included; only when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leases: Option<BTreeMap<String, Bytes>>,
+}
+
+/// Sessions of the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RelayStatus {
+    /// At this moment.
+    pub open: u64,
+    /// Over HTTP/3 since the start.
+    pub quic: u64,
+    /// Over TLS since the start.
+    pub tls: u64,
+    /// Refused since the start.
+    pub refused: u64,
 }
 
 /// What a gateway does.
@@ -322,6 +338,12 @@ impl Status {
         }
         if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.dropped.is_empty()) {
             lines.push(format!("unanswered {}", counts(&dns.dropped)));
+        }
+        if let Some(relay) = &self.relay {
+            lines.push(format!(
+                "relay      {} routers now; {} over QUIC and {} over TLS so far, {} refused",
+                relay.open, relay.quic, relay.tls, relay.refused
+            ));
         }
         for shard in &self.shards {
             let contact = match shard.last_contact_s {

@@ -1,12 +1,17 @@
 //! What `status` is told.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use netio::clock;
 
 use super::{Control, STALE, worker_lost};
 use crate::dns;
 use crate::exit::Fault;
 use crate::peers;
-use crate::status::{DnsStatus, PeersStatus, ShardStatus, State, Status, TunnelStatus};
+use crate::relay;
+use crate::status::{
+    DnsStatus, PeersStatus, RelayStatus, ShardStatus, State, Status, TunnelStatus,
+};
 
 impl Control {
     /// The status as one line of JSON.
@@ -54,6 +59,7 @@ impl Control {
                     .collect(),
             },
             dns: self.dns.as_deref().map(dns_status),
+            relay: self.relay.as_deref().map(relay_status),
             leases: None,
         }
     }
@@ -90,6 +96,16 @@ fn shard_status(shard: u32, stream: &peers::StreamFigures) -> ShardStatus {
         next: stream.next,
         last_contact_s: stream.last_contact.map(|at| at.elapsed().as_secs()),
         error: stream.error.clone(),
+    }
+}
+
+fn relay_status(figures: &relay::Figures) -> RelayStatus {
+    let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    RelayStatus {
+        open: of(&figures.open),
+        quic: of(&figures.quic_sessions),
+        tls: of(&figures.tls_sessions),
+        refused: of(&figures.refused_full) + of(&figures.refused_target),
     }
 }
 

@@ -53,6 +53,26 @@ pub const GATEWAY_DNS_DROPPED: Name = name(
     "culvert_gateway_dns_dropped",
     "DNSCrypt packets dropped, by reason",
 );
+/// Routers behind blocked UDP at this moment.
+pub const GATEWAY_RELAY_SESSIONS: Name = name(
+    "culvert_gateway_relay_sessions",
+    "Routers whose datagrams come inside HTTP now",
+);
+/// Relay sessions since the start, by carrier.
+pub const GATEWAY_RELAY_ACCEPTED: Name = name(
+    "culvert_gateway_relay_accepted",
+    "Relay sessions accepted, by carrier",
+);
+/// Bytes of the relay, by direction.
+pub const GATEWAY_RELAY_BYTES: Name = name(
+    "culvert_gateway_relay_bytes",
+    "Bytes of WireGuard datagrams carried inside HTTP, by direction",
+);
+/// Questions that got no session, by reason.
+pub const GATEWAY_RELAY_REFUSED: Name = name(
+    "culvert_gateway_relay_refused",
+    "Requests to the relay that were not for a session, by reason",
+);
 /// Failures of the shard cache on disk.
 pub const GATEWAY_STATE_WRITE_FAILURES: Name = name(
     "culvert_gateway_state_write_failures",
