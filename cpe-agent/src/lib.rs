@@ -16,7 +16,6 @@ mod engine;
 mod enrol;
 mod exit;
 mod net;
-mod relay;
 mod run;
 mod state;
 mod status;
