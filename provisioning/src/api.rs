@@ -19,6 +19,7 @@ use crate::store::Store;
 mod devices;
 mod logs;
 mod problem;
+mod psk;
 mod shards;
 
 pub use problem::Problem;
@@ -49,7 +50,10 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/enrol/challenge", post(devices::challenge))
         .route("/v1/enrol", post(devices::enrol))
+        .route("/v1/psk/keys", post(psk::keys))
+        .route("/v1/psk", post(psk::offers))
         .route("/v1/shard/{id}", get(shards::page))
+        .route("/v1/gateway/kem", post(psk::statement))
         .route("/v1/log/{log}/checkpoint", get(logs::checkpoint))
         .route("/v1/log/{log}/{*tile}", get(logs::tile))
         .route("/v1/openapi.json", get(document))
@@ -70,7 +74,10 @@ pub fn router(api: Api) -> Router {
     paths(
         devices::challenge,
         devices::enrol,
+        psk::keys,
+        psk::offers,
         shards::page,
+        psk::statement,
         logs::checkpoint,
         logs::tile,
         document,

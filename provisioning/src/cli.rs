@@ -181,6 +181,9 @@ struct NewGateway {
     /// SHA-256 of the relay's public key, as `edge-gateway relay-pin` prints it.
     #[arg(long, value_name = "HEX", value_delimiter = ',', value_parser = hex_key, requires = "relay")]
     relay_spki: Vec<Id>,
+    /// Routers are to use it with a post-quantum pre-shared key alone, from the first time on.
+    #[arg(long)]
+    post_quantum: bool,
     #[command(flatten)]
     output: Output,
 }

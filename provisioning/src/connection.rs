@@ -8,6 +8,8 @@ use rand_core::{OsRng, RngCore};
 use trust::{EnrolError, EnrolFacts, EnrolReq, ServerChallenge, Verified};
 use x25519_dalek::StaticSecret;
 
+use crate::enrol::Leased;
+
 /// A device needs one or two; this many on one connection is somebody who tries things.
 const MAX_CHALLENGES: u32 = 16;
 
@@ -17,6 +19,7 @@ pub(crate) struct Connection {
     challenges: AtomicU32,
     // Requests of one HTTP/1.1 connection come one after the other, so nobody contends.
     open: Mutex<Option<OpenChallenge>>,
+    leased: Mutex<Option<Leased>>,
 }
 
 struct OpenChallenge {
@@ -43,6 +46,7 @@ impl Connection {
             exporter,
             challenges: AtomicU32::new(0),
             open: Mutex::new(None),
+            leased: Mutex::new(None),
         }
     }
 
@@ -70,6 +74,27 @@ impl Connection {
     pub(crate) fn check(&self, request: &EnrolReq) -> Result<Verified<EnrolFacts>, NotProved> {
         let open = self.slot().take().ok_or(NotProved::NoChallenge)?;
         Ok(request.check(&open.challenge, &open.secret, &self.exporter)?)
+    }
+
+    /// Remembers which lease the device at the other end has just got.
+    pub(crate) fn set_leased(&self, leased: Leased) {
+        *self.lease() = Some(leased);
+    }
+
+    /// The lease that was got over this connection.
+    pub(crate) fn leased(&self) -> Option<Leased> {
+        self.lease().clone()
+    }
+
+    /// The same, for the one time that it allows something to be written.
+    pub(crate) fn take_leased(&self) -> Option<Leased> {
+        self.lease().take()
+    }
+
+    fn lease(&self) -> std::sync::MutexGuard<'_, Option<Leased>> {
+        self.leased
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<OpenChallenge>> {

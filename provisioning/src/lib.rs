@@ -23,6 +23,8 @@ pub mod assign;
 
 pub mod gateways;
 
+pub mod psk;
+
 pub mod revoke;
 
 // Where it stands, and who hears of it.

@@ -11,6 +11,7 @@ use crate::config::LeaseTimes;
 use crate::enrol::{self, Issued, Leased, Outcome, Request};
 use crate::failure;
 use crate::log::{self, Log, LogKeys};
+use crate::psk::{self, Parcel};
 use crate::store::Writer;
 
 /// More than this wait for the disk: the next one is told to come again.
@@ -30,8 +31,19 @@ pub enum NotDone {
 }
 
 struct Job {
-    request: Request,
-    reply: oneshot::Sender<Result<Outcome, NotDone>>,
+    work: Work,
+    reply: oneshot::Sender<Result<Done, NotDone>>,
+}
+
+#[derive(Clone)]
+enum Work {
+    Enrol(Request),
+    Carry(Parcel),
+}
+
+enum Done {
+    Enrolled(Outcome),
+    Carried,
 }
 
 /// The front door of the sequencer.
@@ -41,9 +53,21 @@ pub struct Jobs(mpsc::Sender<Job>);
 impl Jobs {
     /// Carries out an enrolment; the answer comes after the commit.
     pub async fn enrol(&self, request: Request) -> Result<Outcome, NotDone> {
+        match self.work(Work::Enrol(request)).await? {
+            Done::Enrolled(outcome) => Ok(outcome),
+            Done::Carried => Err(NotDone::Failed),
+        }
+    }
+
+    /// Writes down what is to be carried; the answer comes after the commit.
+    pub async fn carry(&self, parcel: Parcel) -> Result<(), NotDone> {
+        self.work(Work::Carry(parcel)).await.map(|_| ())
+    }
+
+    async fn work(&self, work: Work) -> Result<Done, NotDone> {
         let (reply, answer) = oneshot::channel();
         self.0
-            .try_send(Job { request, reply })
+            .try_send(Job { work, reply })
             .map_err(|_| NotDone::Busy)?;
         answer.await.unwrap_or(Err(NotDone::Busy))
     }
@@ -84,14 +108,13 @@ impl Sequencer {
     }
 
     async fn carry_out(&mut self, batch: Vec<Job>) {
-        let (requests, replies): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|job| (job.request, job.reply))
-            .unzip();
+        let (requests, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|job| (job.work, job.reply)).unzip();
         let outcomes = match self.transact(&requests).await {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) if requests.len() == 1 || failure::is_full(&error) => {
-                vec![Err(not_done(&error)); requests.len()]
+                let why = not_done(&error);
+                requests.iter().map(|_| Err(why)).collect()
             }
             // One bad request must not take the others of its batch with it.
             Err(_) => self.one_by_one(&requests).await,
@@ -103,7 +126,7 @@ impl Sequencer {
         }
     }
 
-    async fn one_by_one(&mut self, requests: &[Request]) -> Vec<Result<Outcome, NotDone>> {
+    async fn one_by_one(&mut self, requests: &[Work]) -> Vec<Result<Done, NotDone>> {
         let mut outcomes = Vec::with_capacity(requests.len());
         for request in requests {
             let outcome = self.transact(std::slice::from_ref(request)).await;
@@ -116,20 +139,28 @@ impl Sequencer {
         outcomes
     }
 
-    async fn transact(&mut self, requests: &[Request]) -> anyhow::Result<Vec<Outcome>> {
+    async fn transact(&mut self, requests: &[Work]) -> anyhow::Result<Vec<Done>> {
         let now = unix_now();
         let mut db = self.writer.begin().await?;
         let mut outcomes = Vec::with_capacity(requests.len());
         for request in requests {
-            outcomes.push(enrol::enrol(&mut db, request, &self.times, now).await?);
+            outcomes.push(match request {
+                Work::Enrol(request) => {
+                    Done::Enrolled(enrol::enrol(&mut db, request, &self.times, now).await?)
+                }
+                Work::Carry(parcel) => {
+                    psk::carry(&mut db, parcel).await?;
+                    Done::Carried
+                }
+            });
         }
-        let grew = |outcome: &Outcome| {
+        let grew = |done: &Done| {
             matches!(
-                outcome,
-                Outcome::Leased(Leased {
+                done,
+                Done::Enrolled(Outcome::Leased(Leased {
                     issued: Issued::Now,
                     ..
-                })
+                }))
             )
         };
         if outcomes.iter().any(grew) {

@@ -22,6 +22,7 @@ pub mod devices;
 pub mod gateways;
 pub mod leases;
 pub mod pools;
+pub mod psk;
 pub mod stream;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ const MAX_INNER: usize = 8;
 const MAX_SHARDS: usize = 1024;
 /// One in use, one while it is being changed, and room.
 const MAX_PINS: usize = 4;
+const POST_QUANTUM: u64 = 1;
 
 /// One gateway, as people approved it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct GatewayRecord {
     pub dns: Vec<String>,
     /// The way to it where UDP to [`GatewayRecord::endpoints`] does not pass.
     pub relay: Option<RelayRecord>,
+    /// Whether a router that can agree a pre-shared key uses this gateway with one alone.
+    pub post_quantum: bool,
 }
 
 /// A gateway's proxy for UDP inside HTTP.
@@ -61,7 +64,8 @@ impl Object for GatewayRecord {
     const MAX_BYTES: usize = 12 * 1024;
 
     fn write(&self, w: &mut Writer) {
-        w.open(9 + u8::from(self.relay.is_some()), self.v);
+        let optional = u8::from(self.relay.is_some()) + u8::from(self.post_quantum);
+        w.open(9 + optional, self.v);
         w.text(1, &self.name);
         w.bytes(2, &self.ed25519_pub);
         w.bytes(3, &self.wg_pub);
@@ -74,6 +78,9 @@ impl Object for GatewayRecord {
         w.list(8, &self.dns, |w, stamp| w.item_text(stamp));
         if let Some(relay) = &self.relay {
             w.nested(9, |w| relay.write(w));
+        }
+        if self.post_quantum {
+            w.uint(10, POST_QUANTUM);
         }
     }
 
@@ -94,6 +101,7 @@ impl Object for GatewayRecord {
             } else {
                 None
             },
+            post_quantum: r.is_next(10) && read_post_quantum(r)?,
         })
     }
 }
@@ -137,6 +145,14 @@ fn read_endpoint(r: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
 fn read_shard(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
     let shard = r.item_uint()?;
     u32::try_from(shard).map_err(|_| r.refused())
+}
+
+/// Absent where it is false, so that there is one encoding.
+fn read_post_quantum(r: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match r.uint(10)? {
+        POST_QUANTUM => Ok(true),
+        _ => Err(r.refused()),
+    }
 }
 
 fn read_addr(r: &mut Reader<'_>) -> Result<IpAddr, DecodeError> {

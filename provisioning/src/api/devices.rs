@@ -75,10 +75,7 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Issued, Response), Problem> {
-    if headers.get(CONTENT_TYPE).is_none_or(|value| value != CBOR) {
-        return Err(Problem::wrong_type());
-    }
-    let bytes = read_body(body).await?;
+    let bytes = read_cbor(headers, body).await?;
     let request = EnrolReq::from_bytes(&bytes).map_err(|_| Problem::malformed())?;
     let facts = connection.check(&request).map_err(|error| {
         tracing::debug!("an enrolment proved nothing: {error}");
@@ -102,6 +99,7 @@ async fn answer(
         enrol::bundle(&mut db, &leased, remembered).await
     };
     let bundle = bundle.await.map_err(|error| Problem::internal(&error))?;
+    connection.set_leased(leased.clone());
     Ok((leased.issued, cbor(bundle.to_bytes())))
 }
 
@@ -128,6 +126,13 @@ fn note_refusal(api: &Api, refusal: Refusal, device: &str) {
             tracing::debug!("a device was refused: {}", Problem::refused(refusal).code())
         }
     }
+}
+
+pub(super) async fn read_cbor(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    if headers.get(CONTENT_TYPE).is_none_or(|value| value != CBOR) {
+        return Err(Problem::wrong_type());
+    }
+    read_body(body).await
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Problem> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -19,7 +20,7 @@ use utoipa::IntoParams;
 use super::{Api, Problem, cbor};
 use crate::connection::Connection;
 use crate::log::{self, Log};
-use crate::store::stream::{self, EntryKind, StreamEntry};
+use crate::store::stream::{self, Content, EntryKind, StreamEntry};
 use crate::store::{Id, gateways};
 
 /// Below what proxies and NATs on the way tolerate in silence.
@@ -71,7 +72,7 @@ pub(super) async fn page(
             return Err(Problem::bad_query("wait is at most 25 seconds"));
         }
         authorise(&api, &gateway, shard).await?;
-        wait_for_page(&api, shard, &position).await
+        wait_for_page(&api, &gateway, shard, &position).await
     };
     let answered = answered.await;
     let outcome = answered.as_ref().map_or_else(Problem::code, |_| "page");
@@ -79,7 +80,7 @@ pub(super) async fn page(
     answered.map(|page| cbor(page.to_bytes()))
 }
 
-fn authenticate(connection: &Connection, headers: &HeaderMap) -> Result<Id, Problem> {
+pub(super) fn authenticate(connection: &Connection, headers: &HeaderMap) -> Result<Id, Problem> {
     headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.parse::<ChannelProof>().ok())
@@ -99,14 +100,19 @@ async fn authorise(api: &Api, gateway: &Id, shard: u32) -> Result<(), Problem> {
     }
 }
 
-async fn wait_for_page(api: &Api, shard: u32, position: &Position) -> Result<ShardPage, Problem> {
+async fn wait_for_page(
+    api: &Api,
+    gateway: &Id,
+    shard: u32,
+    position: &Position,
+) -> Result<ShardPage, Problem> {
     let deadline = Instant::now() + Duration::from_secs(position.wait);
     let mut changes = api.changes.subscribe();
     let mut stop = api.stop.clone();
     let _waiting = Waiting::count(api);
     loop {
         changes.mark_unchanged();
-        let page = read_page(api, shard, position.from).await;
+        let page = read_page(api, gateway, shard, position.from).await;
         let page = page.map_err(|error| Problem::internal(&error))?;
         if !page.entries.is_empty() || Instant::now() >= deadline || *stop.borrow() {
             return Ok(page);
@@ -135,22 +141,33 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn read_page(api: &Api, shard: u32, from: u64) -> anyhow::Result<ShardPage> {
+async fn read_page(api: &Api, gateway: &Id, shard: u32, from: u64) -> anyhow::Result<ShardPage> {
     let mut db = api.store.read().await?;
     let max = u32::try_from(MAX_PAGE_ENTRIES)?;
-    let found = stream::page(&mut db, shard, from, max).await?;
-    if found.is_empty() {
-        return Ok(ShardPage {
-            shard,
-            from,
-            next: from,
-            entries: Vec::new(),
+    let found = stream::page(&mut db, gateway, shard, from, max).await?;
+    let next = found.last().map_or(from, |last| last.seq + 1);
+    let leaves: Vec<u64> = found.iter().filter_map(leaf).collect();
+    let mut proofs = if leaves.is_empty() {
+        Vec::new()
+    } else {
+        log::proofs(&mut db, Log::Fleet, &leaves).await?
+    }
+    .into_iter();
+    let mut entries = Vec::with_capacity(found.len());
+    for entry in found {
+        entries.push(match entry.content {
+            Content::Psk { offer } => ShardEntry::Psk { offer },
+            Content::Logged {
+                kind,
+                statement,
+                salt,
+                ..
+            } => {
+                let proof = proofs.next().context("the log gave too few proofs")?;
+                proved(kind, statement, salt, proof)
+            }
         });
     }
-    let leaves: Vec<u64> = found.iter().map(|entry| entry.leaf).collect();
-    let proofs = log::proofs(&mut db, Log::Fleet, &leaves).await?;
-    let next = from + u64::try_from(found.len())?;
-    let entries = found.into_iter().zip(proofs).map(proved).collect();
     Ok(ShardPage {
         shard,
         from,
@@ -159,13 +176,14 @@ async fn read_page(api: &Api, shard: u32, from: u64) -> anyhow::Result<ShardPage
     })
 }
 
-fn proved((entry, proof): (StreamEntry, String)) -> ShardEntry {
-    let StreamEntry {
-        kind,
-        statement,
-        salt,
-        ..
-    } = entry;
+fn leaf(entry: &StreamEntry) -> Option<u64> {
+    match &entry.content {
+        Content::Logged { leaf, .. } => Some(*leaf),
+        Content::Psk { .. } => None,
+    }
+}
+
+fn proved(kind: EntryKind, statement: Vec<u8>, salt: Id, proof: String) -> ShardEntry {
     match kind {
         EntryKind::Lease => ShardEntry::Lease {
             lease: statement,

@@ -250,6 +250,7 @@ async fn gateway_add(dir: &DataDir, new: NewGateway) -> anyhow::Result<()> {
             server_name,
             spki_sha256: new.relay_spki,
         }),
+        post_quantum: new.post_quantum,
     };
     GatewayRecord::from_bytes(&record.to_bytes())
         .map_err(|error| Failure::new(Blame::Usage, format!("not a gateway: {error}")))?;
@@ -282,6 +283,7 @@ async fn gateway_list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
                 "inner": record.inner,
                 "dns": record.dns,
                 "relay": record.relay.as_ref().map(|relay| &relay.endpoints),
+                "post_quantum": record.post_quantum,
                 "added": gateway.added_at,
                 "authority_entry": gateway.leaf,
             })

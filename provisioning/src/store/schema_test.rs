@@ -16,7 +16,7 @@ enum Class {
     Word,
     /// A network of ours with its prefix length: 5 or 17 bytes.
     Network,
-    /// What this server signed, or logged: a lease, a revocation, a checkpoint, a proposal.
+    /// What somebody signed, or this server logged: a lease, a revocation, a checkpoint, a proposal, an offer.
     Statement,
 }
 
@@ -73,6 +73,14 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
     ),
     ("gateway_shard", &[("shard", Number), ("gateway_id", Id)]),
     (
+        "kem_statement",
+        &[
+            ("gateway_id", Id),
+            ("statement", Statement),
+            ("not_after", Number),
+        ],
+    ),
+    (
         "lease",
         &[
             ("devid_hash", Id),
@@ -114,6 +122,16 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
             ("shard", Number),
             ("net_v4", Network),
             ("net_v6", Network),
+        ],
+    ),
+    (
+        "psk_offer",
+        &[
+            ("gateway_id", Id),
+            ("devid_hash", Id),
+            ("shard", Number),
+            ("seq", Number),
+            ("statement", Statement),
         ],
     ),
     (

@@ -210,9 +210,12 @@ async fn the_openapi_document_parses_and_names_every_route() {
             "/healthz",
             "/v1/enrol",
             "/v1/enrol/challenge",
+            "/v1/gateway/kem",
             "/v1/log/{log}/checkpoint",
             "/v1/log/{log}/{tile}",
             "/v1/openapi.json",
+            "/v1/psk",
+            "/v1/psk/keys",
             "/v1/shard/{id}",
         ]
     );

@@ -10,4 +10,5 @@ mod enrolment;
 mod limits;
 mod logs;
 mod process;
+mod psk;
 mod shards;

@@ -217,6 +217,7 @@ impl Gateway {
             inner: vec!["10.64.0.1".parse().unwrap(), "fd64::1".parse().unwrap()],
             dns: vec!["sdns://AQ".to_owned()],
             relay: None,
+            post_quantum: false,
         }
     }
 }
@@ -388,6 +389,17 @@ impl Client {
     pub(crate) async fn shard(&mut self, gateway: &Gateway, query: &str) -> Answer {
         let proof = ChannelProof::sign(&gateway.key, "gateway", &self.exporter);
         self.shard_with(&proof.to_string(), query).await
+    }
+
+    /// Hands a statement in as a gateway.
+    pub(crate) async fn state_key(&mut self, gateway: &Gateway, statement: &[u8]) -> Answer {
+        let proof = ChannelProof::sign(&gateway.key, "gateway", &self.exporter);
+        let head = format!(
+            "POST /v1/gateway/kem HTTP/1.1\r\nhost: x\r\nauthorization: {proof}\r\n\
+             content-type: application/cbor\r\ncontent-length: {}\r\n\r\n",
+            statement.len()
+        );
+        self.send(&head, statement).await.unwrap()
     }
 
     pub(crate) async fn shard_with(&mut self, authorization: &str, query: &str) -> Answer {

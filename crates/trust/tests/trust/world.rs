@@ -207,6 +207,7 @@ pub(crate) fn gateway_record() -> GatewayRecord {
         inner: vec!["10.64.0.1".parse().unwrap(), "fd64::1".parse().unwrap()],
         dns: vec!["sdns://AQ".to_owned()],
         relay: None,
+        post_quantum: false,
     }
 }
 
