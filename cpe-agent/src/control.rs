@@ -11,6 +11,7 @@
 //! answer that does not verify changes only the reason in the status.
 
 pub(crate) mod attempt;
+mod gateways;
 mod network;
 
 use std::io;
@@ -88,6 +89,8 @@ pub(crate) struct Control {
     status: Status,
     last_words: LastWords,
     link: Link,
+    /// The tunnel key of the gateway that carries the home, or did last.
+    carrier: Option<[u8; 32]>,
     attempt: Option<Attempt>,
     attempt_due: Option<Instant>,
     backoff: Backoff,
@@ -151,6 +154,7 @@ impl Control {
             status,
             last_words,
             link: Link::Down,
+            carrier: None,
             attempt: None,
             attempt_due: None,
             backoff: Backoff::default(),
@@ -277,20 +281,12 @@ impl Control {
 
     fn on_tunnel(&mut self, event: AgentEvent) {
         match event {
-            AgentEvent::Connected { gateway, endpoint } => {
-                self.link = Link::Up;
-                self.revoked = None;
-                self.silence.reset();
-                let name = self.gateway_name(&gateway);
-                info!(
-                    gateway = name.as_deref().unwrap_or("unknown"),
-                    "the tunnel is up"
-                );
-                self.status.gateway = name;
-                self.dns.network_changed();
-                self.turn(Condition::Protected, None);
-                self.on_endpoint(endpoint);
-            }
+            AgentEvent::Connected { gateway, endpoint } => self.on_connected(&gateway, endpoint),
+            AgentEvent::Moved {
+                gateway,
+                endpoint,
+                why,
+            } => self.on_moved(&gateway, endpoint, why),
             AgentEvent::Disconnected { .. } => {
                 info!("the tunnel is down");
                 self.go_down();
@@ -352,7 +348,7 @@ impl Control {
         warn!("{LEASE_ENDED}");
         self.bundle = None;
         (self.status.lease, self.status.gateway) = (None, None);
-        self.dns.use_stamps(&[]);
+        self.use_resolvers();
         self.engine.order(Order::Rest);
         if let Err(error) = self.network.leave() {
             warn!(error = %chain(&error), "the routes into the tunnel could not be removed");
@@ -419,6 +415,7 @@ impl Control {
             .map(|gateway| GatewayConfig {
                 public: gateway.wg_pub,
                 endpoints: gateway.endpoints.clone(),
+                inner: gateway.inner.clone(),
             })
             .collect();
         if !same_key {
@@ -434,28 +431,17 @@ impl Control {
             self.engine
                 .order(Order::Lease(peers, lease.addresses.clone()));
         }
-        self.dns.use_stamps(&lease.dns);
         info!(
             epoch = lease.epoch,
             not_after = lease.not_after,
             "a verified lease is in use"
         );
         self.bundle = Some(bundle);
+        self.use_resolvers();
         (self.lost, self.revoked) = (None, None);
         if self.status.state != Condition::Error && self.link != Link::Up {
             self.turn(Condition::Connecting, None);
         }
-    }
-
-    fn gateway_name(&self, wg_pub: &[u8; 32]) -> Option<String> {
-        let gateways = &self.bundle.as_ref()?.get().gateways;
-        Some(
-            gateways
-                .iter()
-                .find(|gateway| gateway.wg_pub == *wg_pub)?
-                .name
-                .clone(),
-        )
     }
 
     fn turn(&mut self, state: Condition, reason: Option<String>) {
@@ -468,6 +454,7 @@ impl Control {
     /// Brings the counters up to date.
     fn refresh(&mut self) {
         let snapshot = self.engine.snapshot();
+        self.status.gateways = self.gateway_lines(&snapshot.gateways);
         let tunnel = &mut self.status.tunnel;
         tunnel.last_handshake_s = snapshot.session_age.map(|age| age.as_secs());
         tunnel.rx_bytes = snapshot.traffic.rx_bytes;

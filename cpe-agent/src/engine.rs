@@ -20,7 +20,7 @@ use netio::udp::{Fragment, UdpError, UdpOptions};
 use netio::{Poller, Tun, Udp, Waker};
 use tokio::sync::mpsc;
 use tunnel::Traffic;
-use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig};
+use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig, GatewayStatus};
 
 use crate::net::MARK;
 use crate::net::wan::Fit;
@@ -65,6 +65,8 @@ pub(crate) enum News {
 pub(crate) struct Snapshot {
     /// Age of the session in use; `None` without one.
     pub(crate) session_age: Option<Duration>,
+    /// The gateways of the lease, the preferred first.
+    pub(crate) gateways: Vec<GatewayStatus>,
     /// Inner bytes and packets since the agent started.
     pub(crate) traffic: Traffic,
     /// Packets that went no further since the agent started, by the tunnel's reasons, and `not_taken` for those that the

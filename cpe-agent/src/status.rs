@@ -45,6 +45,8 @@ pub(crate) struct Status {
     pub reason: Option<String>,
     /// The gateway in use.
     pub gateway: Option<String>,
+    /// All gateways of the lease, the preferred first.
+    pub gateways: Vec<GatewayLine>,
     /// The lease in use.
     pub lease: Option<LeaseStatus>,
     /// The tunnel.
@@ -57,6 +59,33 @@ pub(crate) struct Status {
     pub device: Option<String>,
     /// The program's version.
     pub version: &'static str,
+}
+
+/// One gateway of the lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct GatewayLine {
+    /// Its name.
+    pub name: String,
+    /// Whether it carries the home's packets.
+    pub active: bool,
+    /// How it is.
+    pub state: GatewayWord,
+    /// The round trip to it; gateways of another hand do not tell.
+    pub rtt_ms: Option<u64>,
+}
+
+/// How a gateway is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GatewayWord {
+    /// There is no session with it, and none is needed.
+    Idle,
+    /// It answers.
+    Well,
+    /// It does not.
+    Silent,
+    /// It is about to end.
+    Draining,
 }
 
 /// The lease in use.
@@ -108,6 +137,7 @@ impl Status {
             since: now,
             reason: None,
             gateway: None,
+            gateways: Vec::new(),
             lease: None,
             tunnel: TunnelStatus::default(),
             dns: DnsStatus::default(),

@@ -391,8 +391,11 @@ impl Engine {
         while let Some(event) = self.tunnel.poll_event() {
             match event {
                 EdgeEvent::Connected { .. } => self.totals.handshakes += 1,
-                EdgeEvent::Asleep { .. } | EdgeEvent::Roamed { .. } | EdgeEvent::Expired { .. } => {
-                }
+                EdgeEvent::Asleep { .. }
+                | EdgeEvent::Roamed { .. }
+                | EdgeEvent::Expired { .. }
+                | EdgeEvent::Carried { .. }
+                | EdgeEvent::Left { .. } => {}
             }
         }
     }

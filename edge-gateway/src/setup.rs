@@ -1,12 +1,13 @@
 //! Everything that needs root, done once and in one thread: keys read, files opened, ports bound,
 //! interfaces made, packet filter set. What comes out is owned by the process that then gives root up.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use netio::netlink::{Netlink, NetlinkError};
 use netio::privileges::{self, Capability, DropError};
 use netio::tun::TunError;
@@ -191,8 +192,10 @@ fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Vec<(EdgeTunnel, WorkerI
         mtu: tunnel.mtu,
         ..EdgeLimits::default()
     };
+    let inner: Vec<IpAddr> = tunnel.addresses.iter().map(IpNet::addr).collect();
     let workers = queues.into_iter().zip(sockets).map(|(tun, [v4, v6])| {
-        let tunnel = EdgeTunnel::with_limits(keys.tunnel.clone(), limits, Instant::now());
+        let mut tunnel = EdgeTunnel::with_limits(keys.tunnel.clone(), limits, Instant::now());
+        tunnel.set_inner(inner.clone());
         (tunnel, WorkerIo { tun, v4, v6 })
     });
     Ok(workers.collect())

@@ -201,6 +201,7 @@ impl Loop {
         if let Some(tunnel) = self.tunnel.take() {
             self.before = counted(&tunnel, &self.before, 0, Instant::now());
             self.before.session_age = None;
+            self.before.gateways.clear();
         }
     }
 
@@ -315,6 +316,7 @@ fn counted(tunnel: &AgentTunnel, before: &Snapshot, not_taken: u64, now: Instant
     let stats = tunnel.stats(now);
     let mut snapshot = before.clone();
     snapshot.session_age = stats.session_age;
+    snapshot.gateways = tunnel.gateways(now).collect();
     snapshot.traffic.rx_bytes += stats.traffic.rx_bytes;
     snapshot.traffic.tx_bytes += stats.traffic.tx_bytes;
     snapshot.traffic.rx_packets += stats.traffic.rx_packets;

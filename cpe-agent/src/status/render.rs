@@ -29,6 +29,12 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
     }
     lines.maybe("reason", word("reason"));
     lines.maybe("gateway", word("gateway"));
+    let gateways = status.get("gateways").and_then(Value::as_array);
+    if source == Source::Agent && gateways.is_some_and(|gateways| gateways.len() > 1) {
+        for gateway in gateways.into_iter().flatten() {
+            lines.add("", &gateway_text(gateway));
+        }
+    }
     if let Some(lease) = status.get("lease").filter(|lease| !lease.is_null()) {
         lines.add("lease", &lease_text(lease, now));
     }
@@ -71,6 +77,15 @@ impl Lines {
             self.add(name, value);
         }
     }
+}
+
+fn gateway_text(gateway: &Value) -> String {
+    let word = |key: &str| gateway.get(key).and_then(Value::as_str).unwrap_or_default();
+    let is_active = gateway.get("active").and_then(Value::as_bool) == Some(true);
+    let role = if is_active { "active" } else { "standby" };
+    let rtt = gateway.get("rtt_ms").and_then(Value::as_u64);
+    let rtt = rtt.map_or(String::new(), |ms| format!(", {ms} ms"));
+    format!("{} {role}, {}{rtt}", word("name"), word("state"))
 }
 
 fn lease_text(lease: &Value, now: u64) -> String {

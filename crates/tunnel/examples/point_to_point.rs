@@ -163,6 +163,7 @@ fn agent(gateway: SocketAddr) -> io::Result<AgentTunnel> {
         gateways: vec![GatewayConfig {
             public: PublicKey::from(&key(1)).to_bytes(),
             endpoints: vec![gateway],
+            inner: Vec::new(),
         }],
         addresses: vec![IpNet::from(std::net::IpAddr::from(AGENT_ADDRESS))],
         keepalive: Duration::from_secs(25),

@@ -1,20 +1,25 @@
-//! The router's side: one gateway at a time out of those that the lease names, found again when it moves, left for
-//! the next when it does not answer. What the subscriber sees follows from [`AgentTunnel::poll_event`].
+//! The router's side: a session with each gateway that the lease names, one of which carries the home's packets; it is
+//! found again when it moves, left for the next when it does not answer or drains. What the subscriber sees follows
+//! from [`AgentTunnel::poll_event`].
 //!
 //! ```text
-//!   Connecting ── handshake answered ──▶ Connected
-//!       ▲  ▲──── session over, nobody answers ─┘
-//!       └─ endpoint silent: the next endpoint, then the next gateway
+//!   Connecting ── handshake answered ──▶ Connected ◀─┐
+//!       ▲  ▲──── session over, nobody answers ─┘ └───┘ moved to another gateway
+//!       └─ endpoint silent: the gateway's next endpoint
 //! ```
 
+mod choice;
+mod path;
+mod report;
+mod watch;
+
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use x25519_dalek::StaticSecret;
 
-use crate::DEFAULT_MTU;
 use crate::dropped::{DropCounts, Dropped};
 use crate::offload::ecn::OuterTos;
 use crate::offload::segment::Segments;
@@ -25,12 +30,14 @@ use crate::policy::{self, SourceChecked};
 use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
-use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Tick, Wg};
+use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Wg};
+use crate::{DEFAULT_MTU, health};
+use choice::Hold;
+use path::Path;
+pub use report::{AgentEvent, GatewayState, GatewayStatus, Link, MoveReason};
 
-/// How long an endpoint that was never heard may stay silent before the next is tried: three initiations.
-const PATIENCE: Duration = Duration::from_secs(7);
-/// The same for the gateway in use: leaving it breaks the home's connections, a restart takes less.
-const PATIENCE_IN_USE: Duration = Duration::from_secs(15);
+/// More gateways of a lease are not looked at: each costs a session.
+pub const MAX_GATEWAYS: usize = 3;
 /// Packets that wait for the first session.
 const MAX_WAITING: usize = 64;
 /// Events that the shell has not taken yet; it takes them after every call.
@@ -45,6 +52,8 @@ pub struct GatewayConfig {
     pub public: [u8; 32],
     /// Where it listens, the best first.
     pub endpoints: Vec<SocketAddr>,
+    /// Its own addresses inside the tunnel, where it is asked how it is; none are needed.
+    pub inner: Vec<IpAddr>,
 }
 
 /// What an agent's tunnel is made of.
@@ -72,63 +81,28 @@ pub enum AgentConfigError {
     NoAddress,
 }
 
-/// What the subscriber would notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentEvent {
-    /// There is a session with this gateway.
-    Connected {
-        /// Its WireGuard key.
-        gateway: [u8; 32],
-        /// Where it answered.
-        endpoint: SocketAddr,
-    },
-    /// The session with this gateway is over.
-    Disconnected {
-        /// Its WireGuard key.
-        gateway: [u8; 32],
-    },
-    /// Nobody answered; this one is tried next.
-    Trying {
-        /// Its WireGuard key.
-        gateway: [u8; 32],
-        /// Where it is looked for.
-        endpoint: SocketAddr,
-    },
-    /// The gateway speaks from another address.
-    Roamed {
-        /// Where it is heard.
-        endpoint: SocketAddr,
-    },
-}
-
-/// Whether there is a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// None: what the home sends waits, and then is dropped.
-    Connecting {
-        /// Since when.
-        since: Instant,
-    },
-    /// Packets pass.
-    Connected {
-        /// Since when.
-        since: Instant,
-    },
-}
-
 /// The tunnel of one agent.
 pub struct AgentTunnel {
     gate: Gate,
-    gateways: Vec<GatewayConfig>,
+    /// One for each gateway, the preferred first; never empty.
+    paths: Vec<Path>,
+    /// The place of the one that carries the home's packets, or will.
+    active: usize,
+    /// How often that has changed.
+    moves: u32,
+    hold: Hold,
     addresses: Vec<IpNet>,
+    keepalive: Duration,
     shape: Shape,
-    at: Place,
-    endpoint: SocketAddr,
-    wg: Wg,
-    peer_number: u32,
+    next_number: u32,
     link: Link,
-    heard: Option<Instant>,
+    /// When the home last sent something.
+    used: Option<Instant>,
+    /// What the sessions before the present ones counted.
     traffic: Traffic,
+    /// Until when all that was due has been done.
+    handled: Option<Instant>,
+    planned: Option<Instant>,
     jitter: Jitter,
     outbox: Outbox,
     inbox: Inbox,
@@ -136,13 +110,6 @@ pub struct AgentTunnel {
     opened: Vec<u8>,
     events: VecDeque<AgentEvent>,
     dropped: DropCounts,
-}
-
-/// A gateway of the list, and an endpoint of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Place {
-    gateway: usize,
-    endpoint: usize,
 }
 
 impl AgentTunnel {
@@ -161,44 +128,49 @@ impl AgentTunnel {
             max_waiting: MAX_WAITING,
             tos: OuterTos::default(),
         };
-        let gate = Gate::new(config.private, HANDSHAKES_PER_S, now);
-        let at = Place::default();
-        let (public, endpoint) = target(&gateways, at).ok_or(AgentConfigError::NoEndpoint)?;
-        let mut wg = gate.peer(public, 0, shape, now);
-        wg.timers.want_handshake(now);
-        Ok(Self {
-            gate,
-            gateways,
+        let mut tunnel = Self {
+            gate: Gate::new(config.private, HANDSHAKES_PER_S, now),
+            paths: Vec::new(),
+            active: 0,
+            // Differs from the last run's, or the gateways would not see that this one has moved.
+            moves: Jitter(config.seed).number(),
+            hold: Hold::FIRST,
             addresses: config.addresses,
+            keepalive: config.keepalive,
             shape,
-            at,
-            endpoint,
-            wg,
-            peer_number: 0,
+            next_number: 0,
             link: Link::Connecting { since: now },
-            heard: None,
+            used: None,
             traffic: Traffic::default(),
+            handled: None,
+            planned: None,
             jitter: Jitter(config.seed),
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             opened: Vec::new(),
             events: VecDeque::new(),
             dropped: DropCounts::default(),
-        })
+        };
+        tunnel.set_paths(gateways, now);
+        Ok(tunnel)
     }
 
     /// The same with another MTU than [`DEFAULT_MTU`] for inner packets.
     #[must_use]
     pub fn with_mtu(mut self, mtu: u16, now: Instant) -> Self {
         self.shape.mtu = mtu.into();
-        self.restart(now);
+        for index in 0..self.paths.len() {
+            self.renew(index, now);
+        }
         self
     }
 
     /// Takes packets up to another length from now on, since the path to the gateway has changed.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.shape.mtu = mtu.into();
-        self.wg.set_mtu(mtu.into());
+        for path in &mut self.paths {
+            path.wg.set_mtu(mtu.into());
+        }
     }
 
     /// Tells what the TUN device takes.
@@ -231,16 +203,20 @@ impl AgentTunnel {
         }
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
         let packets = Segments::of(vnet, packet)?;
-        match self
+        let path = self.paths.get_mut(self.active).ok_or(Dropped::NoSession)?;
+        let sealed = path
             .wg
-            .seal(&packets, self.endpoint, &mut self.outbox, now)?
-        {
-            Sealed::Sent => Ok(()),
-            Sealed::Waiting => {
-                self.handle_timeout(now);
-                Ok(())
-            }
+            .seal(&packets, path.endpoint, &mut self.outbox, now)?;
+        if sealed == Sealed::Sent {
+            path.watch.on_sent(now);
         }
+        let was_at_work = self.is_at_work(now);
+        self.used = Some(now);
+        // The first packet for a while makes the other gateways ready.
+        if sealed == Sealed::Waiting || !was_at_work {
+            self.work(now);
+        }
+        Ok(())
     }
 
     /// Takes a datagram that came from `from`; the inner packet, if it brought one, is in `buf`, which must be at
@@ -303,14 +279,16 @@ impl AgentTunnel {
         now: Instant,
     ) -> Result<Option<SourceChecked<'b>>, Dropped> {
         let message = self.gate.admit(datagram, from, &mut self.outbox, now)?;
-        let heard = self
+        let index = self.path_of(message, datagram)?;
+        let path = self.paths.get_mut(index).ok_or(Dropped::NoSession)?;
+        let heard = path
             .wg
             .open(message, datagram, from, buf, &mut self.outbox, now)?;
         match heard {
             // Only who has the keys of a session moves the endpoint: an initiation may be replayed from anywhere.
             Heard::Initiation | Heard::Cookie => return Ok(None),
             Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
-                self.on_heard(message, from, now)
+                self.on_heard(index, message, from, now);
             }
         }
         let Heard::Packet(packet) = heard else {
@@ -318,66 +296,66 @@ impl AgentTunnel {
         };
         let header = packet::parse(packet)?;
         let packet = SourceChecked::from_gateway(packet, &header, &self.addresses)?;
-        self.wg.traffic.count_received(header.len);
+        let path = self.paths.get_mut(index).ok_or(Dropped::NoSession)?;
+        if path.is_inner(header.source)
+            && let Some(answer) = health::decode_answer(packet.as_bytes())
+        {
+            path.watch.on_answer(answer, now);
+            self.work(now);
+            return Ok(None);
+        }
+        path.wg.traffic.count_received(header.len);
         Ok(Some(packet))
     }
 
-    fn on_heard(&mut self, message: Message, from: SocketAddr, now: Instant) {
-        self.heard = Some(now);
-        if from != self.endpoint {
-            self.endpoint = from;
+    /// The path that a datagram belongs to, before it is opened.
+    fn path_of(&self, message: Message, datagram: &[u8]) -> Result<usize, Dropped> {
+        let found = match message {
+            Message::Initiation => {
+                let public = self.gate.initiator(datagram)?;
+                let found = self.paths.iter().position(|p| p.gateway.public == public);
+                return found.ok_or(Dropped::UnknownPeer);
+            }
+            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
+                self.paths.iter().position(|p| p.number == index >> 8)
+            }
+        };
+        found.ok_or(Dropped::NoSession)
+    }
+
+    fn on_heard(&mut self, index: usize, message: Message, from: SocketAddr, now: Instant) {
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        let was_up = path.is_up();
+        path.on_heard(message, now);
+        let (is_up, has_moved) = (path.is_up(), path.endpoint != from);
+        path.endpoint = from;
+        if has_moved && index == self.active {
             self.tell(AgentEvent::Roamed { endpoint: from });
         }
-        let is_new = matches!(message, Message::Response { .. } | Message::Data { .. })
-            && matches!(self.link, Link::Connecting { .. });
-        if is_new && self.wg.timers.session_since(now).is_some() {
-            self.link = Link::Connected { since: now };
-            self.tell(AgentEvent::Connected {
-                gateway: self.gateway(),
-                endpoint: from,
-            });
+        let connects = matches!(self.link, Link::Connecting { .. }) && is_up;
+        if connects || was_up != is_up || matches!(message, Message::Response { .. }) {
+            self.work(now);
         }
     }
 
-    /// Does what is due: retries, keepalives, renewal, the next gateway.
+    /// Does what is due: retries, keepalives, renewal, asks, the next gateway.
     pub fn handle_timeout(&mut self, now: Instant) {
-        loop {
-            match self
-                .wg
-                .tick(Some(self.endpoint), &mut self.outbox, &mut self.jitter, now)
-            {
-                Tick::Quiet => break,
-                Tick::Expired => self.disconnect(now),
-                Tick::WantsHandshake => self.try_handshake(now),
-            }
-        }
-        self.wg.forget_unconfirmed(now);
-    }
-
-    fn try_handshake(&mut self, now: Instant) {
-        let patience = match self.link {
-            Link::Connecting { .. } => PATIENCE,
-            Link::Connected { .. } => PATIENCE_IN_USE,
-        };
-        let attempt = self.wg.timers.attempt();
-        let since = attempt.map_or(now, |attempt| attempt.since);
-        let silent_since = self.heard.map_or(since, |heard| heard.max(since));
-        if now.saturating_duration_since(silent_since) >= patience {
-            self.at = next_place(&self.gateways, self.at);
-            self.restart(now);
-            let (gateway, endpoint) = (self.gateway(), self.endpoint);
-            self.tell(AgentEvent::Trying { gateway, endpoint });
-        }
-        // A full outbox costs one try; the next is due in seconds.
-        let _sent = self
-            .wg
-            .initiate(self.endpoint, &mut self.outbox, &mut self.jitter, now);
+        self.work(now);
     }
 
     /// When [`AgentTunnel::handle_timeout`] is to be called, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.wg.next_deadline()
+        let sessions = self.paths.iter().filter_map(|path| path.wg.next_deadline());
+        let planned = self.planned.map(|at| (at, "gateways"));
+        let doubts = self.active().and_then(Path::doubts).into_iter().flatten();
+        let doubts = doubts.filter(|at| self.handled.is_none_or(|handled| handled < *at));
+        sessions
+            .chain(planned)
+            .chain(doubts.map(|at| (at, "silence")))
+            .min()
     }
 
     /// The next run of datagrams to send.
@@ -404,26 +382,65 @@ impl AgentTunnel {
         if addresses.is_empty() {
             return Err(AgentConfigError::NoAddress);
         }
-        let current = self.gateway();
-        let kept = gateways
-            .iter()
-            .position(|gateway| gateway.public == current);
-        (self.gateways, self.addresses) = (gateways, addresses);
-        self.at = Place {
-            gateway: kept.unwrap_or(0),
-            endpoint: 0,
-        };
-        if kept.is_none() {
-            self.restart(now);
-        }
+        self.addresses = addresses;
+        self.set_paths(gateways, now);
         Ok(())
+    }
+
+    /// One path for each gateway: those that were there stay as they are.
+    fn set_paths(&mut self, gateways: Vec<GatewayConfig>, now: Instant) {
+        let current = self.gateway();
+        let mut before = std::mem::take(&mut self.paths);
+        self.active = gateways
+            .iter()
+            .position(|gateway| gateway.public == current)
+            .unwrap_or(0);
+        let pace = Pace::agent(self.keepalive);
+        self.shape.pace = if gateways.len() > 1 {
+            pace.with_others()
+        } else {
+            pace
+        };
+        for (index, gateway) in gateways.into_iter().enumerate() {
+            let kept = before
+                .iter()
+                .position(|path| path.gateway.public == gateway.public);
+            if let Some(kept) = kept {
+                let mut path = before.swap_remove(kept);
+                path.update(gateway, &self.addresses);
+                self.paths.push(path);
+            } else if let Some(endpoint) = gateway.endpoints.first().copied() {
+                let session = self.session(gateway.public, index, now);
+                let path = Path::new(gateway, endpoint, session, &self.addresses, now);
+                self.paths.push(path);
+            }
+        }
+        for mut left in before {
+            self.traffic = self.traffic.plus(left.wg.traffic);
+            if left.gateway.public == current {
+                self.disconnect_from(current, now);
+                let waiting = left.wg.take_waiting();
+                if let Some(path) = self.paths.get_mut(self.active) {
+                    path.wg.set_waiting(waiting);
+                }
+            }
+        }
+        if let Some(path) = self.paths.get_mut(self.active).filter(|path| !path.is_up()) {
+            path.wg.timers.want_handshake(now);
+        }
+        self.planned = Some(now);
     }
 
     /// Shakes hands at once, with the gateway in use, when the way to it may have changed: a new address, a link that came up.
     pub fn handle_network_change(&mut self, now: Instant) {
-        self.wg.timers.give_up_attempt();
-        self.wg.timers.want_handshake(now);
-        self.handle_timeout(now);
+        for (index, path) in self.paths.iter_mut().enumerate() {
+            if index == self.active {
+                path.wake(now);
+            } else {
+                path.watch.tell(now);
+            }
+        }
+        self.work(now);
     }
 
     /// Whether there is a session.
@@ -435,7 +452,18 @@ impl AgentTunnel {
     /// The key of the gateway in use or tried.
     #[must_use]
     pub fn gateway(&self) -> [u8; 32] {
-        target(&self.gateways, self.at).map_or([0; 32], |(public, _)| public)
+        self.active().map_or([0; 32], |path| path.gateway.public)
+    }
+
+    /// Every gateway of the lease, the preferred first.
+    pub fn gateways(&self, now: Instant) -> impl Iterator<Item = GatewayStatus> + '_ {
+        let status = move |(index, path): (usize, &Path)| GatewayStatus {
+            public: path.gateway.public,
+            active: index == self.active && matches!(self.link, Link::Connected { .. }),
+            state: path.state(now),
+            rtt: path.watch.rtt(),
+        };
+        self.paths.iter().enumerate().map(status)
     }
 
     /// Our own key.
@@ -447,10 +475,12 @@ impl AgentTunnel {
     /// Counters, and the age of the session.
     #[must_use]
     pub fn stats(&self, now: Instant) -> PeerStats {
-        let since = self.wg.timers.session_since(now);
+        let active = self.active();
+        let since = active.and_then(|path| path.wg.timers.session_since(now));
+        let traffic = self.paths.iter().map(|path| path.wg.traffic);
         PeerStats {
-            traffic: self.traffic.plus(self.wg.traffic),
-            endpoint: Some(self.endpoint),
+            traffic: traffic.fold(self.traffic, Traffic::plus),
+            endpoint: active.map(|path| path.endpoint),
             session_age: since.map(|since| now.saturating_duration_since(since)),
         }
     }
@@ -461,30 +491,43 @@ impl AgentTunnel {
         &self.dropped
     }
 
-    /// Begins anew with the gateway and endpoint of `self.at`; what waits for a session goes along.
-    fn restart(&mut self, now: Instant) {
-        self.disconnect(now);
-        self.traffic = self.traffic.plus(self.wg.traffic);
-        let waiting = self.wg.take_waiting();
-        let Some((public, endpoint)) = target(&self.gateways, self.at) else {
+    /// Begins anew with a gateway; what waits for a session goes along.
+    fn renew(&mut self, index: usize, now: Instant) {
+        let Some(public) = self.paths.get(index).map(|path| path.gateway.public) else {
             return;
         };
-        self.endpoint = endpoint;
-        // 24 bits; a late answer to an earlier peer must not meet the index of this one.
-        self.peer_number = (self.peer_number + 1) & 0x00ff_ffff;
-        self.wg = self.gate.peer(public, self.peer_number, self.shape, now);
-        self.wg.set_waiting(waiting);
-        self.wg.timers.want_handshake(now);
+        let session = self.session(public, index, now);
+        if let Some(path) = self.paths.get_mut(index) {
+            self.traffic = self.traffic.plus(path.wg.traffic);
+            path.renew(session, index == self.active, now);
+        }
+    }
+
+    /// A session to be made, and its number: a late answer to an earlier one must not meet the index of this one.
+    fn session(&mut self, public: [u8; 32], index: usize, now: Instant) -> (Wg, u32) {
+        let pace = if index == self.active {
+            self.shape.pace
+        } else {
+            self.shape.pace.standby()
+        };
+        let number = self.next_number;
+        self.next_number = (number + 1) & 0x00ff_ffff;
+        let shape = Shape { pace, ..self.shape };
+        (self.gate.peer(public, number, shape, now), number)
     }
 
     fn disconnect(&mut self, now: Instant) {
+        self.disconnect_from(self.gateway(), now);
+        if let Some(path) = self.paths.get_mut(self.active) {
+            path.wg.timers.want_handshake(now);
+        }
+    }
+
+    fn disconnect_from(&mut self, gateway: [u8; 32], now: Instant) {
         if let Link::Connected { .. } = self.link {
             self.link = Link::Connecting { since: now };
-            self.tell(AgentEvent::Disconnected {
-                gateway: self.gateway(),
-            });
+            self.tell(AgentEvent::Disconnected { gateway });
         }
-        self.wg.timers.want_handshake(now);
     }
 
     fn tell(&mut self, event: AgentEvent) {
@@ -504,29 +547,10 @@ impl AgentTunnel {
 /// Gateways without an endpoint are of no use.
 fn reachable(mut gateways: Vec<GatewayConfig>) -> Result<Vec<GatewayConfig>, AgentConfigError> {
     gateways.retain(|gateway| !gateway.endpoints.is_empty());
+    gateways.truncate(MAX_GATEWAYS);
     if gateways.is_empty() {
         Err(AgentConfigError::NoEndpoint)
     } else {
         Ok(gateways)
-    }
-}
-
-fn target(gateways: &[GatewayConfig], at: Place) -> Option<([u8; 32], SocketAddr)> {
-    let gateway = gateways.get(at.gateway)?;
-    Some((gateway.public, *gateway.endpoints.get(at.endpoint)?))
-}
-
-/// The next endpoint of the gateway, else the first of the next gateway, round and round.
-fn next_place(gateways: &[GatewayConfig], at: Place) -> Place {
-    let further = Place {
-        endpoint: at.endpoint + 1,
-        ..at
-    };
-    if target(gateways, further).is_some() {
-        return further;
-    }
-    Place {
-        gateway: (at.gateway + 1) % gateways.len().max(1),
-        endpoint: 0,
     }
 }

@@ -1,13 +1,18 @@
 //! The gateway's side: many leased peers behind one key. A datagram finds its peer by receiver index, an initiation
 //! by the static key it claims; an inner packet by its destination. A peer is asleep until one of them asks for it.
 
+mod standing;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use x25519_dalek::StaticSecret;
 
 pub use crate::peers::{PeerConfig, UpsertError, Upserted};
+pub use standing::Carried;
+pub(crate) use standing::Standing;
 
 use crate::DEFAULT_MTU;
 use crate::dropped::{DropCounts, Dropped};
@@ -21,6 +26,8 @@ use crate::policy::{Slot, SourceChecked};
 use crate::stats::{HeaderBytes, PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
+use standing::Duty;
+
 use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Tick};
 
 /// Initiations to a peer that does not answer, before it is left asleep.
@@ -61,7 +68,7 @@ impl Default for EdgeLimits {
 }
 
 /// What an operator may want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EdgeEvent {
     /// The peer has a session.
     Connected {
@@ -85,6 +92,16 @@ pub enum EdgeEvent {
         /// Its WireGuard key.
         public: [u8; 32],
     },
+    /// A peer's packets come and go by this gateway, and no longer by another.
+    Carried {
+        /// Its inner addresses.
+        addresses: Vec<IpNet>,
+    },
+    /// They do not any more.
+    Left {
+        /// Its inner addresses.
+        addresses: Vec<IpNet>,
+    },
 }
 
 /// The tunnel of one gateway, or of one worker of it.
@@ -94,6 +111,7 @@ pub struct EdgeTunnel {
     shape: Shape,
     max_awake: usize,
     wakes: Wakes,
+    duty: Duty,
     jitter: Jitter,
     outbox: Outbox,
     inbox: Inbox,
@@ -141,6 +159,7 @@ impl EdgeTunnel {
                 since: now,
                 left: WAKES_PER_S,
             },
+            duty: Duty::SERVING,
             jitter: Jitter(seed),
             outbox: Outbox::default(),
             inbox: Inbox::default(),
@@ -302,6 +321,10 @@ impl EdgeTunnel {
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
         let header = packet::parse(packet)?;
         let packet = SourceChecked::from_peer(packet, &header, &peer.allowed)?;
+        if self.take_ask(slot, packet.as_bytes(), &header, now) {
+            return Ok(None);
+        }
+        let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
         if let Some(wg) = &mut peer.awake {
             wg.traffic.count_received(header.len);
         }
@@ -340,6 +363,7 @@ impl EdgeTunnel {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(slot) = self.peers.take_expired(now) {
             self.peers.sleep(slot);
+            self.stand_down(slot);
             if let Some(Peer { id, public, .. }) = self.peers.get(slot) {
                 let event = EdgeEvent::Expired {
                     id: *id,
@@ -348,6 +372,7 @@ impl EdgeTunnel {
                 self.tell(event);
             }
         }
+        self.give_notice(now);
         for _ in 0..TICKS_PER_CALL {
             let Some(slot) = self.peers.due(now) else {
                 return;
@@ -381,6 +406,7 @@ impl EdgeTunnel {
             }
             if wg.is_at_rest() {
                 self.peers.sleep(slot);
+                self.on_asleep(slot);
                 self.tell(EdgeEvent::Asleep { id });
                 return;
             }
@@ -399,7 +425,11 @@ impl EdgeTunnel {
     /// When [`EdgeTunnel::handle_timeout`] is to be called, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.peers.next_deadline()
+        let peers = self.peers.next_deadline();
+        [peers, self.duty.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next run of datagrams to send.
@@ -421,13 +451,32 @@ impl EdgeTunnel {
         config: PeerConfig,
         now: Instant,
     ) -> Result<Upserted, UpsertError> {
-        self.peers.upsert(config, now)
+        let held = self.peers.slot_of(&config.public);
+        let has_moved = |slot: &Slot| {
+            self.peers
+                .get(*slot)
+                .is_some_and(|peer| *peer.allowed != *config.allowed)
+        };
+        if let Some(slot) = held.filter(has_moved) {
+            self.stand_down(slot);
+        }
+        let result = self.peers.upsert(config, now);
+        self.tell_of_removed();
+        result
     }
 
     /// Forgets a peer and its session at once, and returns its last counters.
     pub fn remove_peer(&mut self, public: &[u8; 32], now: Instant) -> Option<PeerStats> {
         let slot = self.peers.slot_of(public)?;
-        self.peers.remove(slot).map(|peer| peer.stats(now))
+        let peer = self.peers.remove(slot);
+        self.tell_of_removed();
+        peer.map(|peer| peer.stats(now))
+    }
+
+    fn tell_of_removed(&mut self) {
+        while let Some(addresses) = self.peers.removed.pop() {
+            self.tell(EdgeEvent::Left { addresses });
+        }
     }
 
     /// A peer's counters.

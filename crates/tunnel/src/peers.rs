@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
+use crate::edge::Standing;
 use crate::policy::{Routes, Slot};
 use crate::stats::{PeerStats, Traffic};
 use crate::wg::Wg;
@@ -76,6 +78,7 @@ pub(crate) struct Peer {
     pub(crate) not_after: Instant,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) awake: Option<Box<Wg>>,
+    pub(crate) standing: Standing,
     traffic: Traffic,
     tick_at: Option<Instant>,
 }
@@ -114,6 +117,8 @@ pub(crate) struct Peers {
     ticks: BTreeSet<(Instant, Slot)>,
     awake: usize,
     max: usize,
+    /// Addresses of peers that were carried when they were removed, for the owner to tell.
+    pub(crate) removed: Vec<Vec<IpNet>>,
 }
 
 impl Peers {
@@ -128,6 +133,7 @@ impl Peers {
             expired: BTreeSet::new(),
             ticks: BTreeSet::new(),
             awake: 0,
+            removed: Vec::new(),
             max: max.min(MAX_SLOTS),
         }
     }
@@ -150,6 +156,16 @@ impl Peers {
 
     pub(crate) fn slot_of(&self, public: &[u8; 32]) -> Option<Slot> {
         self.by_public.get(public).copied()
+    }
+
+    /// The peers in these slots, with their slots.
+    pub(crate) fn in_slots(&self, slots: Range<Slot>) -> impl Iterator<Item = (Slot, &Peer)> {
+        slots.filter_map(|slot| Some((slot, self.get(slot)?)))
+    }
+
+    /// All slots, free ones among them.
+    pub(crate) fn slots(&self) -> Range<Slot> {
+        0..Slot::try_from(self.slots.len()).unwrap_or(Slot::MAX)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
@@ -241,6 +257,7 @@ impl Peers {
             not_after: config.not_after,
             endpoint: None,
             awake: None,
+            standing: Standing::default(),
             traffic: Traffic::default(),
             tick_at: None,
         };
@@ -265,6 +282,9 @@ impl Peers {
         self.expired.remove(&slot);
         for net in &peer.allowed {
             self.routes.remove(*net, slot);
+        }
+        if peer.standing.is_active() {
+            self.removed.push(peer.allowed.to_vec());
         }
         Some(peer)
     }

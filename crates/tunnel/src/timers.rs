@@ -60,6 +60,23 @@ impl Pace {
         }
     }
 
+    /// The agent's where there is another gateway to go to: a handshake finds out sooner.
+    pub(crate) fn with_others(self) -> Self {
+        Self {
+            silence: Duration::from_secs(1),
+            ..self
+        }
+    }
+
+    /// The agent's for a gateway that it does not use: nobody calls the home by it.
+    pub(crate) fn standby(self) -> Self {
+        Self {
+            keepalive: None,
+            renewal: Renewal::WhenUsed,
+            ..self
+        }
+    }
+
     /// The gateway's: the whitepaper's figures.
     pub(crate) const EDGE: Self = Self {
         first_retry: MAX_RETRY,
@@ -103,11 +120,20 @@ pub(crate) struct Jitter(pub(crate) u64);
 
 impl Jitter {
     fn draw(&mut self) -> Duration {
+        Duration::from_millis(self.next() % MAX_JITTER_MS)
+    }
+
+    /// A number that differs from another seed's.
+    pub(crate) fn number(&mut self) -> u32 {
+        (self.next() >> 32) as u32
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Duration::from_millis((z ^ (z >> 31)) % MAX_JITTER_MS)
+        z ^ (z >> 31)
     }
 }
 
@@ -134,6 +160,11 @@ impl Timers {
             owed_since: None,
             silence: pace.silence,
         }
+    }
+
+    pub(crate) fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+        self.silence = pace.silence;
     }
 
     /// When the session was made, if there is one that `now` may still use.
@@ -272,7 +303,8 @@ impl Timers {
         Some(self.owed_since? + KEEPALIVE_TIMEOUT)
     }
 
-    fn keepalive_end(&self) -> Option<Instant> {
+    /// When an empty packet is due to hold NAT's mapping, unless something else is sent before.
+    pub(crate) fn keepalive_end(&self) -> Option<Instant> {
         self.session?;
         Some(self.last_sent + self.pace.keepalive?)
     }

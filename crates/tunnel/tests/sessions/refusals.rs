@@ -9,13 +9,11 @@ use tunnel::agent::{AgentConfigError, AgentTunnel};
 use tunnel::edge::{EdgeEvent, EdgeLimits, EdgeTunnel, PeerConfig, UpsertError, Upserted};
 use tunnel::{Dropped, dropped::DropCounts};
 
-/// An agent with the rig's key that says it may use any address, so that it sends whatever it is given.
+/// An agent with the rig's key that says it may use any address, so that it sends whatever it is given, and nothing else.
 fn liar(pair: &Pair) -> AgentTunnel {
-    AgentTunnel::new(
-        agent_config(&[(100, &GATEWAYS[..1])], &["0.0.0.0/0", "::/0"]),
-        pair.now,
-    )
-    .unwrap()
+    let mut config = agent_config(&[(100, &GATEWAYS[..1])], &["0.0.0.0/0", "::/0"]);
+    config.gateways[0].inner.clear();
+    AgentTunnel::new(config, pair.now).unwrap()
 }
 
 /// The first initiation of an agent with the key `n` to the gateway with the key `gateway`.

@@ -106,11 +106,23 @@ pub(crate) fn agent_config(gateways: &[(u8, &[&str])], addresses: &[&str]) -> Ag
             .map(|(n, endpoints)| GatewayConfig {
                 public: public(&key(*n)),
                 endpoints: endpoints.iter().map(|e| socket(e)).collect(),
+                inner: inner_of(*n),
             })
             .collect(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         keepalive: Duration::from_secs(25),
         seed: 1,
+    }
+}
+
+/// The inner addresses of the gateway with this key; those beyond the rig's have none.
+fn inner_of(n: u8) -> Vec<IpAddr> {
+    match n {
+        100..103 => vec![
+            ip(&format!("10.64.0.{}", n - 99)),
+            ip(&format!("fd64::{}", n - 99)),
+        ],
+        _ => Vec::new(),
     }
 }
 
@@ -153,6 +165,7 @@ impl Pair {
                 let private = key(100 + n);
                 let mut edge = EdgeTunnel::with_limits(private.clone(), limits, now);
                 edge.upsert_peer(lease(now), now).unwrap();
+                edge.set_inner(inner_of(100 + n));
                 let address = socket(GATEWAYS[usize::from(n)]);
                 Gateway {
                     address,
@@ -220,6 +233,7 @@ impl Pair {
         let gateway = &mut self.gateways[n];
         gateway.edge = EdgeTunnel::new(gateway.private.clone(), self.now);
         gateway.edge.upsert_peer(lease(self.now), self.now).unwrap();
+        gateway.edge.set_inner(inner_of(100 + n as u8));
         gateway.is_up = true;
     }
 

@@ -1,0 +1,270 @@
+//! Which peers this gateway carries, when each may have sessions with several gateways: what they ask, what they are
+//! answered, and what they are told when this gateway is about to end.
+//!
+//! ```text
+//!              asks "active", or sends a packet without ever asking
+//!   unknown ─────────────────────────────────────────────────────▶ active
+//!      ▲ asks "standby"                                              │
+//!      └─────── asks "standby", or its session, lease or entry ends ─┘
+//! ```
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::{EdgeEvent, EdgeTunnel};
+use crate::health::{self, Answer, Ask, Intent, Service};
+use crate::offload::segment::Segments;
+use crate::packet::Header;
+use crate::policy::Slot;
+
+/// Peers looked at in one call while draining, and those told: packets come first.
+const SLOTS_PER_CALL: Slot = 4_096;
+const NOTICES_PER_CALL: usize = 128;
+/// Between two such calls: 12,800 peers a second move on, which the other gateways can take.
+const NOTICE_GAP: Duration = Duration::from_millis(10);
+/// Who has not moved on is told again.
+const NOTICE_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a peer wants of this gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// What it asked last; none of a peer that does not ask.
+    intent: Option<Intent>,
+    moves: u32,
+    is_active: bool,
+}
+
+impl Standing {
+    pub(crate) fn is_active(self) -> bool {
+        self.is_active
+    }
+
+    /// Whether it has somewhere else to go.
+    fn can_move(self) -> bool {
+        self.is_active && self.intent == Some(Intent::Active)
+    }
+}
+
+/// How this gateway is, and who is still to be told.
+#[derive(Debug)]
+pub(super) struct Duty {
+    inner: Vec<IpAddr>,
+    service: Service,
+    notice_at: Option<Instant>,
+    next_slot: Slot,
+}
+
+impl Duty {
+    pub(super) const SERVING: Self = Self {
+        inner: Vec::new(),
+        service: Service::Serving,
+        notice_at: None,
+        next_slot: 0,
+    };
+
+    pub(super) fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        self.notice_at.map(|at| (at, "drain notices"))
+    }
+}
+
+/// How many peers a gateway carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// All whose packets come and go by it.
+    pub active: usize,
+    /// Those of them that have another gateway to go to.
+    pub movable: usize,
+}
+
+impl EdgeTunnel {
+    /// Answers asks at these inner addresses.
+    pub fn set_inner(&mut self, addresses: Vec<IpAddr>) {
+        self.duty.inner = addresses;
+    }
+
+    /// Tells every peer that can move that it should, now and until it has.
+    pub fn drain(&mut self, now: Instant) {
+        self.duty.service = Service::Draining;
+        self.duty.next_slot = 0;
+        self.duty.notice_at = Some(now);
+    }
+
+    /// How many peers are carried.
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        let standings = self.peers.iter().map(|peer| peer.standing);
+        standings.fold(Carried::default(), |carried, standing| Carried {
+            active: carried.active + usize::from(standing.is_active),
+            movable: carried.movable + usize::from(standing.can_move()),
+        })
+    }
+
+    /// The addresses of the peers that are carried.
+    pub fn carried_addresses(&self) -> impl Iterator<Item = &[IpNet]> {
+        self.peers
+            .iter()
+            .filter(|peer| peer.standing.is_active)
+            .map(|peer| &*peer.allowed)
+    }
+
+    /// Takes a packet from a peer that may be an ask; whether it was one, and was answered.
+    pub(super) fn take_ask(
+        &mut self,
+        slot: Slot,
+        packet: &[u8],
+        header: &Header,
+        now: Instant,
+    ) -> bool {
+        let ask = if self.duty.inner.contains(&header.destination) {
+            health::decode_ask(packet)
+        } else {
+            None
+        };
+        match ask {
+            Some(ask) => {
+                self.on_ask(slot, ask);
+                let answer = Answer {
+                    service: self.duty.service,
+                    sequence: ask.sequence,
+                };
+                self.send_answer(slot, (header.destination, header.source), answer, now);
+                true
+            }
+            None => {
+                self.on_packet(slot);
+                false
+            }
+        }
+    }
+
+    fn on_ask(&mut self, slot: Slot, ask: Ask) {
+        let is_active = ask.intent != Intent::Standby;
+        let standing = Standing {
+            intent: Some(ask.intent),
+            moves: ask.moves,
+            is_active,
+        };
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let before = std::mem::replace(&mut peer.standing, standing);
+        if is_active && !(before.is_active && before.moves == ask.moves) {
+            self.tell_carried(slot);
+        } else if before.is_active && !is_active {
+            self.tell_left(slot);
+        }
+    }
+
+    /// A peer that never asked is one of another hand, and is carried as soon as it sends.
+    fn on_packet(&mut self, slot: Slot) {
+        if let Some(peer) = self.peers.get_mut(slot)
+            && !peer.standing.is_active
+            && peer.standing.intent.is_none()
+        {
+            peer.standing.is_active = true;
+            self.tell_carried(slot);
+        }
+    }
+
+    /// The peer's session is over. One of another hand is still found where it was.
+    pub(super) fn on_asleep(&mut self, slot: Slot) {
+        let asks = |peer: &crate::peers::Peer| peer.standing.intent.is_some();
+        if self.peers.get(slot).is_some_and(asks) {
+            self.stand_down(slot);
+        }
+    }
+
+    /// The peer is not carried any more.
+    pub(super) fn stand_down(&mut self, slot: Slot) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        if std::mem::take(&mut peer.standing).is_active {
+            self.tell_left(slot);
+        }
+    }
+
+    fn tell_carried(&mut self, slot: Slot) {
+        if let Some(addresses) = self.peers.get(slot).map(|peer| peer.allowed.to_vec()) {
+            self.tell(EdgeEvent::Carried { addresses });
+        }
+    }
+
+    fn tell_left(&mut self, slot: Slot) {
+        if let Some(addresses) = self.peers.get(slot).map(|peer| peer.allowed.to_vec()) {
+            self.tell(EdgeEvent::Left { addresses });
+        }
+    }
+
+    fn send_answer(
+        &mut self,
+        slot: Slot,
+        (from, to): (IpAddr, IpAddr),
+        answer: Answer,
+        now: Instant,
+    ) {
+        let Some(packet) = health::encode_answer(from, to, answer) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        if let (Some(wg), Some(endpoint)) = (&mut peer.awake, peer.endpoint) {
+            // Answers are not the home's: they are not counted. One that does not leave is asked for again.
+            let counted = wg.traffic;
+            let packets = Segments::plain(packet.as_bytes());
+            let _sealed = wg.seal(&packets, endpoint, &mut self.outbox, now);
+            wg.traffic = counted;
+        }
+    }
+
+    /// Tells some of the peers that this gateway is about to end.
+    pub(super) fn give_notice(&mut self, now: Instant) {
+        if self.duty.notice_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let first = self.duty.next_slot;
+        let slots = first
+            ..first
+                .saturating_add(SLOTS_PER_CALL)
+                .min(self.peers.slots().end);
+        let end = slots.end;
+        let movable = self.peers.in_slots(slots);
+        let movable = movable.filter(|(_, peer)| peer.standing.can_move() && peer.awake.is_some());
+        let told: Vec<_> = movable
+            .filter_map(|(slot, peer)| Some((slot, ends(&self.duty.inner, &peer.allowed)?)))
+            .take(NOTICES_PER_CALL)
+            .collect();
+        let next = match told.last() {
+            Some((slot, _)) if told.len() == NOTICES_PER_CALL => slot + 1,
+            _ => end,
+        };
+        let is_sweep_over = next >= self.peers.slots().end;
+        self.duty.next_slot = if is_sweep_over { 0 } else { next };
+        let pause = if is_sweep_over {
+            NOTICE_AGAIN
+        } else {
+            NOTICE_GAP
+        };
+        self.duty.notice_at = Some(now + pause);
+        for (slot, ends) in told {
+            let answer = Answer {
+                service: Service::Draining,
+                sequence: 0,
+            };
+            self.send_answer(slot, ends, answer, now);
+        }
+    }
+}
+
+/// Our address and the peer's in a family that both have.
+fn ends(inner: &[IpAddr], allowed: &[IpNet]) -> Option<(IpAddr, IpAddr)> {
+    inner.iter().find_map(|from| {
+        let theirs = allowed
+            .iter()
+            .find(|net| net.addr().is_ipv4() == from.is_ipv4())?;
+        Some((*from, theirs.hosts().next().unwrap_or(theirs.addr())))
+    })
+}
