@@ -414,6 +414,7 @@ impl Control {
             .iter()
             .map(|gateway| GatewayConfig {
                 public: gateway.wg_pub,
+                psk: None,
                 endpoints: gateway.endpoints.clone(),
                 inner: gateway.inner.clone(),
             })

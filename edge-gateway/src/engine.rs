@@ -428,6 +428,7 @@ impl Engine {
         let config = PeerConfig {
             id: admitted.device,
             public: admitted.wg_pub,
+            psk: None,
             allowed: admitted.addresses,
             not_after: now + lasts.min(LONGEST_LEASE),
         };

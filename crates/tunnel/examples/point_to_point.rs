@@ -162,6 +162,7 @@ fn agent(gateway: SocketAddr) -> io::Result<AgentTunnel> {
         private: key(2),
         gateways: vec![GatewayConfig {
             public: PublicKey::from(&key(1)).to_bytes(),
+            psk: None,
             endpoints: vec![gateway],
             inner: Vec::new(),
         }],
@@ -178,6 +179,7 @@ fn edge() -> io::Result<EdgeTunnel> {
     let peer = PeerConfig {
         id: [2; 32],
         public: PublicKey::from(&key(2)).to_bytes(),
+        psk: None,
         allowed: vec![IpNet::from(std::net::IpAddr::from(AGENT_ADDRESS))],
         not_after: now + Duration::from_secs(86_400),
     };

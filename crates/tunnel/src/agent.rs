@@ -27,6 +27,7 @@ use crate::offload::vnet::Vnet;
 use crate::offload::{Accepts, Inbox};
 use crate::packet;
 use crate::policy::{self, SourceChecked};
+use crate::psk::Psk;
 use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
@@ -50,10 +51,19 @@ const HANDSHAKES_PER_S: u32 = 50;
 pub struct GatewayConfig {
     /// Its WireGuard key.
     pub public: [u8; 32],
+    /// The pre-shared key with it; another one ends the session.
+    pub psk: Option<Psk>,
     /// Where it listens, the best first.
     pub endpoints: Vec<SocketAddr>,
     /// Its own addresses inside the tunnel, where it is asked how it is; none are needed.
     pub inner: Vec<IpAddr>,
+}
+
+impl GatewayConfig {
+    /// Whether a session with one is a session with the other.
+    fn is_same_peer(&self, other: &Self) -> bool {
+        self.public == other.public && self.psk == other.psk
+    }
 }
 
 /// What an agent's tunnel is made of.
@@ -404,13 +414,13 @@ impl AgentTunnel {
         for (index, gateway) in gateways.into_iter().enumerate() {
             let kept = before
                 .iter()
-                .position(|path| path.gateway.public == gateway.public);
+                .position(|path| path.gateway.is_same_peer(&gateway));
             if let Some(kept) = kept {
                 let mut path = before.swap_remove(kept);
                 path.update(gateway, &self.addresses);
                 self.paths.push(path);
             } else if let Some(endpoint) = gateway.endpoints.first().copied() {
-                let session = self.session(gateway.public, index, now);
+                let session = self.session(&gateway, index, now);
                 let path = Path::new(gateway, endpoint, session, &self.addresses, now);
                 self.paths.push(path);
             }
@@ -493,10 +503,10 @@ impl AgentTunnel {
 
     /// Begins anew with a gateway; what waits for a session goes along.
     fn renew(&mut self, index: usize, now: Instant) {
-        let Some(public) = self.paths.get(index).map(|path| path.gateway.public) else {
+        let Some(gateway) = self.paths.get(index).map(|path| path.gateway.clone()) else {
             return;
         };
-        let session = self.session(public, index, now);
+        let session = self.session(&gateway, index, now);
         if let Some(path) = self.paths.get_mut(index) {
             self.traffic = self.traffic.plus(path.wg.traffic);
             path.renew(session, index == self.active, now);
@@ -504,7 +514,7 @@ impl AgentTunnel {
     }
 
     /// A session to be made, and its number: a late answer to an earlier one must not meet the index of this one.
-    fn session(&mut self, public: [u8; 32], index: usize, now: Instant) -> (Wg, u32) {
+    fn session(&mut self, gateway: &GatewayConfig, index: usize, now: Instant) -> (Wg, u32) {
         let pace = if index == self.active {
             self.shape.pace
         } else {
@@ -513,7 +523,8 @@ impl AgentTunnel {
         let number = self.next_number;
         self.next_number = (number + 1) & 0x00ff_ffff;
         let shape = Shape { pace, ..self.shape };
-        (self.gate.peer(public, number, shape, now), number)
+        let (public, psk) = (gateway.public, gateway.psk.as_ref());
+        (self.gate.peer(public, psk, number, shape, now), number)
     }
 
     fn disconnect(&mut self, now: Instant) {

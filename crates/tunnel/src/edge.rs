@@ -537,8 +537,9 @@ impl EdgeTunnel {
         if self.peers.awake() >= self.max_awake {
             return Err(Dropped::TableFull);
         }
-        let public = self.peers.get(slot).ok_or(Dropped::UnknownPeer)?.public;
-        let wg = self.gate.peer(public, slot, self.shape, now);
+        let peer = self.peers.get(slot).ok_or(Dropped::UnknownPeer)?;
+        let psk = peer.psk.as_deref();
+        let wg = self.gate.peer(peer.public, psk, slot, self.shape, now);
         self.peers.wake(slot, wg);
         self.peers.arm(slot, Some(now + MIN_TICK));
         Ok(())

@@ -49,6 +49,7 @@ pub mod offload;
 pub mod packet;
 mod peers;
 pub mod policy;
+mod psk;
 pub mod stats;
 mod timers;
 pub mod transmit;
@@ -58,6 +59,7 @@ pub use agent::AgentTunnel;
 pub use dropped::{DropCounts, Dropped};
 pub use edge::EdgeTunnel;
 pub use policy::SourceChecked;
+pub use psk::Psk;
 pub use stats::{PeerStats, Traffic};
 pub use transmit::Transmit;
 

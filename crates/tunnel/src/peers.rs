@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::edge::Standing;
 use crate::policy::{Routes, Slot};
+use crate::psk::Psk;
 use crate::stats::{PeerStats, Traffic};
 use crate::wg::Wg;
 
@@ -28,6 +29,8 @@ pub struct PeerConfig {
     pub id: [u8; 32],
     /// Its WireGuard key.
     pub public: [u8; 32],
+    /// The pre-shared key with it; another one ends its session.
+    pub psk: Option<Psk>,
     /// Its inner addresses.
     pub allowed: Vec<IpNet>,
     /// When the lease ends.
@@ -74,6 +77,7 @@ pub enum UpsertError {
 pub(crate) struct Peer {
     pub(crate) id: [u8; 32],
     pub(crate) public: [u8; 32],
+    pub(crate) psk: Option<Box<Psk>>,
     pub(crate) allowed: Box<[IpNet]>,
     pub(crate) not_after: Instant,
     pub(crate) endpoint: Option<SocketAddr>,
@@ -225,6 +229,10 @@ impl Peers {
         let Some(peer) = self.get_mut(slot) else {
             return;
         };
+        let has_other_psk = peer.psk.as_deref() != config.psk.as_ref();
+        if has_other_psk {
+            peer.psk = config.psk.map(Box::new);
+        }
         let allowed = std::mem::replace(&mut peer.allowed, config.allowed.clone().into());
         let not_after = std::mem::replace(&mut peer.not_after, config.not_after);
         for net in allowed {
@@ -236,6 +244,9 @@ impl Peers {
         self.ends.remove(&(not_after, slot));
         self.expired.remove(&slot);
         self.ends.insert((config.not_after, slot));
+        if has_other_psk {
+            self.sleep(slot);
+        }
     }
 
     fn add(&mut self, config: PeerConfig) -> Result<(), UpsertError> {
@@ -253,6 +264,7 @@ impl Peers {
         let peer = Peer {
             id: config.id,
             public: config.public,
+            psk: None,
             allowed: Box::default(),
             not_after: config.not_after,
             endpoint: None,

@@ -20,6 +20,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use crate::dropped::Dropped;
 use crate::offload::ecn::OuterTos;
 use crate::offload::segment::Segments;
+use crate::psk::Psk;
 use crate::stats::Traffic;
 use crate::timers::{Due, Jitter, Pace, Role, Timers, is_alive};
 use crate::transmit::Outbox;
@@ -171,9 +172,17 @@ impl Gate {
     }
 
     /// A peer without a session; `index` becomes the upper 24 bits of its receiver indexes.
-    pub(crate) fn peer(&self, public: [u8; 32], index: u32, shape: Shape, now: Instant) -> Wg {
+    pub(crate) fn peer(
+        &self,
+        public: [u8; 32],
+        psk: Option<&Psk>,
+        index: u32,
+        shape: Shape,
+        now: Instant,
+    ) -> Wg {
         let (private, limiter) = (self.private.clone(), Arc::clone(&self.calm));
-        let tunn = Tunn::new(private, public.into(), None, None, index, Some(limiter));
+        let psk = psk.map(Psk::bytes);
+        let tunn = Tunn::new(private, public.into(), psk, None, index, Some(limiter));
         Wg {
             tunn,
             timers: Timers::new(shape.pace, now),

@@ -35,8 +35,8 @@ impl Two {
     fn new() -> Self {
         let now = Instant::now();
         let (a, b) = (Gate::new(key(1), 9, now), Gate::new(key(2), 9, now));
-        let a = a.peer(public(2), 5, SHAPE, now);
-        let b = b.peer(public(1), 6, SHAPE, now);
+        let a = a.peer(public(2), None, 5, SHAPE, now);
+        let b = b.peer(public(1), None, 6, SHAPE, now);
         Self {
             a,
             b,

@@ -5,5 +5,6 @@
 mod any_bytes;
 mod failover;
 mod pair;
+mod psk;
 mod refusals;
 mod rig;

@@ -357,6 +357,7 @@ fn a_thousand_sleeping_peers_need_no_ticks() {
         let peer = PeerConfig {
             id,
             public: id,
+            psk: None,
             allowed,
             ..lease(pair.now)
         };

@@ -452,6 +452,7 @@ fn no_more_peers_are_awake_than_the_limit() {
     let second = PeerConfig {
         id: [8; 32],
         public: public(&key(8)),
+        psk: None,
         allowed: vec![],
         ..lease(pair.now)
     };
@@ -476,6 +477,7 @@ fn a_full_table_takes_a_new_lease_only_in_the_place_of_an_expired_one() {
     let peer = |n: u8, secs: u64| PeerConfig {
         id: [n; 32],
         public: public(&key(n)),
+        psk: None,
         allowed: vec![format!("10.64.0.{n}/32").parse().unwrap()],
         not_after: now + Duration::from_secs(secs),
     };
@@ -501,6 +503,7 @@ fn neither_key_nor_address_of_another_lease_is_given_away() {
     let address = PeerConfig {
         id: [8; 32],
         public: public(&key(8)),
+        psk: None,
         ..mine.clone()
     };
     let same_key = PeerConfig {
@@ -528,6 +531,7 @@ fn a_device_with_a_new_key_loses_the_old_ones_session() {
     let mut pair = Pair::connected();
     let rekeyed = PeerConfig {
         public: public(&key(9)),
+        psk: None,
         ..lease(pair.now)
     };
 

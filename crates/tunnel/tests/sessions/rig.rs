@@ -93,6 +93,7 @@ pub(crate) fn lease(now: Instant) -> PeerConfig {
     PeerConfig {
         id: [7; 32],
         public: public(&key(7)),
+        psk: None,
         allowed: vec![ip(INNER).into(), ip(INNER6).into()],
         not_after: now + Duration::from_secs(7 * 86_400),
     }
@@ -105,6 +106,7 @@ pub(crate) fn agent_config(gateways: &[(u8, &[&str])], addresses: &[&str]) -> Ag
             .iter()
             .map(|(n, endpoints)| GatewayConfig {
                 public: public(&key(*n)),
+                psk: None,
                 endpoints: endpoints.iter().map(|e| socket(e)).collect(),
                 inner: inner_of(*n),
             })
@@ -408,7 +410,7 @@ impl Pair {
     }
 }
 
-const INNER_NET: &str = "10.64.0.7/32";
+pub(crate) const INNER_NET: &str = "10.64.0.7/32";
 const INNER6_NET: &str = "fd64::7/128";
 
 fn flying_of(from: SocketAddr, run: Transmit<'_>) -> Vec<Flying> {
