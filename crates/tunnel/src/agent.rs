@@ -47,7 +47,7 @@ const MAX_EVENTS: usize = 64;
 const HANDSHAKES_PER_S: u32 = 50;
 
 /// A gateway that the lease allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayConfig {
     /// Its WireGuard key.
     pub public: [u8; 32],
