@@ -145,7 +145,7 @@ impl Control {
             running.keys.identity,
         );
         let figures = running.peers.figures();
-        let following = running.peers.follow(office, workers.clone());
+        let following = running.peers.follow(office, workers.clone(), running.share);
         ends.spawn(async move {
             let Gone = following.await;
             Fault::new(

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use netio::poll::{Interest, Ready};
 use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
@@ -23,6 +24,9 @@ use crate::leases::Admitted;
 
 /// Runs or packets taken from one side before the other has its turn: one `UDP_SEGMENT` run's worth.
 const BATCH: usize = 64;
+/// Commands obeyed before packets have their turn: at a few microseconds each, a hundred thousand leases stream in
+/// without a packet waiting for a millisecond.
+const COMMANDS_PER_TURN: usize = 64;
 /// Commands waiting for a worker; the sender waits when it is full.
 const COMMAND_QUEUE: usize = 1_024;
 /// A frame this long fills a call of its own; shorter ones wait for the next.
@@ -48,6 +52,15 @@ pub struct WorkerIo {
     pub v6: Option<Udp>,
 }
 
+/// A peer of another worker.
+#[derive(Debug)]
+pub struct Away {
+    /// Its tunnel key, which says whose it is.
+    pub wg_pub: [u8; 32],
+    /// Its addresses.
+    pub addresses: Box<[IpNet]>,
+}
+
 /// What control asks of a worker.
 #[derive(Debug)]
 pub enum Command {
@@ -60,6 +73,10 @@ pub enum Command {
         /// Its tunnel key.
         wg_pub: [u8; 32],
     },
+    /// These addresses are another worker's from now on.
+    Route(Away),
+    /// They are no longer.
+    Unroute(Away),
     /// Tell the totals, and hand over the counters of peers that are gone.
     Totals(oneshot::Sender<Totals>),
     /// Tell the counters of every peer.
@@ -216,6 +233,7 @@ struct Io {
     v4: Option<Udp>,
     v6: Option<Udp>,
     poller: Poller,
+    waker: Waker,
     runs: RecvBuffer,
     frame: Vec<u8>,
 }
@@ -260,6 +278,7 @@ impl Engine {
             tun: io.tun,
             v4: io.v4,
             v6: io.v6,
+            waker: poller.waker(),
             poller,
             runs: RecvBuffer::new(),
             frame: vec![0; FRAME_BYTES],
@@ -400,11 +419,18 @@ impl Engine {
         }
     }
 
+    /// Takes some of the commands that wait; packets come before the rest.
     fn obey(&mut self, now: Instant) -> Next {
-        loop {
+        for _ in 0..COMMANDS_PER_TURN {
             match self.inbox.try_recv() {
                 Ok(Command::Admit(admitted, lasts)) => self.admit(admitted, lasts, now),
                 Ok(Command::Remove { device, wg_pub }) => self.remove(device, &wg_pub, now),
+                Ok(Command::Route(Away { wg_pub, addresses })) => {
+                    self.tunnel.route_elsewhere(&wg_pub, &addresses);
+                }
+                Ok(Command::Unroute(Away { wg_pub, addresses })) => {
+                    self.tunnel.unroute_elsewhere(&wg_pub, &addresses);
+                }
                 Ok(Command::Totals(reply)) => {
                     // Who asked may have given up.
                     let _unheard = reply.send(self.tell_totals());
@@ -422,6 +448,9 @@ impl Engine {
                 Err(mpsc::error::TryRecvError::Empty) => return Next::Go,
             }
         }
+        // Nobody else would wake us for what is left; that it could not be written means that it is set already.
+        let _woken = self.io.waker.wake();
+        Next::Go
     }
 
     fn admit(&mut self, admitted: Admitted, lasts: Duration, now: Instant) {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use trust::{Lease, ShardChange};
 
 /// Devices that a gateway carries at most; the rest of the fleet belongs to others.
-pub const MAX_DEVICES: usize = 65_536;
+pub const MAX_DEVICES: usize = 262_144;
 
 /// Who this gateway is and what it may hand out.
 #[derive(Clone, Debug)]
@@ -32,6 +32,15 @@ pub enum Change {
         device: [u8; 32],
         /// X25519 public key.
         wg_pub: [u8; 32],
+        /// The addresses that it had.
+        addresses: Box<[IpNet]>,
+    },
+    /// The peer with this tunnel key keeps its session and loses these addresses; an [`Change::Admit`] follows.
+    Readdress {
+        /// X25519 public key.
+        wg_pub: [u8; 32],
+        /// The addresses that it had.
+        former: Box<[IpNet]>,
     },
 }
 
@@ -107,6 +116,8 @@ pub struct Leases {
     scope: Scope,
     devices: BTreeMap<[u8; 32], Device>,
     leased: usize,
+    /// No lease ends before this second.
+    first_end: u64,
 }
 
 #[derive(Debug, Default)]
@@ -119,9 +130,13 @@ struct Device {
 struct Current {
     epoch: u64,
     wg_pub: [u8; 32],
-    addresses: Vec<IpNet>,
+    addresses: Box<[IpNet]>,
     not_after: u64,
 }
+
+/// Beside it a device costs its addresses and a share of the tree's nodes, together under 120 bytes.
+const DEVICE_BYTES: usize = 112;
+const _: () = assert!(size_of::<([u8; 32], Device)>() <= DEVICE_BYTES);
 
 impl Leases {
     /// An empty table.
@@ -130,6 +145,7 @@ impl Leases {
             scope,
             devices: BTreeMap::new(),
             leased: 0,
+            first_end: u64::MAX,
         }
     }
 
@@ -168,9 +184,10 @@ impl Leases {
         let former = device.current.replace(Current {
             epoch: lease.epoch,
             wg_pub: lease.wg_pub,
-            addresses: lease.addresses.clone(),
+            addresses: lease.addresses.as_slice().into(),
             not_after: lease.not_after,
         });
+        self.first_end = self.first_end.min(lease.not_after);
         let admitted = Change::Admit(Admitted {
             device: lease.devid_hash,
             wg_pub: lease.wg_pub,
@@ -184,6 +201,16 @@ impl Leases {
                     Change::Remove {
                         device: lease.devid_hash,
                         wg_pub: former.wg_pub,
+                        addresses: former.addresses,
+                    },
+                    admitted,
+                ]
+            }
+            Some(former) if *former.addresses != *lease.addresses => {
+                vec![
+                    Change::Readdress {
+                        wg_pub: former.wg_pub,
+                        former: former.addresses,
                     },
                     admitted,
                 ]
@@ -210,21 +237,30 @@ impl Leases {
                 vec![Change::Remove {
                     device: id,
                     wg_pub: dead.wg_pub,
+                    addresses: dead.addresses,
                 }]
             }
             None => Vec::new(),
         }
     }
 
-    /// Ends the leases whose time is over.
+    /// Ends the leases whose time is over; until one of them is, nothing is looked at.
     pub fn expire(&mut self, now: u64) -> Vec<Change> {
         let mut changes = Vec::new();
+        if self.first_end >= now {
+            return changes;
+        }
+        self.first_end = u64::MAX;
         self.devices.retain(|id, device| {
             if let Some(ended) = device.current.take_if(|current| current.not_after < now) {
                 changes.push(Change::Remove {
                     device: *id,
                     wg_pub: ended.wg_pub,
+                    addresses: ended.addresses,
                 });
+            }
+            if let Some(current) = &device.current {
+                self.first_end = self.first_end.min(current.not_after);
             }
             device.current.is_some() || device.dead_epoch > 0
         });
@@ -233,21 +269,19 @@ impl Leases {
     }
 
     /// Every lease in force, for workers that know none yet.
-    pub fn admitted(&self) -> Vec<Change> {
+    pub fn admitted(&self) -> impl Iterator<Item = Change> {
         let current = self
             .devices
             .iter()
             .filter_map(|(id, device)| Some((id, device.current.as_ref()?)));
-        current
-            .map(|(id, current)| {
-                Change::Admit(Admitted {
-                    device: *id,
-                    wg_pub: current.wg_pub,
-                    addresses: current.addresses.clone(),
-                    not_after: current.not_after,
-                })
+        current.map(|(id, current)| {
+            Change::Admit(Admitted {
+                device: *id,
+                wg_pub: current.wg_pub,
+                addresses: current.addresses.to_vec(),
+                not_after: current.not_after,
             })
-            .collect()
+        })
     }
 
     /// Whether a lease is the one in force for its device.

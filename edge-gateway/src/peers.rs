@@ -9,14 +9,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use netio::clock;
 use rand_core::{OsRng, RngCore};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use trust::{Anchors, EntryError, ShardEntry, ShardPage};
+use trust::{Anchors, EntryError, ShardChange, ShardEntry, ShardJudge, ShardPage, Verified};
+use tunnel::Share;
 
-use crate::engine::{Command, Gone, Worker};
+use crate::engine::{Away, Command, Gone, Worker};
 use crate::exit::Fault;
 use crate::leases::{Change, Leases, Outcome, Scope};
 use crate::shard_cache::ShardCache;
@@ -61,6 +63,8 @@ pub(crate) struct Peers {
     anchors: Anchors,
     leases: Leases,
     shards: BTreeMap<u32, Shard>,
+    /// Which worker has which peer; any worker's share tells.
+    share: Share,
     workers: Vec<Worker>,
     figures: watch::Sender<Figures>,
 }
@@ -93,14 +97,15 @@ impl Peers {
             anchors,
             leases: Leases::new(scope),
             shards: BTreeMap::new(),
+            share: Share::WHOLE,
             workers: Vec::new(),
             figures: watch::Sender::default(),
         };
         let now = clock::unix_s();
         for shard in shards {
-            let (anchors, leases) = (&peers.anchors, &mut peers.leases);
+            let (mut judge, leases) = (ShardJudge::new(&peers.anchors), &mut peers.leases);
             let (mut cache, found) = ShardCache::open(directory, *shard, |entry| {
-                if let Ok(change) = anchors.verify_shard_entry(&entry, now) {
+                if let Ok(change) = judge.verify(&entry, now) {
                     // The workers are told of the whole table once they run.
                     let (_outcome, _changes) = leases.apply(change.get(), *shard);
                 }
@@ -142,8 +147,13 @@ impl Peers {
     }
 
     /// Follows the streams for as long as the workers live.
-    pub(crate) async fn follow(mut self, office: Office, workers: Vec<Worker>) -> Gone {
-        self.workers = workers;
+    pub(crate) async fn follow(
+        mut self,
+        office: Office,
+        workers: Vec<Worker>,
+        share: Share,
+    ) -> Gone {
+        (self.workers, self.share) = (workers, share);
         let Err(gone) = self.run(office).await;
         gone
     }
@@ -174,9 +184,7 @@ impl Peers {
                     fetches.spawn(fetch(office.clone(), connection, shard, next, pause));
                 }
                 _ = tick.tick() => {
-                    for change in self.leases.expire(clock::unix_s()) {
-                        self.tell(change).await?;
-                    }
+                    self.expire(clock::unix_s()).await?;
                 }
             }
             self.publish();
@@ -209,10 +217,10 @@ impl Peers {
 
     async fn apply(&mut self, shard: u32, entries: &[ShardEntry]) -> Result<(), Gone> {
         let now = clock::unix_s();
-        for entry in entries {
-            // Two or three signatures each; a full page is tenths of a second on one thread.
-            let verified =
-                tokio::task::block_in_place(|| self.anchors.verify_shard_entry(entry, now));
+        // An address of a lease that is over is free for the next.
+        self.expire(now).await?;
+        let judged = tokio::task::block_in_place(|| judge(&self.anchors, entries, now));
+        for verified in judged {
             let (outcome, changes) = match verified {
                 Ok(change) => self.leases.apply(change.get(), shard),
                 Err(EntryError::Expired { .. }) => (Outcome::Expired, Vec::new()),
@@ -230,22 +238,59 @@ impl Peers {
         Ok(())
     }
 
-    async fn tell(&self, change: Change) -> Result<(), Gone> {
-        let (device, command) = match change {
-            Change::Admit(admitted) => {
-                let left = Duration::from_secs(admitted.not_after.saturating_sub(clock::unix_s()));
-                (admitted.device, Command::Admit(admitted, left))
-            }
-            Change::Remove { device, wg_pub } => (device, Command::Remove { device, wg_pub }),
-        };
-        self.worker_of(&device)?.send(command).await
+    async fn expire(&mut self, now: u64) -> Result<(), Gone> {
+        for change in self.leases.expire(now) {
+            self.tell(change).await?;
+        }
+        Ok(())
     }
 
-    /// The worker that owns a device. With one worker the choice is not one.
-    fn worker_of(&self, device: &[u8; 32]) -> Result<&Worker, Gone> {
-        let count = self.workers.len().max(1);
-        let place = usize::from(device.first().copied().unwrap_or_default()) % count;
-        self.workers.get(place).ok_or(Gone)
+    /// Tells the worker that has the peer what to do, and the others where its addresses are.
+    async fn tell(&self, change: Change) -> Result<(), Gone> {
+        match change {
+            Change::Admit(admitted) => {
+                let (wg_pub, addresses) = (admitted.wg_pub, admitted.addresses.clone());
+                self.tell_others(&wg_pub, &addresses, Command::Route)
+                    .await?;
+                let left = Duration::from_secs(admitted.not_after.saturating_sub(clock::unix_s()));
+                let admit = Command::Admit(admitted, left);
+                self.worker_of(&wg_pub)?.send(admit).await
+            }
+            Change::Remove {
+                device,
+                wg_pub,
+                addresses,
+            } => {
+                self.tell_others(&wg_pub, &addresses, Command::Unroute)
+                    .await?;
+                let remove = Command::Remove { device, wg_pub };
+                self.worker_of(&wg_pub)?.send(remove).await
+            }
+            Change::Readdress { wg_pub, former } => {
+                self.tell_others(&wg_pub, &former, Command::Unroute).await
+            }
+        }
+    }
+
+    async fn tell_others(
+        &self,
+        wg_pub: &[u8; 32],
+        addresses: &[IpNet],
+        command: fn(Away) -> Command,
+    ) -> Result<(), Gone> {
+        let owner = usize::from(self.share.owner(wg_pub));
+        for (number, worker) in self.workers.iter().enumerate() {
+            if number != owner {
+                let (wg_pub, addresses) = (*wg_pub, addresses.into());
+                worker.send(command(Away { wg_pub, addresses })).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn worker_of(&self, wg_pub: &[u8; 32]) -> Result<&Worker, Gone> {
+        let owner = usize::from(self.share.owner(wg_pub));
+        self.workers.get(owner).ok_or(Gone)
     }
 
     /// Adds the page to the cache. When that fails the stream goes on in memory, and after a while is read
@@ -337,6 +382,19 @@ impl Peers {
             }
         });
     }
+}
+
+/// Judges a page. Its entries share a checkpoint, so that a thousand of them take about twenty milliseconds.
+fn judge(
+    anchors: &Anchors,
+    entries: &[ShardEntry],
+    now: u64,
+) -> Vec<Result<Verified<ShardChange>, EntryError>> {
+    let mut judge = ShardJudge::new(anchors);
+    entries
+        .iter()
+        .map(|entry| judge.verify(entry, now))
+        .collect()
 }
 
 fn compact_if_large(shard: u32, cache: &mut ShardCache, leases: &Leases) {

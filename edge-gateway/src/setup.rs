@@ -15,8 +15,8 @@ use netio::udp::{UdpError, UdpOptions};
 use netio::{Tun, Udp, clock};
 use rustls::ClientConfig;
 use trust::Anchors;
-use tunnel::EdgeTunnel;
 use tunnel::edge::EdgeLimits;
+use tunnel::{EdgeTunnel, Share};
 
 use crate::accounting::Accounts;
 use crate::config::{Config, Tunnel};
@@ -66,6 +66,7 @@ impl Site {
             peers,
             accounts,
             workers,
+            share: Share::WHOLE,
             dns,
             relay,
             metrics,
@@ -90,6 +91,8 @@ pub(crate) struct Running {
     pub(crate) peers: Peers,
     pub(crate) accounts: Accounts,
     pub(crate) workers: Vec<(EdgeTunnel, WorkerIo)>,
+    /// Which worker has which peer.
+    pub(crate) share: Share,
     pub(crate) dns: Option<Dns>,
     pub(crate) relay: Option<Relay>,
     pub(crate) metrics: Option<TcpListener>,

@@ -56,5 +56,7 @@ pub use stored::Stored;
 pub use tiles::{Tile, TileError, TileKind};
 pub use tree::{Tree, append_nodes, consistency_path, inclusion_path, root_of};
 pub use verified::Verified;
-pub use verify::{Bundle, BundleError, DeviceFacts, EntryError, GatewayError, ShardChange};
+pub use verify::{
+    Bundle, BundleError, DeviceFacts, EntryError, GatewayError, ShardChange, ShardJudge,
+};
 pub use vkey::{Vkey, VkeyError};

@@ -3,7 +3,6 @@
 //! The text is UTF-8 here, though the format would allow other octets in comments and names.
 
 use crate::checkpoint::{SignedCheckpoint, cosignature_time, log_signature_holds};
-use crate::merkle::{leaf_hash, verify_inclusion};
 use crate::proof::{LoggedAt, Proof, ProofError};
 use crate::vkey::{ALG_COSIGNATURE, ALG_ED25519, Vkey, VkeyError};
 
@@ -133,20 +132,7 @@ impl Policy {
     /// Checks that the entry stands in a log of this policy under a checkpoint that its quorum saw.
     pub fn verify_proof(&self, proof: &Proof, entry: &[u8]) -> Result<LoggedAt, ProofError> {
         let timestamp = self.verify_checkpoint(&proof.checkpoint)?;
-        let head = proof.checkpoint.checkpoint();
-        verify_inclusion(
-            &leaf_hash(entry),
-            proof.index,
-            head.size,
-            &proof.path,
-            &head.root,
-        )?;
-        Ok(LoggedAt {
-            index: proof.index,
-            size: head.size,
-            root: head.root,
-            timestamp,
-        })
+        Ok(proof.verify_inclusion(entry, timestamp)?)
     }
 
     /// Checks the signatures of a checkpoint and returns the latest time that a whole quorum has

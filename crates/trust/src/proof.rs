@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::lines::{base64, base64_hash, decimal, to_base64};
-use crate::merkle::{MAX_PATH, MerkleError};
+use crate::merkle::{MAX_PATH, MerkleError, leaf_hash, verify_inclusion};
 
 /// A proof with 16 cosignatures of today's sort has about 5 KB.
 pub const MAX_PROOF_BYTES: usize = 32 * 1024;
@@ -55,6 +55,23 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// Where the entry stands in the tree of the checkpoint, whose signatures were checked and swear to `timestamp`.
+    pub(crate) fn verify_inclusion(
+        &self,
+        entry: &[u8],
+        timestamp: u64,
+    ) -> Result<LoggedAt, MerkleError> {
+        let head = self.checkpoint.checkpoint();
+        let leaf = leaf_hash(entry);
+        verify_inclusion(&leaf, self.index, head.size, &self.path, &head.root)?;
+        Ok(LoggedAt {
+            index: self.index,
+            size: head.size,
+            root: head.root,
+            timestamp,
+        })
+    }
+
     pub fn parse(text: &str) -> Result<Self, ProofError> {
         if text.len() > MAX_PROOF_BYTES {
             return Err(ProofError::TooBig);

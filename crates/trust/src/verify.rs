@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::anchors::Anchors;
 use crate::bundle::{LeaseBundle, ShardEntry};
 use crate::cbor::DecodeError;
+use crate::checkpoint::SignedCheckpoint;
 use crate::gateway::GatewayRecord;
 use crate::keys::KeyId;
 use crate::lease::{Lease, Revocation, fleet_entry};
@@ -171,47 +172,13 @@ impl Anchors {
         ))
     }
 
-    /// Judges one entry of a shard's stream.
+    /// Judges one entry of a shard's stream; for many of them there is [`ShardJudge`].
     pub fn verify_shard_entry(
         &self,
         entry: &ShardEntry,
         now: u64,
     ) -> Result<Verified<ShardChange>, EntryError> {
-        match entry {
-            ShardEntry::Lease {
-                lease: bytes,
-                salt,
-                proof,
-            } => {
-                let lease = Lease::from_bytes(bytes)?;
-                let logged = verify_text(&self.fleet, proof, &fleet_entry(salt, bytes))?;
-                let now = now.max(logged.timestamp);
-                match lifetime(lease.not_before, lease.not_after, now) {
-                    Lifetime::Current => Ok(Verified::vouch(ShardChange::Admit { lease, logged })),
-                    Lifetime::Ended => Err(EntryError::Expired {
-                        not_after: lease.not_after,
-                        now,
-                    }),
-                    Lifetime::Ahead => Err(EntryError::NotYet {
-                        not_before: lease.not_before,
-                        now,
-                    }),
-                }
-            }
-            ShardEntry::Revocation {
-                revocation: bytes,
-                salt,
-                proof,
-            } => {
-                let revocation = Revocation::from_bytes(bytes)?;
-                let logged = verify_text(&self.fleet, proof, &fleet_entry(salt, bytes))?;
-                Ok(Verified::vouch(ShardChange::Revoke { revocation, logged }))
-            }
-            ShardEntry::Psk { offer } => {
-                let offer = PskOffer::verify(&Signed::from_bytes(offer)?)?;
-                Ok(Verified::vouch(ShardChange::Offer(offer.into_inner())))
-            }
-        }
+        ShardJudge::new(self).verify(entry, now)
     }
 
     /// Judges the statement that makes a key a gateway.
@@ -282,6 +249,80 @@ impl Anchors {
             records.push(record.into_inner());
         }
         Ok(records)
+    }
+}
+
+/// Judges the entries of a shard's stream one after the other. Those of a page are shown under one checkpoint, whose
+/// signatures are checked once.
+#[derive(Debug)]
+pub struct ShardJudge<'a> {
+    anchors: &'a Anchors,
+    /// The checkpoint that was found good last, and the time that its quorum has sworn.
+    known: Option<(SignedCheckpoint, u64)>,
+}
+
+impl<'a> ShardJudge<'a> {
+    pub fn new(anchors: &'a Anchors) -> Self {
+        Self {
+            anchors,
+            known: None,
+        }
+    }
+
+    /// Judges the next entry.
+    pub fn verify(
+        &mut self,
+        entry: &ShardEntry,
+        now: u64,
+    ) -> Result<Verified<ShardChange>, EntryError> {
+        match entry {
+            ShardEntry::Lease {
+                lease: bytes,
+                salt,
+                proof,
+            } => {
+                let lease = Lease::from_bytes(bytes)?;
+                let logged = self.verify_proof(proof, &fleet_entry(salt, bytes))?;
+                let now = now.max(logged.timestamp);
+                match lifetime(lease.not_before, lease.not_after, now) {
+                    Lifetime::Current => Ok(Verified::vouch(ShardChange::Admit { lease, logged })),
+                    Lifetime::Ended => Err(EntryError::Expired {
+                        not_after: lease.not_after,
+                        now,
+                    }),
+                    Lifetime::Ahead => Err(EntryError::NotYet {
+                        not_before: lease.not_before,
+                        now,
+                    }),
+                }
+            }
+            ShardEntry::Revocation {
+                revocation: bytes,
+                salt,
+                proof,
+            } => {
+                let revocation = Revocation::from_bytes(bytes)?;
+                let logged = self.verify_proof(proof, &fleet_entry(salt, bytes))?;
+                Ok(Verified::vouch(ShardChange::Revoke { revocation, logged }))
+            }
+            ShardEntry::Psk { offer } => {
+                let offer = PskOffer::verify(&Signed::from_bytes(offer)?)?;
+                Ok(Verified::vouch(ShardChange::Offer(offer.into_inner())))
+            }
+        }
+    }
+
+    fn verify_proof(&mut self, proof: &str, entry: &[u8]) -> Result<LoggedAt, ProofError> {
+        let proof = Proof::parse(proof)?;
+        let known = self.known.take();
+        let known = known.filter(|(known, _)| *known == proof.checkpoint);
+        let timestamp = match known {
+            Some((_, timestamp)) => timestamp,
+            None => self.anchors.fleet.verify_checkpoint(&proof.checkpoint)?,
+        };
+        let logged = proof.verify_inclusion(entry, timestamp)?;
+        self.known = Some((proof.checkpoint, timestamp));
+        Ok(logged)
     }
 }
 

@@ -21,8 +21,10 @@ use crate::offload::segment::Segments;
 use crate::offload::vnet::Vnet;
 use crate::offload::{Accepts, Inbox};
 use crate::packet;
-use crate::peers::{Peer, Peers};
+use crate::peers::{Due, Peer, Peers};
 use crate::policy::{Slot, SourceChecked};
+use crate::routes::Holder;
+use crate::share::Share;
 use crate::stats::{HeaderBytes, PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::transmit::{Outbox, Transmit};
@@ -59,8 +61,8 @@ pub struct EdgeLimits {
 impl Default for EdgeLimits {
     fn default() -> Self {
         Self {
-            max_peers: 65_536,
-            max_awake: 16_384,
+            max_peers: 262_144,
+            max_awake: 262_144,
             handshakes_per_s: 1_000,
             mtu: DEFAULT_MTU,
         }
@@ -107,6 +109,7 @@ pub enum EdgeEvent {
 /// The tunnel of one gateway, or of one worker of it.
 pub struct EdgeTunnel {
     gate: Gate,
+    share: Share,
     peers: Peers,
     shape: Shape,
     max_awake: usize,
@@ -139,6 +142,17 @@ impl EdgeTunnel {
     /// A gateway without peers.
     #[must_use]
     pub fn with_limits(private: StaticSecret, limits: EdgeLimits, now: Instant) -> Self {
+        Self::for_worker(private, limits, Share::WHOLE, now)
+    }
+
+    /// One worker's part of a gateway, without peers.
+    #[must_use]
+    pub fn for_worker(
+        private: StaticSecret,
+        limits: EdgeLimits,
+        share: Share,
+        now: Instant,
+    ) -> Self {
         let gate = Gate::new(private, limits.handshakes_per_s, now);
         // Retries of gateways need not differ between runs, only between gateways.
         let seed = gate
@@ -147,7 +161,8 @@ impl EdgeTunnel {
             .fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
         Self {
             gate,
-            peers: Peers::new(limits.max_peers),
+            share,
+            peers: Peers::new(limits.max_peers, share, now),
             shape: Shape {
                 pace: Pace::EDGE,
                 mtu: limits.mtu.into(),
@@ -203,11 +218,10 @@ impl EdgeTunnel {
         let header = packet::parse(packet)?;
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
         let packets = Segments::of(vnet, packet)?;
-        let slot = self
-            .peers
-            .routes
-            .lookup(header.destination)
-            .ok_or(Dropped::NotRouted)?;
+        let holder = self.peers.routes.lookup(header.destination);
+        let Some(Holder::Here(slot)) = holder else {
+            return Err(Dropped::NotRouted);
+        };
         let peer = self.peers.get(slot).ok_or(Dropped::NotRouted)?;
         if peer.is_expired(now) {
             return Err(Dropped::LeaseExpired);
@@ -361,23 +375,25 @@ impl EdgeTunnel {
 
     /// Does what is due: ends of leases, retries, keepalives, sessions that die.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(slot) = self.peers.take_expired(now) {
-            self.peers.sleep(slot);
-            self.stand_down(slot);
-            if let Some(Peer { id, public, .. }) = self.peers.get(slot) {
-                let event = EdgeEvent::Expired {
-                    id: *id,
-                    public: *public,
-                };
-                self.tell(event);
-            }
-        }
         self.give_notice(now);
         for _ in 0..TICKS_PER_CALL {
-            let Some(slot) = self.peers.due(now) else {
-                return;
+            match self.peers.take_due(now) {
+                Some(Due::Tick(slot)) => self.tick(slot, now),
+                Some(Due::Expired(slot)) => self.expire(slot),
+                None => return,
+            }
+        }
+    }
+
+    fn expire(&mut self, slot: Slot) {
+        self.peers.sleep(slot);
+        self.stand_down(slot);
+        if let Some(Peer { id, public, .. }) = self.peers.get(slot) {
+            let event = EdgeEvent::Expired {
+                id: *id,
+                public: *public,
             };
-            self.tick(slot, now);
+            self.tell(event);
         }
     }
 
@@ -519,6 +535,25 @@ impl EdgeTunnel {
     #[must_use]
     pub fn awake_count(&self) -> usize {
         self.peers.awake()
+    }
+
+    /// Another worker admits the peer with this key: its addresses are that worker's.
+    pub fn route_elsewhere(&mut self, public: &[u8; 32], nets: &[IpNet]) {
+        let holder = Holder::elsewhere(self.share.owner(public), public);
+        for net in nets {
+            // Who has it already keeps it; the other worker refuses the lease for the same reason.
+            if self.peers.routes.holder(*net).is_none() {
+                self.peers.routes.insert(*net, holder);
+            }
+        }
+    }
+
+    /// Another worker's peer has these addresses no longer.
+    pub fn unroute_elsewhere(&mut self, public: &[u8; 32], nets: &[IpNet]) {
+        let holder = Holder::elsewhere(self.share.owner(public), public);
+        for net in nets {
+            self.peers.routes.remove(*net, holder);
+        }
     }
 
     /// Our own key.

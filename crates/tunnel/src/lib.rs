@@ -50,16 +50,20 @@ pub mod packet;
 mod peers;
 pub mod policy;
 mod psk;
+mod routes;
+pub mod share;
 pub mod stats;
 mod timers;
 pub mod transmit;
 mod wg;
+mod wheel;
 
 pub use agent::AgentTunnel;
 pub use dropped::{DropCounts, Dropped};
 pub use edge::EdgeTunnel;
 pub use policy::SourceChecked;
 pub use psk::Psk;
+pub use share::Share;
 pub use stats::{PeerStats, Traffic};
 pub use transmit::Transmit;
 

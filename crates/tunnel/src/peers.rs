@@ -1,8 +1,10 @@
 //! The gateway's table of leased peers: bounded, found by key, by device, by receiver index and by inner address.
 //!
-//! A sleeping peer is its lease and a few numbers; an awake one has a [`Wg`] besides and stands in the order of deadlines.
+//! A sleeping peer is its lease and a few numbers; an awake one has a [`Wg`] besides. Each has one timer: its next tick
+//! or the end of its lease, whatever comes first. Keys are found in trees, since a hash table of a hundred thousand would
+//! stop the packets for milliseconds each time it grows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Instant;
@@ -10,16 +12,19 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::edge::Standing;
-use crate::policy::{Routes, Slot};
+use crate::policy::Slot;
 use crate::psk::Psk;
+use crate::routes::{Holder, Routes};
+use crate::share::{Share, WORKER_BITS};
 use crate::stats::{PeerStats, Traffic};
 use crate::wg::Wg;
+use crate::wheel::Wheel;
 
-/// A slot is the upper 24 bits of a receiver index.
-const MAX_SLOTS: usize = 1 << 24;
+/// A slot is the upper 24 bits of a receiver index, of which the lower ones are the worker's number.
+const MAX_PLACES: usize = 1 << (24 - WORKER_BITS);
 
 /// What a sleeping peer may cost in the table, its addresses and index entries (about 200 bytes) not counted.
-const SLEEPING_BYTES: usize = 320;
+const SLEEPING_BYTES: usize = 192;
 const _: () = assert!(size_of::<Option<Peer>>() <= SLEEPING_BYTES);
 
 /// A lease as the tunnel needs it.
@@ -62,8 +67,8 @@ pub enum UpsertError {
     AddressTaken {
         /// The address.
         net: IpNet,
-        /// The device that holds it.
-        by: [u8; 32],
+        /// The device that holds it, if it is one of this worker's.
+        by: Option<[u8; 32]>,
     },
     /// Another device has that key.
     #[error("the WireGuard key belongs to another device")]
@@ -84,7 +89,6 @@ pub(crate) struct Peer {
     pub(crate) awake: Option<Box<Wg>>,
     pub(crate) standing: Standing,
     traffic: Traffic,
-    tick_at: Option<Instant>,
 }
 
 impl Peer {
@@ -109,16 +113,25 @@ impl Peer {
     }
 }
 
+/// What is due at a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Its lease has ended: reported once. It is kept, so that its packets are known for what they are.
+    Expired(Slot),
+    /// Its tick.
+    Tick(Slot),
+}
+
 /// The table.
 pub(crate) struct Peers {
-    slots: Vec<Option<Peer>>,
+    share: Share,
+    places: Vec<Option<Peer>>,
     free: Vec<Slot>,
-    by_public: HashMap<[u8; 32], Slot>,
-    by_id: HashMap<[u8; 32], Slot>,
+    by_public: BTreeMap<[u8; 32], Slot>,
+    by_id: BTreeMap<[u8; 32], Slot>,
     pub(crate) routes: Routes,
-    ends: BTreeSet<(Instant, Slot)>,
     expired: BTreeSet<Slot>,
-    ticks: BTreeSet<(Instant, Slot)>,
+    timers: Wheel,
     awake: usize,
     max: usize,
     /// Addresses of peers that were carried when they were removed, for the owner to tell.
@@ -126,19 +139,19 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize, share: Share, now: Instant) -> Self {
         Self {
-            slots: Vec::new(),
+            share,
+            places: Vec::new(),
             free: Vec::new(),
-            by_public: HashMap::new(),
-            by_id: HashMap::new(),
+            by_public: BTreeMap::new(),
+            by_id: BTreeMap::new(),
             routes: Routes::default(),
-            ends: BTreeSet::new(),
             expired: BTreeSet::new(),
-            ticks: BTreeSet::new(),
+            timers: Wheel::new(now),
             awake: 0,
             removed: Vec::new(),
-            max: max.min(MAX_SLOTS),
+            max: max.min(MAX_PLACES),
         }
     }
 
@@ -150,30 +163,47 @@ impl Peers {
         self.awake
     }
 
+    /// The worker that has the peer of a receiver index, this one or another.
+    pub(crate) fn worker_of(slot: Slot) -> u8 {
+        slot as u8 & crate::share::WORKER_MASK
+    }
+
     pub(crate) fn get(&self, slot: Slot) -> Option<&Peer> {
-        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
+        self.places.get(self.place(slot)?)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
-        self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
+        let place = self.place(slot)?;
+        self.places.get_mut(place)?.as_mut()
+    }
+
+    fn place(&self, slot: Slot) -> Option<usize> {
+        let ours = Self::worker_of(slot) == self.share.worker();
+        ours.then_some((slot >> WORKER_BITS) as usize)
+    }
+
+    fn slot_at(&self, place: usize) -> Option<Slot> {
+        let place = Slot::try_from(place).ok()?;
+        Some(place << WORKER_BITS | Slot::from(self.share.worker()))
     }
 
     pub(crate) fn slot_of(&self, public: &[u8; 32]) -> Option<Slot> {
         self.by_public.get(public).copied()
     }
 
-    /// The peers in these slots, with their slots.
-    pub(crate) fn in_slots(&self, slots: Range<Slot>) -> impl Iterator<Item = (Slot, &Peer)> {
+    /// The peers at these places of the table, with their slots.
+    pub(crate) fn in_places(&self, places: Range<u32>) -> impl Iterator<Item = (Slot, &Peer)> {
+        let slots = places.filter_map(|place| self.slot_at(place as usize));
         slots.filter_map(|slot| Some((slot, self.get(slot)?)))
     }
 
-    /// All slots, free ones among them.
-    pub(crate) fn slots(&self) -> Range<Slot> {
-        0..Slot::try_from(self.slots.len()).unwrap_or(Slot::MAX)
+    /// All places, free ones among them.
+    pub(crate) fn places(&self) -> Range<u32> {
+        0..u32::try_from(self.places.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.slots.iter().flatten()
+        self.places.iter().flatten()
     }
 
     /// Admits a lease, or changes the one that its device has.
@@ -187,14 +217,14 @@ impl Peers {
         let same_key = self.slot_of(&config.public);
         match (before, same_key) {
             (Some(slot), Some(same)) if slot == same => {
-                self.update(slot, config);
+                self.update(slot, config, now);
                 Ok(Upserted::Updated)
             }
             (Some(slot), _) => {
                 self.remove(slot);
-                self.add(config).map(|()| Upserted::Rekeyed)
+                self.add(config, now).map(|()| Upserted::Rekeyed)
             }
-            (None, _) => self.add(config).map(|()| Upserted::Added),
+            (None, _) => self.add(config, now).map(|()| Upserted::Added),
         }
     }
 
@@ -205,9 +235,21 @@ impl Peers {
                 .map_err(|by| UpsertError::KeyTaken { by })?;
         }
         for net in &config.allowed {
-            if let Some(slot) = self.routes.holder(*net) {
-                self.displace(slot, config, now)
-                    .map_err(|by| UpsertError::AddressTaken { net: *net, by })?;
+            match self.routes.holder(*net) {
+                Some(Holder::Here(slot)) => {
+                    self.displace(slot, config, now).map_err(|by| {
+                        let by = Some(by);
+                        UpsertError::AddressTaken { net: *net, by }
+                    })?;
+                }
+                // The other worker's lease may be over, but then we are about to be told.
+                Some(Holder::Elsewhere { .. }) => {
+                    return Err(UpsertError::AddressTaken {
+                        net: *net,
+                        by: None,
+                    });
+                }
+                None => {}
             }
         }
         Ok(())
@@ -225,7 +267,7 @@ impl Peers {
         }
     }
 
-    fn update(&mut self, slot: Slot, config: PeerConfig) {
+    fn update(&mut self, slot: Slot, config: PeerConfig, now: Instant) {
         let Some(peer) = self.get_mut(slot) else {
             return;
         };
@@ -234,32 +276,32 @@ impl Peers {
             peer.psk = config.psk.map(Box::new);
         }
         let allowed = std::mem::replace(&mut peer.allowed, config.allowed.clone().into());
-        let not_after = std::mem::replace(&mut peer.not_after, config.not_after);
+        let not_after = config.not_after;
+        peer.not_after = not_after;
         for net in allowed {
-            self.routes.remove(net, slot);
+            self.routes.remove(net, Holder::Here(slot));
         }
         for net in config.allowed {
-            self.routes.insert(net, slot);
+            self.routes.insert(net, Holder::Here(slot));
         }
-        self.ends.remove(&(not_after, slot));
         self.expired.remove(&slot);
-        self.ends.insert((config.not_after, slot));
         if has_other_psk {
             self.sleep(slot);
         }
+        // The tick of one that is awake is not known here; an early one does nothing but find the next.
+        let is_awake = self.get(slot).is_some_and(|peer| peer.awake.is_some());
+        let at = if is_awake { now } else { not_after };
+        self.timers.arm(slot >> WORKER_BITS, Some(at));
     }
 
-    fn add(&mut self, config: PeerConfig) -> Result<(), UpsertError> {
+    fn add(&mut self, config: PeerConfig, now: Instant) -> Result<(), UpsertError> {
         if self.len() >= self.max {
             let Some(slot) = self.expired.first().copied() else {
                 return Err(UpsertError::Full { max: self.max });
             };
             self.remove(slot);
         }
-        let slot = self
-            .free
-            .pop()
-            .or_else(|| Slot::try_from(self.slots.len()).ok());
+        let slot = self.free.pop().or_else(|| self.slot_at(self.places.len()));
         let slot = slot.ok_or(UpsertError::Full { max: self.max })?;
         let peer = Peer {
             id: config.id,
@@ -271,29 +313,29 @@ impl Peers {
             awake: None,
             standing: Standing::default(),
             traffic: Traffic::default(),
-            tick_at: None,
         };
         self.by_public.insert(config.public, slot);
         self.by_id.insert(config.id, slot);
-        match self.slots.get_mut(slot as usize) {
+        match self.places.get_mut((slot >> WORKER_BITS) as usize) {
             Some(place) => *place = Some(peer),
-            None => self.slots.push(Some(peer)),
+            None => self.places.push(Some(peer)),
         }
-        self.update(slot, config);
+        self.update(slot, config, now);
         Ok(())
     }
 
     /// Takes the peer out of every index and returns it.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Peer> {
         self.sleep(slot);
-        let peer = self.slots.get_mut(slot as usize)?.take()?;
+        let place = self.place(slot)?;
+        let peer = self.places.get_mut(place)?.take()?;
+        self.timers.arm(slot >> WORKER_BITS, None);
         self.free.push(slot);
         self.by_public.remove(&peer.public);
         self.by_id.remove(&peer.id);
-        self.ends.remove(&(peer.not_after, slot));
         self.expired.remove(&slot);
         for net in &peer.allowed {
-            self.routes.remove(*net, slot);
+            self.routes.remove(*net, Holder::Here(slot));
         }
         if peer.standing.is_active() {
             self.removed.push(peer.allowed.to_vec());
@@ -323,46 +365,29 @@ impl Peers {
         true
     }
 
-    /// Sets when the peer is to be ticked.
+    /// Sets when the peer is to be ticked; its lease ends nevertheless.
     pub(crate) fn arm(&mut self, slot: Slot, at: Option<Instant>) {
-        let Some(peer) = self.get_mut(slot) else {
+        let Some(peer) = self.get(slot) else {
             return;
         };
-        let before = std::mem::replace(&mut peer.tick_at, at);
-        if before == at {
-            return;
-        }
-        if let Some(before) = before {
-            self.ticks.remove(&(before, slot));
-        }
-        if let Some(at) = at {
-            self.ticks.insert((at, slot));
-        }
+        // What has expired and was reported has no end to wait for.
+        let end = Some(peer.not_after).filter(|_| !self.expired.contains(&slot));
+        let at = [at, end].into_iter().flatten().min();
+        self.timers.arm(slot >> WORKER_BITS, at);
     }
 
-    /// A peer whose tick is due.
-    pub(crate) fn due(&self, now: Instant) -> Option<Slot> {
-        self.ticks
-            .first()
-            .filter(|(at, _)| *at <= now)
-            .map(|(_, slot)| *slot)
-    }
-
-    /// A peer whose lease has just ended; reported once, and kept so that its packets are known for what they are.
-    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Slot> {
-        let (at, slot) = *self.ends.first()?;
-        if at > now {
-            return None;
+    /// Something that is due; nothing does not mean that nothing is left, see [`Peers::next_deadline`].
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Due> {
+        let place = self.timers.take_due(now)?;
+        let slot = self.slot_at(place as usize)?;
+        if self.get(slot)?.is_expired(now) && self.expired.insert(slot) {
+            return Some(Due::Expired(slot));
         }
-        self.ends.pop_first();
-        self.expired.insert(slot);
-        Some(slot)
+        Some(Due::Tick(slot))
     }
 
-    /// When something of the above is due, and why.
+    /// When something is due, and why.
     pub(crate) fn next_deadline(&self) -> Option<(Instant, &'static str)> {
-        let end = self.ends.first().map(|(at, _)| (*at, "lease end"));
-        let tick = self.ticks.first().map(|(at, _)| (*at, "session"));
-        [end, tick].into_iter().flatten().min()
+        Some((self.timers.next_deadline()?, "peer"))
     }
 }

@@ -1,6 +1,5 @@
-//! Who may use which inner address: the check of a packet's source, and the way to its destination.
+//! Who may use which inner address: the check of a packet's source.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -68,86 +67,6 @@ pub(crate) fn contains(nets: &[IpNet], address: IpAddr) -> bool {
 /// The slot of a peer in the table of peers.
 pub(crate) type Slot = u32;
 
-/// Which peer has an inner address: the longest prefix wins.
-#[derive(Debug, Default)]
-pub(crate) struct Routes {
-    v4: Lengths,
-    v6: Lengths,
-}
-
-/// One table for each prefix length in use, the longest first; with host leases only, one lookup decides.
-type Lengths = Vec<(u8, HashMap<IpAddr, Slot>)>;
-
-impl Routes {
-    /// The peer that `address` belongs to.
-    pub(crate) fn lookup(&self, address: IpAddr) -> Option<Slot> {
-        let lengths = if address.is_ipv4() {
-            &self.v4
-        } else {
-            &self.v6
-        };
-        lengths
-            .iter()
-            .find_map(|(len, slots)| slots.get(&masked(address, *len)?).copied())
-    }
-
-    /// The holder of exactly `net`.
-    pub(crate) fn holder(&self, net: IpNet) -> Option<Slot> {
-        let (_, slots) = self
-            .lengths(net)
-            .iter()
-            .find(|(len, _)| *len == net.prefix_len())?;
-        slots.get(&net.network()).copied()
-    }
-
-    /// Gives `net` to `slot`, whoever had it before.
-    pub(crate) fn insert(&mut self, net: IpNet, slot: Slot) {
-        let lengths = self.lengths_mut(net);
-        let place = lengths.partition_point(|(len, _)| *len > net.prefix_len());
-        if lengths
-            .get(place)
-            .is_none_or(|(len, _)| *len != net.prefix_len())
-        {
-            lengths.insert(place, (net.prefix_len(), HashMap::new()));
-        }
-        if let Some((_, slots)) = lengths.get_mut(place) {
-            slots.insert(net.network(), slot);
-        }
-    }
-
-    /// Takes `net` from `slot`, if `slot` has it.
-    pub(crate) fn remove(&mut self, net: IpNet, slot: Slot) {
-        if self.holder(net) != Some(slot) {
-            return;
-        }
-        let lengths = self.lengths_mut(net);
-        if let Some((_, slots)) = lengths.iter_mut().find(|(len, _)| *len == net.prefix_len()) {
-            slots.remove(&net.network());
-        }
-        lengths.retain(|(_, slots)| !slots.is_empty());
-    }
-
-    fn lengths(&self, net: IpNet) -> &Lengths {
-        if net.addr().is_ipv4() {
-            &self.v4
-        } else {
-            &self.v6
-        }
-    }
-
-    fn lengths_mut(&mut self, net: IpNet) -> &mut Lengths {
-        if net.addr().is_ipv4() {
-            &mut self.v4
-        } else {
-            &mut self.v6
-        }
-    }
-}
-
-fn masked(address: IpAddr, len: u8) -> Option<IpAddr> {
-    IpNet::new(address, len).ok().map(|net| net.network())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,28 +129,5 @@ mod tests {
             Err(Dropped::NotRouted)
         );
         assert_eq!(judged([192, 0, 2, 1], [10, 64, 0, 7]), Ok(()));
-    }
-
-    #[test]
-    fn the_longest_prefix_wins_and_a_removed_one_is_gone() {
-        let mut routes = Routes::default();
-        for (slot, net) in nets(&["10.0.0.0/8", "10.64.0.0/16", "10.64.0.7/32"])
-            .iter()
-            .enumerate()
-        {
-            routes.insert(*net, Slot::try_from(slot).unwrap());
-        }
-        let host = "10.64.0.7".parse().unwrap();
-
-        assert_eq!(routes.lookup(host), Some(2));
-        assert_eq!(routes.lookup("10.64.0.8".parse().unwrap()), Some(1));
-        assert_eq!(routes.lookup("10.65.0.8".parse().unwrap()), Some(0));
-        assert_eq!(routes.lookup("11.0.0.1".parse().unwrap()), None);
-        assert_eq!(routes.lookup("fd64::1".parse().unwrap()), None);
-
-        routes.remove("10.64.0.7/32".parse().unwrap(), 1);
-        assert_eq!(routes.lookup(host), Some(2), "only its holder gives it up");
-        routes.remove("10.64.0.7/32".parse().unwrap(), 2);
-        assert_eq!(routes.lookup(host), Some(1));
     }
 }

@@ -69,6 +69,7 @@ fn removed(key: u8) -> Change {
     Change::Remove {
         device: [2; 32],
         wg_pub: [key; 32],
+        addresses: ["10.64.0.2/32".parse().unwrap()].into(),
     }
 }
 

@@ -132,7 +132,7 @@ fn a_gateway_starts_from_its_cache_with_leases_and_revocations_in_force() {
 
     let peers = fleet.restore(dir.path());
 
-    let admitted = peers.leases.admitted();
+    let admitted: Vec<_> = peers.leases.admitted().collect();
     assert!(
         matches!(admitted.as_slice(), [Change::Admit(lease)] if lease.device == [3; 32]),
         "{admitted:?}"

@@ -1,6 +1,8 @@
 //! The gateway's judge over the entries of its shards.
 
-use trust::{DecodeError, EntryError, MerkleError, ShardChange, ShardEntry};
+use trust::{
+    DecodeError, EntryError, MerkleError, ProofError, ShardChange, ShardEntry, ShardJudge,
+};
 
 use crate::world::{SALT, T0, World, revocation};
 
@@ -70,6 +72,52 @@ fn an_expired_lease_admits_nobody() {
 
     let (not_after, now) = (lease.not_after, lease.not_after);
     assert_eq!(refused, Err(EntryError::Expired { not_after, now }));
+}
+
+/// The entry with one bit of its checkpoint's last signature turned.
+fn with_bad_signature(entry: &ShardEntry) -> ShardEntry {
+    let ShardEntry::Lease { lease, salt, proof } = entry else {
+        unreachable!("made as a lease")
+    };
+    let line = proof.trim_end().rfind(' ').unwrap();
+    let mut proof = proof.clone().into_bytes();
+    // Behind key id and time.
+    let digit = &mut proof[line + 30];
+    *digit = if *digit == b'A' { b'B' } else { b'A' };
+    ShardEntry::Lease {
+        lease: lease.clone(),
+        salt: *salt,
+        proof: String::from_utf8(proof).unwrap(),
+    }
+}
+
+#[test]
+fn a_judge_that_knows_a_checkpoint_still_refuses_what_does_not_stand_under_it() {
+    let mut world = World::new();
+    let good = world.lease_entry(&world.lease(1));
+    let forged = with_bad_signature(&good);
+    let ShardEntry::Lease { salt, proof, .. } = good.clone() else {
+        unreachable!("made as a lease")
+    };
+    let other = ShardEntry::Lease {
+        lease: world.lease(2).to_bytes(),
+        salt,
+        proof,
+    };
+    let mut judge = ShardJudge::new(&world.anchors);
+
+    for _ in 0..2 {
+        assert!(judge.verify(&good, T0).is_ok());
+        assert!(matches!(
+            judge.verify(&forged, T0),
+            Err(EntryError::NotLogged(ProofError::BadSignature { .. }))
+        ));
+        assert!(judge.verify(&good, T0).is_ok());
+        assert_eq!(
+            judge.verify(&other, T0),
+            Err(EntryError::NotLogged(MerkleError::Root.into()))
+        );
+    }
 }
 
 #[test]

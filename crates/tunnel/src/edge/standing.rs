@@ -18,9 +18,10 @@ use crate::health::{self, Answer, Ask, Intent, Service};
 use crate::offload::segment::Segments;
 use crate::packet::Header;
 use crate::policy::Slot;
+use crate::share::WORKER_BITS;
 
 /// Peers looked at in one call while draining, and those told: packets come first.
-const SLOTS_PER_CALL: Slot = 4_096;
+const PLACES_PER_CALL: u32 = 4_096;
 const NOTICES_PER_CALL: usize = 128;
 /// Between two such calls: 12,800 peers a second move on, which the other gateways can take.
 const NOTICE_GAP: Duration = Duration::from_millis(10);
@@ -53,7 +54,7 @@ pub(super) struct Duty {
     inner: Vec<IpAddr>,
     service: Service,
     notice_at: Option<Instant>,
-    next_slot: Slot,
+    next_place: u32,
 }
 
 impl Duty {
@@ -61,7 +62,7 @@ impl Duty {
         inner: Vec::new(),
         service: Service::Serving,
         notice_at: None,
-        next_slot: 0,
+        next_place: 0,
     };
 
     pub(super) fn next_deadline(&self) -> Option<(Instant, &'static str)> {
@@ -87,7 +88,7 @@ impl EdgeTunnel {
     /// Tells every peer that can move that it should, now and until it has.
     pub fn drain(&mut self, now: Instant) {
         self.duty.service = Service::Draining;
-        self.duty.next_slot = 0;
+        self.duty.next_place = 0;
         self.duty.notice_at = Some(now);
     }
 
@@ -225,24 +226,24 @@ impl EdgeTunnel {
         if self.duty.notice_at.is_none_or(|at| now < at) {
             return;
         }
-        let first = self.duty.next_slot;
-        let slots = first
+        let first = self.duty.next_place;
+        let places = first
             ..first
-                .saturating_add(SLOTS_PER_CALL)
-                .min(self.peers.slots().end);
-        let end = slots.end;
-        let movable = self.peers.in_slots(slots);
+                .saturating_add(PLACES_PER_CALL)
+                .min(self.peers.places().end);
+        let end = places.end;
+        let movable = self.peers.in_places(places);
         let movable = movable.filter(|(_, peer)| peer.standing.can_move() && peer.awake.is_some());
         let told: Vec<_> = movable
             .filter_map(|(slot, peer)| Some((slot, ends(&self.duty.inner, &peer.allowed)?)))
             .take(NOTICES_PER_CALL)
             .collect();
         let next = match told.last() {
-            Some((slot, _)) if told.len() == NOTICES_PER_CALL => slot + 1,
+            Some((slot, _)) if told.len() == NOTICES_PER_CALL => (slot >> WORKER_BITS) + 1,
             _ => end,
         };
-        let is_sweep_over = next >= self.peers.slots().end;
-        self.duty.next_slot = if is_sweep_over { 0 } else { next };
+        let is_sweep_over = next >= self.peers.places().end;
+        self.duty.next_place = if is_sweep_over { 0 } else { next };
         let pause = if is_sweep_over {
             NOTICE_AGAIN
         } else {

@@ -519,7 +519,7 @@ fn neither_key_nor_address_of_another_lease_is_given_away() {
         taken,
         Err(UpsertError::AddressTaken {
             net: mine.allowed[0],
-            by: [7; 32]
+            by: Some([7; 32])
         })
     );
     assert_eq!(key_taken, Err(UpsertError::KeyTaken { by: [7; 32] }));
