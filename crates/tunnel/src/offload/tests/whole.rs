@@ -52,6 +52,7 @@ impl Ends {
             id: [7; 32],
             public: PublicKey::from(&key(7)).to_bytes(),
             allowed,
+            psk: None,
             not_after: now + Duration::from_secs(3_600),
         };
         edge.upsert_peer(lease, now).unwrap();
