@@ -117,7 +117,7 @@ impl Role for AgentTunnel {
 
 impl Role for EdgeTunnel {
     fn on_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
-        self.handle_tun_frame(frame, now)
+        self.handle_tun_frame(frame, now).map(|_| ())
     }
     fn on_datagram(
         &mut self,
@@ -126,7 +126,7 @@ impl Role for EdgeTunnel {
         tos: u8,
         now: Instant,
     ) -> Result<(), Dropped> {
-        self.handle_datagram(datagram, from, tos, now)
+        self.handle_datagram(datagram, from, tos, now).map(|_| ())
     }
     fn frame(&mut self) -> Option<&[u8]> {
         self.poll_tun()

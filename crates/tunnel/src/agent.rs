@@ -15,6 +15,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -139,7 +140,7 @@ impl AgentTunnel {
             tos: OuterTos::default(),
         };
         let mut tunnel = Self {
-            gate: Gate::new(config.private, HANDSHAKES_PER_S, now),
+            gate: Gate::new(config.private, HANDSHAKES_PER_S, Arc::default(), now),
             paths: Vec::new(),
             active: 0,
             // Differs from the last run's, or the gateways would not see that this one has moved.

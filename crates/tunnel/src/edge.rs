@@ -1,7 +1,11 @@
 //! The gateway's side: many leased peers behind one key. A datagram finds its peer by receiver index, an initiation
 //! by the static key it claims; an inner packet by its destination. A peer is asleep until one of them asks for it.
 
+mod elsewhere;
 mod standing;
+
+pub use elsewhere::{Elsewhere, Taken};
+use elsewhere::{Found, Received};
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -52,7 +56,7 @@ pub struct EdgeLimits {
     pub max_peers: usize,
     /// Peers with a session or a handshake, at about 12 KB each.
     pub max_awake: usize,
-    /// Handshake messages in a second beyond which senders must show a cookie.
+    /// Handshake messages that come to nothing in a second, beyond which senders must show a cookie.
     pub handshakes_per_s: u32,
     /// The longest inner packet.
     pub mtu: u16,
@@ -142,7 +146,7 @@ impl EdgeTunnel {
     /// A gateway without peers.
     #[must_use]
     pub fn with_limits(private: StaticSecret, limits: EdgeLimits, now: Instant) -> Self {
-        Self::for_worker(private, limits, Share::WHOLE, now)
+        Self::for_worker(private, limits, Share::whole(), now)
     }
 
     /// One worker's part of a gateway, without peers.
@@ -153,7 +157,7 @@ impl EdgeTunnel {
         share: Share,
         now: Instant,
     ) -> Self {
-        let gate = Gate::new(private, limits.handshakes_per_s, now);
+        let gate = Gate::new(private, limits.handshakes_per_s, share.wasted(), now);
         // Retries of gateways need not differ between runs, only between gateways.
         let seed = gate
             .public()
@@ -161,8 +165,8 @@ impl EdgeTunnel {
             .fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
         Self {
             gate,
+            peers: Peers::new(limits.max_peers, share.worker(), now),
             share,
-            peers: Peers::new(limits.max_peers, share, now),
             shape: Shape {
                 pace: Pace::EDGE,
                 mtu: limits.mtu.into(),
@@ -202,25 +206,26 @@ impl EdgeTunnel {
     /// When it is dropped, and then counted.
     pub fn handle_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
         let result = self.send(packet, Vnet::default(), now);
-        self.count(result)
+        self.count(result.and_then(|taken| taken.here(Dropped::NotRouted)))
     }
 
     /// Takes a frame of the TUN device, which may stand for many packets for one of the peers.
     ///
     /// # Errors
     /// When it or a part of it is dropped, and then counted once.
-    pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Dropped> {
+    pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<Taken, Dropped> {
         let result = Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
         self.count(result)
     }
 
-    fn send(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<(), Dropped> {
+    fn send(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<Taken, Dropped> {
         let header = packet::parse(packet)?;
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
         let packets = Segments::of(vnet, packet)?;
-        let holder = self.peers.routes.lookup(header.destination);
-        let Some(Holder::Here(slot)) = holder else {
-            return Err(Dropped::NotRouted);
+        let slot = match self.peers.routes.lookup(header.destination) {
+            Some(Holder::Here(slot)) => slot,
+            Some(Holder::Elsewhere { worker, .. }) => return Ok(Taken::elsewhere(worker)),
+            None => return Err(Dropped::NotRouted),
         };
         let peer = self.peers.get(slot).ok_or(Dropped::NotRouted)?;
         if peer.is_expired(now) {
@@ -241,7 +246,7 @@ impl EdgeTunnel {
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
         }
-        sealed.map(|_| ())
+        sealed.map(|_| Taken::Here)
     }
 
     /// Takes a datagram that came from `from`; the inner packet, if it brought one, is in `buf`, which must be at
@@ -256,7 +261,13 @@ impl EdgeTunnel {
         buf: &'b mut [u8],
         now: Instant,
     ) -> Result<Option<SourceChecked<'b>>, Dropped> {
-        let result = self.receive(datagram, from, buf, now);
+        let result = self
+            .receive(datagram, from, buf, now)
+            .and_then(|received| match received {
+                Received::Packet(packet) => Ok(Some(packet)),
+                Received::Nothing => Ok(None),
+                Received::Elsewhere(_) => Err(Dropped::NoSession),
+            });
         self.count(result)
     }
 
@@ -271,15 +282,16 @@ impl EdgeTunnel {
         from: SocketAddr,
         tos: u8,
         now: Instant,
-    ) -> Result<(), Dropped> {
+    ) -> Result<Taken, Dropped> {
         let mut opened = std::mem::take(&mut self.opened);
         let needed = datagram.len().max(MIN_OPENED);
         if opened.len() < needed {
             opened.resize(needed, 0);
         }
         let result = match self.receive(datagram, from, &mut opened, now) {
-            Ok(Some(packet)) => self.inbox.push(packet, tos),
-            Ok(None) => Ok(()),
+            Ok(Received::Packet(packet)) => self.inbox.push(packet, tos).map(|()| Taken::Here),
+            Ok(Received::Nothing) => Ok(Taken::Here),
+            Ok(Received::Elsewhere(elsewhere)) => Ok(Taken::Elsewhere(elsewhere)),
             Err(reason) => Err(reason),
         };
         self.opened = opened;
@@ -302,14 +314,28 @@ impl EdgeTunnel {
         from: SocketAddr,
         buf: &'b mut [u8],
         now: Instant,
-    ) -> Result<Option<SourceChecked<'b>>, Dropped> {
+    ) -> Result<Received<'b>, Dropped> {
         let message = self.gate.admit(datagram, from, &mut self.outbox, now)?;
-        let slot = match message {
-            Message::Initiation => self.slot_of_initiator(datagram, now)?,
-            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
-                index >> 8
-            }
+        let result = match self.find(message, datagram, now) {
+            Ok(Found::Here(slot)) => self.open(slot, (message, datagram), from, buf, now),
+            Ok(Found::Elsewhere(elsewhere)) => Ok(Received::Elsewhere(elsewhere)),
+            Err(reason) => Err(reason),
         };
+        let is_here = matches!(result, Ok(Received::Nothing));
+        if is_here && matches!(message, Message::Initiation | Message::Response { .. }) {
+            self.gate.note_useful();
+        }
+        result
+    }
+
+    fn open<'b>(
+        &mut self,
+        slot: Slot,
+        (message, datagram): (Message, &[u8]),
+        from: SocketAddr,
+        buf: &'b mut [u8],
+        now: Instant,
+    ) -> Result<Received<'b>, Dropped> {
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
         if peer.is_expired(now) {
             return Err(Dropped::LeaseExpired);
@@ -324,40 +350,26 @@ impl EdgeTunnel {
         let heard = heard?;
         match heard {
             // Only who has the keys of a session moves the endpoint: an initiation may be replayed from anywhere.
-            Heard::Initiation | Heard::Cookie => return Ok(None),
+            Heard::Initiation | Heard::Cookie => return Ok(Received::Nothing),
             Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
                 self.on_heard(slot, from, is_new)
             }
         }
         let Heard::Packet(packet) = heard else {
-            return Ok(None);
+            return Ok(Received::Nothing);
         };
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
         let header = packet::parse(packet)?;
         let packet = SourceChecked::from_peer(packet, &header, &peer.allowed)?;
         if self.take_ask(slot, packet.as_bytes(), &header, now) {
-            return Ok(None);
+            return Ok(Received::Nothing);
         }
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
         if let Some(wg) = &mut peer.awake {
             wg.traffic.count_received(header.len);
         }
         self.received.count_received(header.len);
-        Ok(Some(packet))
-    }
-
-    /// The leased peer that an initiation claims to be, awake.
-    fn slot_of_initiator(&mut self, datagram: &[u8], now: Instant) -> Result<Slot, Dropped> {
-        let public = self.gate.initiator(datagram)?;
-        let slot = self.peers.slot_of(&public).ok_or(Dropped::UnknownPeer)?;
-        let peer = self.peers.get(slot).ok_or(Dropped::UnknownPeer)?;
-        if peer.is_expired(now) {
-            return Err(Dropped::LeaseExpired);
-        }
-        if peer.awake.is_none() {
-            self.wake(slot, now)?;
-        }
-        Ok(slot)
+        Ok(Received::Packet(packet))
     }
 
     fn on_heard(&mut self, slot: Slot, from: SocketAddr, is_new: bool) {
@@ -535,25 +547,6 @@ impl EdgeTunnel {
     #[must_use]
     pub fn awake_count(&self) -> usize {
         self.peers.awake()
-    }
-
-    /// Another worker admits the peer with this key: its addresses are that worker's.
-    pub fn route_elsewhere(&mut self, public: &[u8; 32], nets: &[IpNet]) {
-        let holder = Holder::elsewhere(self.share.owner(public), public);
-        for net in nets {
-            // Who has it already keeps it; the other worker refuses the lease for the same reason.
-            if self.peers.routes.holder(*net).is_none() {
-                self.peers.routes.insert(*net, holder);
-            }
-        }
-    }
-
-    /// Another worker's peer has these addresses no longer.
-    pub fn unroute_elsewhere(&mut self, public: &[u8; 32], nets: &[IpNet]) {
-        let holder = Holder::elsewhere(self.share.owner(public), public);
-        for net in nets {
-            self.peers.routes.remove(*net, holder);
-        }
     }
 
     /// Our own key.

@@ -15,7 +15,7 @@ use crate::edge::Standing;
 use crate::policy::Slot;
 use crate::psk::Psk;
 use crate::routes::{Holder, Routes};
-use crate::share::{Share, WORKER_BITS};
+use crate::share::{WORKER_BITS, WORKER_MASK};
 use crate::stats::{PeerStats, Traffic};
 use crate::wg::Wg;
 use crate::wheel::Wheel;
@@ -124,7 +124,7 @@ pub(crate) enum Due {
 
 /// The table.
 pub(crate) struct Peers {
-    share: Share,
+    worker: u8,
     places: Vec<Option<Peer>>,
     free: Vec<Slot>,
     by_public: BTreeMap<[u8; 32], Slot>,
@@ -139,9 +139,9 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(max: usize, share: Share, now: Instant) -> Self {
+    pub(crate) fn new(max: usize, worker: u8, now: Instant) -> Self {
         Self {
-            share,
+            worker,
             places: Vec::new(),
             free: Vec::new(),
             by_public: BTreeMap::new(),
@@ -165,7 +165,7 @@ impl Peers {
 
     /// The worker that has the peer of a receiver index, this one or another.
     pub(crate) fn worker_of(slot: Slot) -> u8 {
-        slot as u8 & crate::share::WORKER_MASK
+        slot as u8 & WORKER_MASK
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Peer> {
@@ -178,13 +178,13 @@ impl Peers {
     }
 
     fn place(&self, slot: Slot) -> Option<usize> {
-        let ours = Self::worker_of(slot) == self.share.worker();
+        let ours = Self::worker_of(slot) == self.worker;
         ours.then_some((slot >> WORKER_BITS) as usize)
     }
 
     fn slot_at(&self, place: usize) -> Option<Slot> {
         let place = Slot::try_from(place).ok()?;
-        Some(place << WORKER_BITS | Slot::from(self.share.worker()))
+        Some(place << WORKER_BITS | Slot::from(self.worker))
     }
 
     pub(crate) fn slot_of(&self, public: &[u8; 32]) -> Option<Slot> {

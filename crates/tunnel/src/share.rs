@@ -2,6 +2,8 @@
 //! messages make a peer send back names the worker (a receiver index has it).
 
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// The bits of a slot that say whose it is.
 pub(crate) const WORKER_BITS: u32 = 6;
@@ -14,29 +16,38 @@ pub const WORKER_BYTE: u8 = 1;
 pub const WORKER_MASK: u8 = MAX_WORKERS - 1;
 
 /// One worker's part of a gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Share {
     worker: u8,
     workers: u8,
     seed: u64,
+    /// Handshake messages that cost work and came to nothing. The one thing that all workers write: where many arrive,
+    /// others find that they are nobody's, and all must ask for cookies.
+    wasted: Arc<AtomicU32>,
 }
 
 impl Share {
     /// All of it.
-    pub const WHOLE: Self = Self {
-        worker: 0,
-        workers: 1,
-        seed: 0,
-    };
+    #[must_use]
+    pub fn whole() -> Self {
+        Self {
+            worker: 0,
+            workers: 1,
+            seed: 0,
+            wasted: Arc::default(),
+        }
+    }
 
     /// The parts of `workers`, at least one and at most [`MAX_WORKERS`]. The seed is secret: who knows it can make keys
     /// that all fall to one worker.
     pub fn split(workers: u8, seed: u64) -> impl Iterator<Item = Self> {
         let workers = workers.clamp(1, MAX_WORKERS);
+        let wasted = Arc::default();
         (0..workers).map(move |worker| Self {
             worker,
             workers,
             seed,
+            wasted: Arc::clone(&wasted),
         })
     }
 
@@ -49,15 +60,21 @@ impl Share {
     /// The worker that has the peer with this key.
     #[must_use]
     pub fn owner(&self, public: &[u8; 32]) -> u8 {
+        if self.workers == 1 {
+            return 0;
+        }
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.seed);
         hasher.write(public);
         u8::try_from(hasher.finish() % u64::from(self.workers)).unwrap_or(0)
     }
 
-    /// Whether that worker is this one.
-    pub(crate) fn has(&self, public: &[u8; 32]) -> bool {
-        self.workers == 1 || self.owner(public) == self.worker
+    pub(crate) fn workers(&self) -> u8 {
+        self.workers
+    }
+
+    pub(crate) fn wasted(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.wasted)
     }
 }
 
@@ -66,15 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_has_one_owner_and_each_worker_about_as_many() {
+    fn all_workers_agree_on_a_keys_owner_and_each_has_about_as_many() {
         let shares: Vec<Share> = Share::split(8, 7).collect();
         let mut counts = [0; 8];
         for n in 0..8_000_u32 {
             let mut public = [0; 32];
             public[..4].copy_from_slice(&n.to_le_bytes());
-            let owners: Vec<_> = shares.iter().filter(|share| share.has(&public)).collect();
-            assert_eq!(owners.len(), 1);
-            counts[usize::from(owners[0].worker())] += 1;
+            let owner = shares[0].owner(&public);
+            assert!(shares.iter().all(|share| share.owner(&public) == owner));
+            counts[usize::from(owner)] += 1;
         }
 
         assert!(

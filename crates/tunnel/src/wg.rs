@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use boringtun::noise::errors::WireGuardError;
@@ -92,19 +93,28 @@ pub(crate) struct Gate {
     calm: Arc<RateLimiter>,
     /// Demands a cookie of everybody.
     strict: RateLimiter,
-    handshakes_per_s: u32,
-    handshakes: u32,
+    /// Admitted messages in a second that may come to nothing before it does.
+    max_wasted: u32,
+    /// Counts them, for all gates of one gateway.
+    wasted: Arc<AtomicU32>,
+    wasted_before: u32,
     counted_since: Instant,
 }
 
 impl Gate {
-    pub(crate) fn new(private: StaticSecret, handshakes_per_s: u32, now: Instant) -> Self {
+    pub(crate) fn new(
+        private: StaticSecret,
+        max_wasted: u32,
+        wasted: Arc<AtomicU32>,
+        now: Instant,
+    ) -> Self {
         let public = PublicKey::from(&private);
         Self {
             calm: Arc::new(RateLimiter::new(&public, u64::MAX)),
             strict: RateLimiter::new(&public, 0),
-            handshakes_per_s,
-            handshakes: 0,
+            max_wasted,
+            wasted_before: wasted.load(Ordering::Relaxed),
+            wasted,
             counted_since: now,
             private,
             public,
@@ -135,7 +145,10 @@ impl Gate {
             &*self.calm
         };
         match limiter.verify_packet(Some(from.ip()), datagram, &mut cookie) {
-            Ok(_) => Ok(message),
+            Ok(_) => {
+                self.wasted.fetch_add(1, Ordering::Relaxed);
+                Ok(message)
+            }
             Err(TunnResult::WriteToNetwork(reply)) => {
                 outbox.push(reply, from)?;
                 Err(Dropped::RateLimited)
@@ -149,13 +162,21 @@ impl Gate {
         }
     }
 
+    /// Whoever has our public key can make messages that cost a key agreement before we know that they are worth nothing.
     fn is_under_load(&mut self, now: Instant) -> bool {
+        let wasted = self.wasted.load(Ordering::Relaxed);
         if now.saturating_duration_since(self.counted_since) >= Duration::from_secs(1) {
             self.counted_since = now;
-            self.handshakes = 0;
+            self.wasted_before = wasted;
         }
-        self.handshakes = self.handshakes.saturating_add(1);
-        self.handshakes > self.handshakes_per_s
+        // What was under way when the second began may have turned out useful since.
+        let more = wasted.wrapping_sub(self.wasted_before).cast_signed();
+        more.max(0).cast_unsigned() >= self.max_wasted
+    }
+
+    /// An admitted handshake message was worth its work.
+    pub(crate) fn note_useful(&self) {
+        self.wasted.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The static key that an initiation claims; proved only by what follows.

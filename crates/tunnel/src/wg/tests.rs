@@ -34,7 +34,8 @@ fn public(n: u8) -> [u8; 32] {
 impl Two {
     fn new() -> Self {
         let now = Instant::now();
-        let (a, b) = (Gate::new(key(1), 9, now), Gate::new(key(2), 9, now));
+        let gate = |n| Gate::new(key(n), 9, Arc::default(), now);
+        let (a, b) = (gate(1), gate(2));
         let a = a.peer(public(2), None, 5, SHAPE, now);
         let b = b.peer(public(1), None, 6, SHAPE, now);
         Self {

@@ -51,6 +51,7 @@ impl Ends {
         let lease = PeerConfig {
             id: [7; 32],
             public: PublicKey::from(&key(7)).to_bytes(),
+            psk: None,
             allowed,
             psk: None,
             not_after: now + Duration::from_secs(3_600),
@@ -95,7 +96,7 @@ impl Ends {
         let mut datagrams = Vec::new();
         for frame in frames {
             let taken = if down {
-                self.edge.handle_tun_frame(frame, now)
+                self.edge.handle_tun_frame(frame, now).map(|_| ())
             } else {
                 self.agent.handle_tun_frame(frame, now)
             };

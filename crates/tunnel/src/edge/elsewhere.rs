@@ -1,0 +1,154 @@
+//! What belongs to another worker of the same gateway: whose it is can be told here, and what is to be done is done there.
+//!
+//! Steering brings nearly everything to its owner. What it cannot know is whose an initiation is before a key has been
+//! agreed with its sender; and what was joined with another's on the way goes where its first datagram goes.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::EdgeTunnel;
+use crate::dropped::Dropped;
+use crate::peers::Peers;
+use crate::policy::{Slot, SourceChecked};
+use crate::routes::Holder;
+use crate::wg::{MIN_OPENED, Message};
+
+/// Whose an input was.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// This worker's; it is done with.
+    Here,
+    /// Another's: to be handed over.
+    Elsewhere(Elsewhere),
+}
+
+/// To whom an input is to be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The worker.
+    pub worker: u8,
+    /// The key that an initiation claims, so that the other need not find it again
+    /// ([`EdgeTunnel::handle_initiation`]).
+    pub initiator: Option<[u8; 32]>,
+}
+
+/// Where a message is to be opened.
+pub(super) enum Found {
+    Here(Slot),
+    Elsewhere(Elsewhere),
+}
+
+/// What a datagram brought.
+pub(super) enum Received<'b> {
+    Nothing,
+    Packet(SourceChecked<'b>),
+    Elsewhere(Elsewhere),
+}
+
+impl Taken {
+    pub(super) fn elsewhere(worker: u8) -> Self {
+        Self::Elsewhere(Elsewhere {
+            worker,
+            initiator: None,
+        })
+    }
+
+    /// For a caller that has no other worker.
+    pub(super) fn here(self, otherwise: Dropped) -> Result<(), Dropped> {
+        match self {
+            Self::Here => Ok(()),
+            Self::Elsewhere(_) => Err(otherwise),
+        }
+    }
+}
+
+impl EdgeTunnel {
+    /// Takes an initiation that another worker has checked and handed over with the key that it claims.
+    ///
+    /// # Errors
+    /// When it is dropped, and then counted.
+    pub fn handle_initiation(
+        &mut self,
+        initiator: &[u8; 32],
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let mut unused = [0; MIN_OPENED];
+        let slot = self.awake_slot_of(initiator, now);
+        let result = slot.and_then(|slot| {
+            let message = (Message::Initiation, datagram);
+            self.open(slot, message, from, &mut unused, now).map(|_| ())
+        });
+        if result.is_ok() {
+            self.gate.note_useful();
+        }
+        self.count(result)
+    }
+
+    /// Another worker admits the peer with this key: its addresses are that worker's.
+    pub fn route_elsewhere(&mut self, public: &[u8; 32], nets: &[IpNet]) {
+        let holder = Holder::elsewhere(self.share.owner(public), public);
+        for net in nets {
+            // Who has it already keeps it; the other worker refuses the lease for the same reason.
+            if self.peers.routes.holder(*net).is_none() {
+                self.peers.routes.insert(*net, holder);
+            }
+        }
+    }
+
+    /// Another worker's peer has these addresses no longer.
+    pub fn unroute_elsewhere(&mut self, public: &[u8; 32], nets: &[IpNet]) {
+        let holder = Holder::elsewhere(self.share.owner(public), public);
+        for net in nets {
+            self.peers.routes.remove(*net, holder);
+        }
+    }
+
+    /// The peer of a message: an initiation names it by its key, everything else by a receiver index.
+    pub(super) fn find(
+        &mut self,
+        message: Message,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<Found, Dropped> {
+        let slot = match message {
+            Message::Initiation => {
+                let initiator = self.gate.initiator(datagram)?;
+                let worker = self.share.owner(&initiator);
+                if worker != self.share.worker() {
+                    let initiator = Some(initiator);
+                    return Ok(Found::Elsewhere(Elsewhere { worker, initiator }));
+                }
+                return self.awake_slot_of(&initiator, now).map(Found::Here);
+            }
+            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
+                index >> 8
+            }
+        };
+        match Peers::worker_of(slot) {
+            worker if worker == self.share.worker() => Ok(Found::Here(slot)),
+            worker if worker < self.share.workers() => Ok(Found::Elsewhere(Elsewhere {
+                worker,
+                initiator: None,
+            })),
+            _ => Err(Dropped::NoSession),
+        }
+    }
+
+    /// The leased peer that an initiation claims to be, awake.
+    fn awake_slot_of(&mut self, public: &[u8; 32], now: Instant) -> Result<Slot, Dropped> {
+        let slot = self.peers.slot_of(public).ok_or(Dropped::UnknownPeer)?;
+        let peer = self.peers.get(slot).ok_or(Dropped::UnknownPeer)?;
+        if peer.is_expired(now) {
+            return Err(Dropped::LeaseExpired);
+        }
+        if peer.awake.is_none() {
+            self.wake(slot, now)?;
+        }
+        Ok(slot)
+    }
+}
