@@ -8,8 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::Udp;
 
-/// The most rules of one program: the jumps of classic BPF reach 255 instructions, and a rule takes six.
-pub const MAX_RULES: usize = 32;
+/// The most rules of one program: the jumps of classic BPF reach 255 instructions, and a rule takes at most ten.
+pub const MAX_RULES: usize = 16;
+
+/// Where a network header's fields are for classic BPF (`SKF_NET_OFF` of `linux/filter.h`).
+const NETWORK: i32 = -0x10_0000;
+/// The source address of IPv4 (RFC 791 section 3.1), and the two halves of IPv6's prefix (RFC 8200 section 3).
+const V4_SOURCE: i32 = 12;
+const V6_PREFIX: [i32; 2] = [8, 12];
+/// Knuth's multiplier: neighbouring addresses spread.
+const SPREAD: u32 = 0x9e37_79b1;
 
 /// How one of a lane's sockets is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +29,9 @@ pub enum Choice {
         /// The bits that count.
         mask: u8,
     },
-    /// Evenly, whoever sends whatever.
-    Random,
+    /// By the sender's address, so that who sends from one fills one socket, whatever it sends: of IPv6 by the first
+    /// 64 bits, which are a household's.
+    Source,
 }
 
 /// Neighbours in the group of sockets.
@@ -54,15 +63,16 @@ impl Udp {
         if rules.len() > MAX_RULES || otherwise.count == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        attach(self.as_fd(), &mut program(rules, otherwise))
+        let is_v4 = self.local_addr()?.is_ipv4();
+        attach(self.as_fd(), &mut program(rules, otherwise, is_v4))
     }
 }
 
 /// A datagram too short for a load goes to the first socket: that is how classic BPF ends.
-fn program(rules: &[Rule], otherwise: Lane) -> Vec<libc::sock_filter> {
+fn program(rules: &[Rule], otherwise: Lane, is_v4: bool) -> Vec<libc::sock_filter> {
     let mut program = vec![load_byte(0)];
     for rule in rules {
-        let choice = choose(rule.lane);
+        let choice = choose(rule.lane, is_v4);
         // A lane that is not wanted is jumped over; MAX_RULES bounds the program, not this jump.
         let past = u8::try_from(choice.len()).unwrap_or(u8::MAX);
         program.push(libc::sock_filter {
@@ -73,21 +83,18 @@ fn program(rules: &[Rule], otherwise: Lane) -> Vec<libc::sock_filter> {
         });
         program.extend(choice);
     }
-    program.extend(choose(otherwise));
+    program.extend(choose(otherwise, is_v4));
     program
 }
 
 /// Leaves the number of one of the lane's sockets in the accumulator and returns it.
-fn choose(lane: Lane) -> Vec<libc::sock_filter> {
+fn choose(lane: Lane, is_v4: bool) -> Vec<libc::sock_filter> {
     let mut program = match lane.choice {
         Choice::Byte { offset, mask } => vec![
             load_byte(offset.into()),
             step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask.into()),
         ],
-        Choice::Random => vec![step(
-            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
-            (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).cast_unsigned(),
-        )],
+        Choice::Source => source_hash(is_v4),
     };
     program.extend([
         step(
@@ -99,6 +106,29 @@ fn choose(lane: Lane) -> Vec<libc::sock_filter> {
             lane.first.into(),
         ),
         step(libc::BPF_RET | libc::BPF_A, 0),
+    ]);
+    program
+}
+
+fn source_hash(is_v4: bool) -> Vec<libc::sock_filter> {
+    let load = |offset: i32| {
+        let at = (NETWORK + offset).cast_unsigned();
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at)
+    };
+    let [upper, lower] = V6_PREFIX.map(load);
+    let mut program = if is_v4 {
+        vec![load(V4_SOURCE)]
+    } else {
+        vec![
+            upper,
+            step(libc::BPF_MISC | libc::BPF_TAX, 0),
+            lower,
+            step(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0),
+        ]
+    };
+    program.extend([
+        step(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, SPREAD),
+        step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 16),
     ]);
     program
 }
@@ -146,7 +176,7 @@ fn attach(fd: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::time::Duration;
 
     use super::*;
@@ -160,7 +190,7 @@ mod tests {
             lane: Lane {
                 first: 4,
                 count: 4,
-                choice: Choice::Random,
+                choice: Choice::Source,
             },
         },
         Rule {
@@ -198,7 +228,11 @@ mod tests {
 
     /// The number of the socket at which `datagram` arrives.
     fn arrives_at(sockets: &[Udp], address: SocketAddr, datagram: &[u8]) -> usize {
-        let sender = Udp::bind(SocketAddr::new(address.ip(), 0), &UdpOptions::default()).unwrap();
+        arrives_from(address.ip(), sockets, address, datagram)
+    }
+
+    fn arrives_from(from: IpAddr, sockets: &[Udp], address: SocketAddr, datagram: &[u8]) -> usize {
+        let sender = Udp::bind(SocketAddr::new(from, 0), &UdpOptions::default()).unwrap();
         let mut poller = Poller::new().unwrap();
         for (number, socket) in sockets.iter().enumerate() {
             let token = u32::try_from(number).unwrap();
@@ -266,18 +300,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_chosen_by_chance_uses_every_socket_of_its_lane_and_no_other() {
+    fn one_sender_keeps_to_one_socket_of_its_lane_and_many_use_all() {
         for host in ["127.0.0.1", "[::1]"] {
             let (sockets, address) = group(host, 8);
             sockets[0].steer(&RULES, OTHERWISE).unwrap();
+            let at =
+                |from: IpAddr, byte| arrives_from(from, &sockets, address, &datagram(1, 5, byte));
 
-            let mut hit = [0; 8];
-            for _ in 0..200 {
-                hit[arrives_at(&sockets, address, &datagram(1, 5, 0))] += 1;
+            let first = at(address.ip(), 0);
+            assert!(first >= 4, "{host} {first}");
+            for byte in 0..20 {
+                assert_eq!(at(address.ip(), byte), first, "{host}");
             }
-
-            assert_eq!(hit[..4], [0; 4], "{host}");
-            assert!(hit[4..].iter().all(|count| *count > 0), "{host} {hit:?}");
+            if address.is_ipv4() {
+                let mut hit = [0; 8];
+                for n in 1..100 {
+                    hit[at([127, 0, 0, n].into(), n)] += 1;
+                }
+                assert_eq!(hit[..4], [0; 4]);
+                assert!(hit[4..].iter().all(|count| *count > 10), "{hit:?}");
+            }
         }
     }
 }
