@@ -97,7 +97,7 @@ impl Peers {
             anchors,
             leases: Leases::new(scope),
             shards: BTreeMap::new(),
-            share: Share::WHOLE,
+            share: Share::whole(),
             workers: Vec::new(),
             figures: watch::Sender::default(),
         };

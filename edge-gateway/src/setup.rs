@@ -66,7 +66,7 @@ impl Site {
             peers,
             accounts,
             workers,
-            share: Share::WHOLE,
+            share: Share::whole(),
             dns,
             relay,
             metrics,
