@@ -9,7 +9,9 @@ pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
     let mut chunks = bytes.chunks_exact(STRIDE);
     for chunk in &mut chunks {
         for (lane, word) in lanes.iter_mut().zip(chunk.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+            let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+            // 2^32 strides before it could wrap.
+            *lane = lane.wrapping_add(u64::from(word));
         }
     }
     let mut sum = lanes.iter().fold(sum, |sum, lane| sum + lane);
