@@ -53,7 +53,6 @@ impl Ends {
             public: PublicKey::from(&key(7)).to_bytes(),
             psk: None,
             allowed,
-            psk: None,
             not_after: now + Duration::from_secs(3_600),
         };
         edge.upsert_peer(lease, now).unwrap();
