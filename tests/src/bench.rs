@@ -4,11 +4,19 @@ use anyhow::{Context, Result, bail};
 
 mod smoke;
 
+mod handshakes;
+mod peers;
 mod tunnel;
 
-mod blast;
 mod contestants;
+mod crowd;
+mod fleet;
+mod stage;
+
+mod blast;
+mod flood;
 mod limit;
+mod packet;
 mod probe;
 
 mod plot;
@@ -17,7 +25,7 @@ mod report;
 use report::{Report, Row};
 
 /// The benches that there are.
-pub const NAMES: &[&str] = &["smoke", "tunnel"];
+pub const NAMES: &[&str] = &["smoke", "tunnel", "peers", "handshakes"];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +63,8 @@ pub fn run(name: &str, options: Options) -> Result<()> {
             svg: None,
         },
         "tunnel" => tunnel::run(options, &say)?,
+        "peers" => peers::run(options, &say)?,
+        "handshakes" => handshakes::run(options, &say)?,
         _ => bail!("no bench `{name}`; there are: {}", NAMES.join(", ")),
     };
     let report = Report {

@@ -1,23 +1,18 @@
 //! Tunnels side by side in one lab, from the router to the gateway's site: ours as a home has it, and those of other hands.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::stage::{Pool, Stage};
 use crate::iperf::IperfServer;
-use crate::office::Office;
 use crate::peers::{Peers, Suite};
-use crate::pop::{GATEWAY_INNER, Pop};
-use crate::process::Running;
+use crate::pop::GATEWAY_INNER;
 use crate::programs::Programs;
-use crate::router::{Image, Router};
-use crate::topology::{GATEWAY, Lab, ROUTER_WAN};
+use crate::topology::{GATEWAY, Lab};
 use crate::wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
-use crate::zones::Zones;
 
 const FIRST_PORT: u16 = 51900;
-const WIRE: &str = "wire0";
 
 /// One tunnel with both of its ends on this machine.
 pub(super) struct Contestant {
@@ -35,7 +30,7 @@ pub(super) struct Contestant {
 
 /// What ends when it is dropped.
 enum Alive {
-    Ours { _daemons: Box<[Running; 3]> },
+    Ours { _stage: Box<Stage> },
     Theirs { _ends: Box<[WireGuardGo; 2]> },
 }
 
@@ -50,49 +45,17 @@ pub(super) const GO_2022: &str = "wireguard-go 2022";
 /// boringtun-cli.
 pub(super) const BORINGTUN: &str = "boringtun";
 
-/// Joins the router and the gateway's site by a wire of their own: two namespaces and one veth pair, for everybody.
-pub(super) fn join(lab: &Lab) -> Result<()> {
-    let (router, pop) = (lab.router.name(), lab.pop.name());
-    lab.router.run(&[
-        "ip", "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", pop,
-    ])?;
-    for (netns, own, other) in [
-        (&lab.router, ROUTER_WAN, GATEWAY),
-        (&lab.pop, GATEWAY, ROUTER_WAN),
-    ] {
-        netns.run(&["ip", "link", "set", WIRE, "mtu", "1500", "up"])?;
-        let other = format!("{other}/32");
-        netns.run(&["ip", "route", "add", &other, "dev", WIRE, "src", own])?;
-    }
-    lab.router
-        .run(&["ping", "-n", "-c", "1", "-W", "2", GATEWAY])
-        .with_context(|| format!("reaching {pop} from {router} over a wire of their own"))?;
-    Ok(())
-}
-
-/// Ours: an office, a gateway, and an enrolled agent without a kill-switch, which would stop the others' datagrams.
+/// Ours: an office, a gateway, and an enrolled agent.
 pub(super) fn ours(lab: &Lab, programs: &Programs) -> Result<Contestant> {
-    let office = Office::init(lab, programs)?;
-    let provisioning = office.start()?;
-    let zones = Zones::make(&lab.folder("zones")?)?;
-    let pop = Pop::install(lab, programs, &office, &zones)?;
-    let gateway = pop.start()?;
-    let image = Image {
-        open: true,
-        ..Image::default()
-    };
-    let router = Router::flash_as(lab, programs, &office, "router", &image)?;
-    let agent = router.start()?;
-    router.enrol(&office.claim()?)?;
-    router.wait_protected(Duration::from_secs(30))?;
+    let stage = Stage::set(lab, programs, Pool::Usual)?;
     Ok(Contestant {
         name: OURS,
         version: "this build".to_owned(),
         inside: GATEWAY_INNER.to_owned(),
-        pids: [agent.pid(), gateway.pid()],
+        pids: [stage.agent.pid(), stage.gateway_pid()?],
         _iperf: IperfServer::start(&lab.pop, GATEWAY_INNER)?,
         _alive: Alive::Ours {
-            _daemons: Box::new([agent, gateway, provisioning]),
+            _stage: Box::new(stage),
         },
     })
 }

@@ -17,18 +17,6 @@ pub(super) fn cpu_seconds(pids: &[u32]) -> Result<f64> {
         .sum()
 }
 
-/// Processor seconds of each thread of a process, by the thread's name.
-pub(super) fn thread_cpu_seconds(pid: u32) -> Result<Vec<(String, f64)>> {
-    let mut threads = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/task")).context("listing threads")? {
-        let path = entry.context("listing threads")?.path();
-        let name = fs::read_to_string(path.join("comm")).context("reading a thread's name")?;
-        let used = cpu_of_stat(&path.join("stat").to_string_lossy())?;
-        threads.push((name.trim().to_owned(), used));
-    }
-    Ok(threads)
-}
-
 fn cpu_of_stat(path: &str) -> Result<f64> {
     let stat = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     // The name in parentheses may hold blanks.
@@ -103,9 +91,9 @@ mod tests {
     fn the_own_process_has_used_time_and_memory() {
         let pid = std::process::id();
 
-        let threads: f64 = thread_cpu_seconds(pid).unwrap().iter().map(|t| t.1).sum();
+        let used = cpu_seconds(&[pid]).unwrap();
 
-        assert!(threads <= cpu_seconds(&[pid]).unwrap() + 1.0);
+        assert!(used <= cpu_seconds(&[pid, pid]).unwrap());
         assert!(resident_mb(&[pid]).unwrap() <= peak_mb(&[pid]).unwrap());
         assert!(cpu_seconds(&[0]).is_err());
     }

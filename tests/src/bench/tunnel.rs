@@ -11,6 +11,7 @@ use super::limit;
 use super::plot;
 use super::probe::{cpu_seconds, peak_mb, ping};
 use super::report::{Better, Row};
+use super::stage;
 use super::{Found, Options};
 use crate::iperf::{Way, streams};
 use crate::peers::Peers;
@@ -94,7 +95,7 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
     say("building a lab with five tunnels");
     let lab = Lab::for_test()?;
     let programs = Programs::of_this_build()?;
-    contestants::join(&lab)?;
+    stage::join(&lab)?;
     let limit = limit::measure(&lab, say)?;
     let mut all = vec![contestants::ours(&lab, &programs)?];
     all.extend(contestants::theirs(&lab, &Peers::of_this_build()?)?);
