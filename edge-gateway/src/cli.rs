@@ -58,7 +58,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Stops admitting routers, waits for silence, and ends the gateway.
+    /// Sends the routers to their other gateways, waits for it and for silence, and ends the gateway.
     Drain {
         #[command(flatten)]
         socket: Socket,
@@ -139,14 +139,7 @@ impl Command {
                 leases,
             } => show_status(&socket.path()?, json, leases),
             Self::CheckConfig { file, json } => check_config(&file, json),
-            Self::Drain { socket, json } => {
-                status::drain(&socket.path()?)?;
-                print(if json {
-                    "{\"state\":\"stopped\"}"
-                } else {
-                    "drained and stopped"
-                })
-            }
+            Self::Drain { socket, json } => drain(&socket.path()?, json),
             Self::RelayPin { config, json } => relay_pin(&load(&config)?, json),
             Self::DnsStamp { config, all, json } => dns_stamp(&load(&config)?, all, json),
         }
@@ -183,6 +176,24 @@ fn init(state_dir: &std::path::Path, json: bool) -> Result<(), Fault> {
         public.ed25519,
         public.wg
     ))
+}
+
+fn drain(socket: &std::path::Path, json: bool) -> Result<(), Fault> {
+    let last = status::drain(socket, |progress| {
+        say(format_args!(
+            "draining: {} routers here, {} of them on the move, {} s left",
+            progress.active, progress.movable, progress.left_s
+        ));
+    })?;
+    if json {
+        return print_json(&serde_json::json!({ "state": "stopped", "left_behind": last.active }));
+    }
+    match last.active {
+        0 => print("drained and stopped"),
+        left => print(&format!(
+            "drained and stopped; {left} routers have no other gateway, or did not go there"
+        )),
+    }
 }
 
 fn show_status(socket: &std::path::Path, json: bool, leases: bool) -> Result<(), Fault> {

@@ -34,6 +34,14 @@ const MAX_MTU: u32 = 65_000;
 const MAX_WORKERS: u32 = 1;
 const DEFAULT_DRAIN_S: u32 = 5;
 const MAX_DRAIN_S: u32 = 600;
+/// "CV", as everywhere.
+const DEFAULT_ANNOUNCE_TABLE: u32 = 17_238;
+const DEFAULT_ANNOUNCE_PROTOCOL: u32 = 67;
+/// The kernel's own routes have the protocols 0 to 4 (`linux/rtnetlink.h`).
+const MIN_PROTOCOL: u32 = 5;
+/// `RT_TABLE_DEFAULT` to `RT_TABLE_LOCAL`, `main` between them.
+const TABLE_DEFAULT: u32 = 253;
+const TABLE_LOCAL: u32 = 255;
 /// `IFNAMSIZ` less the terminating zero.
 const MAX_INTERFACE_BYTES: usize = 15;
 /// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
@@ -60,6 +68,8 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// `[nat]`: the internet's side; without it addresses leave as they are.
     pub nat: Option<Nat>,
+    /// `[announce]`: the routes by which the site finds the gateway of a router; without it none are made.
+    pub announce: Option<Announce>,
     /// `[dns]`: the resolver for the routers; without it none is offered.
     pub dns: Option<Dns>,
     /// `[relay]`: UDP inside HTTP for routers whose network lets no other UDP through; without it there is none.
@@ -101,6 +111,16 @@ pub struct Nat {
     pub interface: String,
     /// `ipv4`: whether IPv4 leaves with the gateway's own address. Default true. IPv6 is always routed.
     pub ipv4: bool,
+}
+
+/// `[announce]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// `table`: the kernel's routing table for the addresses of the routers carried here; a routing daemon reads it.
+    /// Not one that packets are routed by. Default 17238.
+    pub table: u32,
+    /// `protocol`: the number that marks these routes, 5 to 255. Default 67.
+    pub protocol: u8,
 }
 
 /// `[dns]`.
@@ -270,14 +290,22 @@ impl TryFrom<RawConfig> for Config {
         let level: Option<LevelName> = top.parsed("log-level", "error, warn, info, debug or trace");
         let status_socket = top.parsed("status-socket", path);
         let drain = top.number("drain-timeout-s", 0, MAX_DRAIN_S);
-        let [provisioning, tunnel, nat, dns, relay, metrics] =
-            ["provisioning", "tunnel", "nat", "dns", "relay", "metrics"]
-                .map(|key| top.section(key));
+        let [provisioning, tunnel, nat, announce, dns, relay, metrics] = [
+            "provisioning",
+            "tunnel",
+            "nat",
+            "announce",
+            "dns",
+            "relay",
+            "metrics",
+        ]
+        .map(|key| top.section(key));
         top.finish();
 
         let provisioning = read_provisioning(provisioning.unwrap_or_default(), &mut mistakes);
         let tunnel = read_tunnel(tunnel.unwrap_or_default(), &mut mistakes);
         let nat = nat.map(|table| read_nat(table, &mut mistakes));
+        let announce = announce.map(|table| read_announce(table, &mut mistakes));
         let inner = tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.addresses);
         let dns = dns.map(|table| read_dns(table, inner, &mut mistakes));
         let relay = relay.map(|table| relay::read_relay(table, tunnel.as_ref(), &mut mistakes));
@@ -298,6 +326,7 @@ impl TryFrom<RawConfig> for Config {
             provisioning,
             tunnel,
             nat: nat.flatten(),
+            announce: announce.flatten(),
             dns: dns.flatten(),
             relay: relay.flatten(),
             metrics: metrics.flatten(),
@@ -362,6 +391,21 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
         addresses,
         mtu: u16::try_from(mtu).ok()?,
         workers,
+    })
+}
+
+fn read_announce(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Announce> {
+    let mut fields = Fields::new("announce", table, mistakes);
+    let number = fields.number("table", 1, u32::MAX);
+    if number.is_some_and(|number| (TABLE_DEFAULT..=TABLE_LOCAL).contains(&number)) {
+        let wrong = "is a table that packets are routed by".to_owned();
+        fields.wrong("table", wrong, "any other than 253 to 255");
+    }
+    let protocol = fields.number("protocol", MIN_PROTOCOL, u8::MAX.into());
+    fields.finish();
+    Some(Announce {
+        table: number.unwrap_or(DEFAULT_ANNOUNCE_TABLE),
+        protocol: u8::try_from(protocol.unwrap_or(DEFAULT_ANNOUNCE_PROTOCOL)).ok()?,
     })
 }
 

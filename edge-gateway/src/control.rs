@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::accounting::Accounts;
+use crate::announce::{self, Announcer};
 use crate::config::Config;
 use crate::dns;
 use crate::drain::Drain;
@@ -108,6 +109,7 @@ struct Control {
     drain_timeout: Duration,
     workers: Vec<Worker>,
     threads: Vec<JoinHandle<()>>,
+    announcer: Option<Announcer>,
     ends: JoinSet<Fault>,
     asks: mpsc::Receiver<Ask>,
     figures: watch::Receiver<peers::Figures>,
@@ -132,12 +134,16 @@ impl Control {
     fn start(config: &Config, running: setup::Running) -> Result<Self, Fault> {
         let mut ends = JoinSet::new();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        let interface = &config.tunnel.interface;
+        let (announcer, announcing) = announce::start(config.announce.as_ref(), interface)?;
         for (number, (tunnel, io)) in running.workers.into_iter().enumerate() {
-            let started = engine::start(tunnel, io, number)?;
+            let started = engine::start(tunnel, io, announcer.clone(), number)?;
             workers.push(started.worker);
             threads.push(started.thread);
             ends.spawn(worker_end(started.end));
         }
+        // Ends after the workers, who speak to it.
+        threads.extend(announcing);
         let id = running.keys.public().id;
         let office = Office::new(
             config.provisioning.url.clone(),
@@ -184,6 +190,7 @@ impl Control {
             drain_timeout: config.drain_timeout,
             workers,
             threads,
+            announcer: Some(announcer),
             ends,
             asks,
             figures,
@@ -222,6 +229,10 @@ impl Control {
                     // Who asked may have hung up.
                     let _unheard = reply.send(self.describe(leases).await?);
                 }
+                Event::Asked(Some(Ask::Progress(reply))) => {
+                    // Who asked may have hung up.
+                    let _unheard = reply.send(self.progress());
+                }
                 Event::Asked(Some(Ask::Drain)) | Event::Signalled => {
                     self.begin_to_drain().await?;
                     tick = ticks(DRAIN_TICK);
@@ -245,10 +256,11 @@ impl Control {
         }
         tracing::info!(
             limit_s = self.drain_timeout.as_secs(),
-            "draining: no new routers are admitted"
+            "draining: no new routers are admitted, and those that can are told to move"
         );
         self.tell_workers(|| Command::StopAdmitting).await?;
         self.since = clock::unix_s();
+        self.metrics.draining();
         self.health
             .send_replace(Health::Failing("draining".to_owned()));
         self.refresh().await?;
@@ -256,6 +268,7 @@ impl Control {
             Instant::now(),
             self.drain_timeout,
             self.carried(),
+            self.totals.carried.movable,
         ));
         Ok(())
     }
@@ -265,6 +278,7 @@ impl Control {
         self.refresh().await?;
         let saved = self.write_accounts().await;
         self.tell_workers(|| Command::Stop).await?;
+        self.announcer = None;
         tokio::task::block_in_place(|| {
             for thread in self.threads.drain(..) {
                 // One that panicked has said so.
@@ -272,7 +286,8 @@ impl Control {
             }
         });
         saved?;
-        tracing::info!("drained");
+        let left_behind = self.totals.carried.active;
+        tracing::info!(left_behind, "drained");
         Ok(())
     }
 
@@ -298,7 +313,7 @@ impl Control {
         }
         let carried = self.carried();
         if let Some(drain) = &mut self.drain {
-            drain.note(Instant::now(), carried);
+            drain.note(Instant::now(), carried, self.totals.carried.movable);
         } else {
             let health = match stalest {
                 stale if stale >= STALE => {

@@ -15,10 +15,11 @@ use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
 use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
 use tokio::sync::{mpsc, oneshot};
-use tunnel::edge::{EdgeEvent, PeerConfig, UpsertError};
+use tunnel::edge::{Carried, EdgeEvent, PeerConfig, UpsertError};
 use tunnel::offload::Accepts;
 use tunnel::{EdgeTunnel, Traffic};
 
+use crate::announce::Announcer;
 use crate::exit::Fault;
 use crate::leases::Admitted;
 
@@ -81,7 +82,7 @@ pub enum Command {
     Totals(oneshot::Sender<Totals>),
     /// Tell the counters of every peer.
     PeerTraffic(oneshot::Sender<Vec<([u8; 32], Traffic)>>),
-    /// Answer no more handshake initiations.
+    /// Answer no more handshake initiations, and tell the peers to move on.
     StopAdmitting,
     /// End the loop.
     Stop,
@@ -94,6 +95,8 @@ pub struct Totals {
     pub peers: usize,
     /// Peers with a session or a handshake.
     pub awake: usize,
+    /// Peers whose packets come and go by this gateway.
+    pub carried: Carried,
     /// Sessions that came to be where there was none.
     pub handshakes: u64,
     /// Bytes of inner packets from the routers.
@@ -113,6 +116,8 @@ impl Totals {
     pub fn add(&mut self, other: Self) {
         self.peers += other.peers;
         self.awake += other.awake;
+        self.carried.active += other.carried.active;
+        self.carried.movable += other.carried.movable;
         self.handshakes += other.handshakes;
         self.rx_bytes += other.rx_bytes;
         self.tx_bytes += other.tx_bytes;
@@ -197,9 +202,14 @@ pub struct Started {
 }
 
 /// Starts a worker's thread.
-pub fn start(tunnel: EdgeTunnel, io: WorkerIo, number: usize) -> Result<Started, Fault> {
+pub fn start(
+    tunnel: EdgeTunnel,
+    io: WorkerIo,
+    announcer: Announcer,
+    number: usize,
+) -> Result<Started, Fault> {
     let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
-    let engine = Engine::new(tunnel, io, inbox)
+    let engine = Engine::new(tunnel, io, announcer, inbox)
         .map_err(|error| Fault::io("set up the packet loop", &error))?;
     let waker = engine.io.poller.waker();
     let (ended, end) = oneshot::channel();
@@ -226,6 +236,7 @@ struct Engine {
     totals: Totals,
     io_dropped: IoDropped,
     admission: Admission,
+    announcer: Announcer,
 }
 
 struct Io {
@@ -260,7 +271,12 @@ enum Next {
 }
 
 impl Engine {
-    fn new(tunnel: EdgeTunnel, io: WorkerIo, inbox: mpsc::Receiver<Command>) -> io::Result<Self> {
+    fn new(
+        tunnel: EdgeTunnel,
+        io: WorkerIo,
+        announcer: Announcer,
+        inbox: mpsc::Receiver<Command>,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&io.tun, TUN, Interest::Readable)?;
         for (socket, token) in [(&io.v4, V4), (&io.v6, V6)] {
@@ -290,6 +306,7 @@ impl Engine {
             totals: Totals::default(),
             io_dropped: IoDropped::default(),
             admission: Admission::Open,
+            announcer,
         })
     }
 
@@ -410,11 +427,10 @@ impl Engine {
         while let Some(event) = self.tunnel.poll_event() {
             match event {
                 EdgeEvent::Connected { .. } => self.totals.handshakes += 1,
-                EdgeEvent::Asleep { .. }
-                | EdgeEvent::Roamed { .. }
-                | EdgeEvent::Expired { .. }
-                | EdgeEvent::Carried { .. }
-                | EdgeEvent::Left { .. } => {}
+                EdgeEvent::Asleep { .. } | EdgeEvent::Roamed { .. } | EdgeEvent::Expired { .. } => {
+                }
+                EdgeEvent::Carried { addresses } => self.announcer.carried(addresses),
+                EdgeEvent::Left { addresses } => self.announcer.left(addresses),
             }
         }
     }
@@ -441,7 +457,10 @@ impl Engine {
                     let _unheard =
                         reply.send(peers.map(|(id, stats)| (id, stats.traffic)).collect());
                 }
-                Ok(Command::StopAdmitting) => self.admission = Admission::Closed,
+                Ok(Command::StopAdmitting) => {
+                    self.admission = Admission::Closed;
+                    self.tunnel.drain(now);
+                }
                 Ok(Command::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => {
                     return Next::Stop;
                 }
@@ -494,6 +513,7 @@ impl Engine {
             tx_bytes: traffic.tx_bytes,
             peers: self.tunnel.peer_count(),
             awake: self.tunnel.awake_count(),
+            carried: self.tunnel.carried(),
             dropped,
             ended,
             ..self.totals.clone()

@@ -13,6 +13,7 @@ pub mod control;
 mod drain;
 mod setup;
 
+mod announce;
 pub mod engine;
 
 pub mod leases;

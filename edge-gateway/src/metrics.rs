@@ -16,6 +16,8 @@ use crate::relay;
 pub(crate) struct Metrics {
     registry: Arc<Registry>,
     peers: Gauge,
+    carried: Gauge,
+    draining: Gauge,
     lag: Gauge,
     handshakes: Counter,
     write_failures: Counter,
@@ -40,6 +42,8 @@ impl Metrics {
             .inc();
         Self {
             peers: registry.gauge(names::GATEWAY_PEERS),
+            carried: registry.gauge(names::GATEWAY_CARRIED),
+            draining: registry.gauge(names::GATEWAY_DRAINING),
             lag: registry.gauge(names::GATEWAY_STREAM_LAG),
             handshakes: registry.counter(names::GATEWAY_HANDSHAKES),
             write_failures: registry.counter(names::GATEWAY_STATE_WRITE_FAILURES),
@@ -61,6 +65,11 @@ impl Metrics {
         Arc::clone(&self.registry)
     }
 
+    /// Says that the gateway drains.
+    pub(crate) fn draining(&self) {
+        self.draining.set(1);
+    }
+
     /// Brings every metric up to date.
     pub(crate) fn update(
         &self,
@@ -71,6 +80,8 @@ impl Metrics {
     ) {
         self.peers
             .set(i64::try_from(figures.leased).unwrap_or(i64::MAX));
+        self.carried
+            .set(i64::try_from(totals.carried.active).unwrap_or(i64::MAX));
         self.lag.set(i64::try_from(stalest_s).unwrap_or(i64::MAX));
         follow(&self.handshakes, totals.handshakes);
         follow(&self.write_failures, figures.write_failures);

@@ -24,6 +24,8 @@ const MAX_CONNECTIONS: usize = 8;
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any drain may take.
 const DRAIN_WAIT: Duration = Duration::from_secs(630);
+/// How often a drain tells how far it is.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
 
 /// How a gateway is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,22 @@ pub(crate) struct PeersStatus {
     pub leased: usize,
     /// With a session or a handshake.
     pub awake: usize,
+    /// Whose packets come and go by this gateway.
+    #[serde(default)]
+    pub active: usize,
+}
+
+/// How far a drain is; a line of JSON each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Always `draining`.
+    pub state: State,
+    /// Routers that are still carried here.
+    pub active: usize,
+    /// Those of them that have another gateway, and are told to go there.
+    pub movable: usize,
+    /// How long it may last yet.
+    pub left_s: u64,
 }
 
 /// One shard's stream.
@@ -135,6 +153,8 @@ pub(crate) enum Ask {
     },
     /// Begin to drain.
     Drain,
+    /// How far the drain is.
+    Progress(oneshot::Sender<Progress>),
 }
 
 /// Binds the socket, in the place of a dead gateway's.
@@ -188,10 +208,33 @@ pub(crate) async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) -> st
 
 async fn exchange(stream: tokio::net::UnixStream, asks: mpsc::Sender<Ask>) {
     let answered = tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, &asks)).await;
-    if let Ok(Some(_draining)) = answered {
-        // Held open to the end of the process: that is how `drain` learns of it.
-        tokio::time::sleep(DRAIN_WAIT).await;
+    if let Ok(Some(draining)) = answered {
+        tell_progress(draining, &asks).await;
     }
+}
+
+/// Says how far the drain is, as long as somebody listens, and holds the connection open to the end of the process: that
+/// is how `drain` learns of it.
+async fn tell_progress(mut stream: tokio::net::UnixStream, asks: &mpsc::Sender<Ask>) {
+    let mut period = tokio::time::interval(PROGRESS_PERIOD);
+    let end = tokio::time::Instant::now() + DRAIN_WAIT;
+    while tokio::time::Instant::now() < end {
+        period.tick().await;
+        let (reply, told) = oneshot::channel();
+        let asked = asks.send(Ask::Progress(reply)).await.is_ok();
+        let Some(progress) = told.await.ok().filter(|_| asked) else {
+            break;
+        };
+        let line = serde_json::to_string(&progress).unwrap_or_default();
+        if stream
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    tokio::time::sleep_until(end).await;
 }
 
 /// Answers one request; gives the stream back if its other end waits for the drain to finish.
@@ -225,7 +268,6 @@ async fn answer(
         }
         "drain" => {
             asks.send(Ask::Drain).await.ok()?;
-            stream.write_all(b"{\"state\":\"draining\"}\n").await.ok()?;
             Some(stream)
         }
         _ => {
@@ -258,8 +300,8 @@ pub(crate) fn ask(socket: &Path, request: &str) -> Result<String, Fault> {
     Ok(line.trim_end().to_owned())
 }
 
-/// Asks the gateway to drain and waits until it has ended.
-pub(crate) fn drain(socket: &Path) -> Result<(), Fault> {
+/// Asks the gateway to drain and waits until it has ended; what it said last, each word of it told to `progress`.
+pub(crate) fn drain(socket: &Path, progress: impl Fn(&Progress)) -> Result<Progress, Fault> {
     let mut stream = connect(socket)?;
     let talking = |error| Fault {
         exit: Exit::Unavailable,
@@ -267,17 +309,16 @@ pub(crate) fn drain(socket: &Path) -> Result<(), Fault> {
     };
     stream.set_read_timeout(Some(DRAIN_WAIT)).map_err(talking)?;
     stream.write_all(b"drain\n").map_err(talking)?;
-    let mut said = String::new();
+    let mut last = None;
     // A gateway that ends closes the connection, one way or the other.
-    let _end = stream.take(MAX_ANSWER_BYTES).read_to_string(&mut said);
-    if said.contains("draining") {
-        Ok(())
-    } else {
-        Err(Fault::new(
-            Exit::Unavailable,
-            "the gateway did not begin to drain",
-        ))
+    let lines = BufReader::new(stream.take(MAX_ANSWER_BYTES)).lines();
+    for line in lines.map_while(Result::ok) {
+        if let Ok(told) = serde_json::from_str(&line) {
+            progress(&told);
+            last = Some(told);
+        }
     }
+    last.ok_or_else(|| Fault::new(Exit::Unavailable, "the gateway did not begin to drain"))
 }
 
 fn connect(socket: &Path) -> Result<UnixStream, Fault> {
@@ -306,14 +347,14 @@ impl Status {
     pub(crate) fn in_words(&self) -> String {
         let state = match self.state {
             State::Running => "running",
-            State::Draining => "draining: no new routers are admitted",
+            State::Draining => "draining: no new routers are admitted, and those that can move on",
         };
         let mut lines = vec![
             format!("gateway    {state}"),
             format!("id         {}", self.id),
             format!(
-                "routers    {} leased, {} connected",
-                self.peers.leased, self.peers.awake
+                "routers    {} leased, {} connected, {} active here",
+                self.peers.leased, self.peers.awake, self.peers.active
             ),
             format!(
                 "traffic    {} from routers, {} to routers, {} sessions",

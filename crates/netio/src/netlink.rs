@@ -262,13 +262,24 @@ impl Netlink {
 
     /// Adds a route, in the place of one to the same destination in the same table.
     pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let request = route_request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route);
+        self.add_route_of(route, RTPROT_STATIC)
+    }
+
+    /// The same, marked as made by this routing protocol (`rtm_protocol`), by which others tell whose it is.
+    pub fn add_route_of(&mut self, route: &Route, protocol: u8) -> Result<(), NetlinkError> {
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        let request = route_request(RTM_NEWROUTE, flags, route, protocol);
         self.ask("add a route", request, &[Errno::EEXIST])
     }
 
     /// Deletes a route.
     pub fn delete_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let request = route_request(RTM_DELROUTE, 0, route);
+        self.delete_route_of(route, RTPROT_STATIC)
+    }
+
+    /// The same, if it is one of this routing protocol.
+    pub fn delete_route_of(&mut self, route: &Route, protocol: u8) -> Result<(), NetlinkError> {
+        let request = route_request(RTM_DELROUTE, 0, route, protocol);
         self.ask(
             "delete a route",
             request,
@@ -371,7 +382,7 @@ fn address_request(kind: u16, flags: u16, link: LinkIndex, address: IpNet) -> Re
     request
 }
 
-fn route_request(kind: u16, flags: u16, route: &Route) -> Request {
+fn route_request(kind: u16, flags: u16, route: &Route, protocol: u8) -> Request {
     let (family, octets) = family_and_octets(route.to.network());
     let route_type = match route.via {
         Via::Link(_) | Via::Gateway(_) => RTN_UNICAST,
@@ -384,7 +395,7 @@ fn route_request(kind: u16, flags: u16, route: &Route) -> Request {
     let mut request = Request::new(kind, flags);
     request.body(&[
         &[family, route.to.prefix_len(), 0, 0],
-        &[RT_TABLE_UNSPEC, RTPROT_STATIC, scope, route_type],
+        &[RT_TABLE_UNSPEC, protocol, scope, route_type],
         &[0; 4],
     ]);
     request.attribute(RTA_DST, &octets);

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use netio::clock;
 
 use super::{Control, STALE, worker_lost};
+use crate::announce::Announcer;
 use crate::dns;
 use crate::exit::Fault;
 use crate::peers;
 use crate::relay;
 use crate::status::{
-    DnsStatus, PeersStatus, RelayStatus, ShardStatus, State, Status, TunnelStatus,
+    DnsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State, Status, TunnelStatus,
 };
 
 impl Control {
@@ -26,6 +27,18 @@ impl Control {
         }
         // Nothing in a status can fail to be written as JSON; an empty line would say so.
         Ok(serde_json::to_string(&status).unwrap_or_default())
+    }
+
+    /// How far a drain is.
+    pub(super) fn progress(&self) -> Progress {
+        let now = tokio::time::Instant::now();
+        let left = self.drain.as_ref().map(|drain| drain.left(now));
+        Progress {
+            state: State::Draining,
+            active: self.totals.carried.active,
+            movable: self.totals.carried.movable,
+            left_s: left.unwrap_or_default().as_secs(),
+        }
     }
 
     fn status(&self) -> Status {
@@ -44,6 +57,7 @@ impl Control {
             peers: PeersStatus {
                 leased: figures.leased,
                 awake: self.totals.awake,
+                active: self.totals.carried.active,
             },
             shards: figures
                 .shards
@@ -81,6 +95,12 @@ impl Control {
             warnings.push(format!(
                 "{} verified leases could not be used; see the log",
                 self.totals.not_admitted
+            ));
+        }
+        let lost = self.announcer.as_ref().map_or(0, Announcer::lost);
+        if lost > 0 {
+            warnings.push(format!(
+                "{lost} announcements of routers were lost; restart the gateway when it is quiet"
             ));
         }
         if clock::unix_s() < self.since {

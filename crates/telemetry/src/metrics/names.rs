@@ -18,6 +18,16 @@ const fn name(name: &'static str, help: &'static str) -> Name {
 pub const GATEWAY_BUILD: Name = name("culvert_gateway_build", "The running version");
 /// Leased peers.
 pub const GATEWAY_PEERS: Name = name("culvert_gateway_peers", "Peers that hold a valid lease");
+/// Carried peers.
+pub const GATEWAY_CARRIED: Name = name(
+    "culvert_gateway_carried_peers",
+    "Peers whose packets come and go by this gateway",
+);
+/// Draining.
+pub const GATEWAY_DRAINING: Name = name(
+    "culvert_gateway_draining",
+    "1 while the gateway sends its routers to others, else 0",
+);
 /// Handshakes.
 pub const GATEWAY_HANDSHAKES: Name = name(
     "culvert_gateway_handshakes",
