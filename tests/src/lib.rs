@@ -16,6 +16,7 @@ mod pop;
 mod router;
 mod zones;
 
+mod sites;
 mod world;
 
 mod judge;
@@ -50,6 +51,7 @@ pub use process::Running;
 pub use programs::Programs;
 pub use refusal::{exit, mistakes_told, refused};
 pub use router::{Image, Router};
+pub use sites::Sites;
 pub use topology::{
     GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,
     ROUTER_WAN, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,

@@ -11,7 +11,7 @@ use crate::netns::Netns;
 use crate::office::Office;
 use crate::process::Running;
 use crate::programs::Programs;
-use crate::topology::{GATEWAY, GATEWAY_V6, Lab, ROOT_SERVER};
+use crate::topology::{GATEWAY, GATEWAY_2, GATEWAY_2_V6, GATEWAY_V6, Lab, ROOT_SERVER};
 use crate::zones::Zones;
 
 /// The gateway's own address inside the tunnel.
@@ -29,22 +29,65 @@ pub struct Pop {
     program: PathBuf,
     config: PathBuf,
     socket: PathBuf,
+    place: Place,
     /// The gateway's DNSCrypt server as a stamp.
     pub stamp: String,
     /// The gateway's WireGuard key, in base64.
     pub wireguard: String,
 }
 
+/// What differs between two gateways.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    name: &'static str,
+    /// The folder of its keys, and the stem of its other files' names.
+    folder: &'static str,
+    outer: [&'static str; 2],
+    inner: [&'static str; 2],
+}
+
+const FIRST: Place = Place {
+    name: "gw1",
+    folder: "gateway",
+    outer: [GATEWAY, GATEWAY_V6],
+    inner: [GATEWAY_INNER, GATEWAY_INNER_V6],
+};
+const SECOND: Place = Place {
+    name: "gw2",
+    folder: "gateway2",
+    outer: [GATEWAY_2, GATEWAY_2_V6],
+    inner: ["10.64.0.2", "fd64::2"],
+};
+
 impl Pop {
     /// Makes the gateway's keys and configuration and adds it to provisioning.
     pub fn install(lab: &Lab, programs: &Programs, office: &Office, zones: &Zones) -> Result<Self> {
-        stay_silent(&lab.pop)?;
-        let state = lab.folder("gateway")?;
+        Self::install_at(FIRST, lab, &lab.pop, (programs, office, zones))
+    }
+
+    /// The same for the second site of a lab that has one.
+    pub fn install_second(
+        lab: &Lab,
+        programs: &Programs,
+        office: &Office,
+        zones: &Zones,
+    ) -> Result<Self> {
+        Self::install_at(SECOND, lab, &lab.pop2, (programs, office, zones))
+    }
+
+    fn install_at(
+        place: Place,
+        lab: &Lab,
+        netns: &Netns,
+        (programs, office, zones): (&Programs, &Office, &Zones),
+    ) -> Result<Self> {
+        stay_silent(netns)?;
+        let state = lab.folder(place.folder)?;
         let state_arg = state.to_string_lossy();
         let gateway = programs.gateway();
         let dns = programs.dns();
         let program = gateway.to_string_lossy();
-        let made = lab.pop.run(&[
+        let made = netns.run(&[
             program.as_ref(),
             "init",
             "--state-dir",
@@ -54,25 +97,26 @@ impl Pop {
         let keys: Value = serde_json::from_str(&made)
             .with_context(|| format!("`edge-gateway init` printed: {made}"))?;
         let key_file = state.join("provider.key");
-        lab.pop.run(&[
+        netns.run(&[
             dns.to_string_lossy().as_ref(),
             "provider-key",
             "new",
             key_file.to_string_lossy().as_ref(),
         ])?;
-        let config = lab.work().join("gateway.toml");
-        let socket = lab.work().join("gateway.sock");
+        let config = lab.work().join(format!("{}.toml", place.folder));
+        let socket = lab.work().join(format!("{}.sock", place.folder));
         let pop = Self {
-            netns: lab.pop.clone(),
+            netns: netns.clone(),
             program: gateway.clone(),
             config: config.clone(),
             socket,
+            place,
             stamp: String::new(),
             wireguard: text(&keys, "wg")?,
         };
         fs::write(&config, pop.configuration(&state_arg, office, zones)?)
             .context("writing the gateway's configuration")?;
-        let stamp = lab.pop.run(&[
+        let stamp = netns.run(&[
             program.as_ref(),
             "dns-stamp",
             "--config",
@@ -89,7 +133,7 @@ impl Pop {
     /// Starts the gateway and waits until it answers.
     pub fn start(&self) -> Result<Running> {
         let args = ["run".as_ref(), "--config".as_ref(), self.config.as_os_str()];
-        let mut gateway = self.netns.spawn("gateway", &self.program, &args)?;
+        let mut gateway = self.netns.spawn(self.place.folder, &self.program, &args)?;
         gateway.wait_ready("answers", START, || self.status().map(Some))?;
         Ok(gateway)
     }
@@ -105,7 +149,7 @@ impl Pop {
 
     /// Where the gateway keeps its keys and what it heard.
     pub fn state_dir(&self) -> PathBuf {
-        self.config.with_file_name("gateway")
+        self.config.with_file_name(self.place.folder)
     }
 
     /// Changes the gateway's configuration.
@@ -130,24 +174,40 @@ impl Pop {
             .with_context(|| format!("`edge-gateway status --json` printed: {said}"))
     }
 
+    /// `edge-gateway drain --json`: returns when the gateway has ended.
+    pub fn drain(&self) -> Result<Value> {
+        let program = self.program.to_string_lossy();
+        let socket = self.socket.to_string_lossy();
+        let said = self.netns.run(&[
+            program.as_ref(),
+            "drain",
+            "--json",
+            "--socket",
+            socket.as_ref(),
+        ])?;
+        serde_json::from_str(&said)
+            .with_context(|| format!("`edge-gateway drain --json` printed: {said}"))
+    }
+
     fn add_to(&self, office: &Office, ed25519: &str, wireguard: &str) -> Result<()> {
+        let [outer, outer_v6] = self.place.outer;
         office.cli(&[
             "gateway",
             "add",
             "--name",
-            "gw1",
+            self.place.name,
             "--ed25519",
             ed25519,
             "--wg",
             wireguard,
             "--endpoint",
-            &format!("{GATEWAY}:51820,[{GATEWAY_V6}]:51820"),
+            &format!("{outer}:51820,[{outer_v6}]:51820"),
             "--pop",
             "pop1",
             "--shard",
             "1",
             "--inner",
-            &format!("{GATEWAY_INNER},{GATEWAY_INNER_V6}"),
+            &self.place.inner.join(","),
             "--dns",
             &self.stamp,
         ])?;
@@ -155,6 +215,7 @@ impl Pop {
     }
 
     fn configuration(&self, state: &str, office: &Office, zones: &Zones) -> Result<String> {
+        let [inner, inner_v6] = self.place.inner;
         Ok(format!(
             r#"state-dir = "{state}"
 trust-policy = "{image}/trust.policy"
@@ -168,7 +229,7 @@ shards = [1]
 [tunnel]
 listen = ["0.0.0.0:51820", "[::]:51820"]
 interface = "culvert0"
-addresses = ["{GATEWAY_INNER}/16", "{GATEWAY_INNER_V6}/48"]
+addresses = ["{inner}/16", "{inner_v6}/48"]
 mtu = 1420
 
 [nat]
@@ -176,7 +237,7 @@ interface = "inet0"
 ipv4 = true
 
 [dns]
-listen = ["{GATEWAY_INNER}:443", "[{GATEWAY_INNER_V6}]:443"]
+listen = ["{inner}:443", "[{inner_v6}]:443"]
 provider-name = "{PROVIDER_NAME}"
 provider-key-file = "{state}/provider.key"
 mode = "recurse"

@@ -67,6 +67,11 @@ pub const TESTS: &[Package] = &[
         "/usr/bin/sqlite3",
         "puts a hundred thousand leases into provisioning's store",
     ),
+    package(
+        "bird2",
+        "/usr/sbin/bird",
+        "the routing daemon of sites with several gateways",
+    ),
     package("wireguard-tools", "/usr/bin/wg", "sets up wireguard-go"),
     package(
         "dnsdist",

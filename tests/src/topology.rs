@@ -5,6 +5,8 @@
 //!                      ├────── office    │
 //!                      └─────────────────┘   a way in clear, so that a leak works and is seen
 //! ```
+//!
+//! [`Lab::add_second_pop`] puts `pop2` beside `pop`.
 
 use std::fs;
 use std::io::Write;
@@ -22,6 +24,10 @@ use crate::undertaker::{Undertaker, sweep};
 pub const GATEWAY: &str = "198.18.1.2";
 /// The gateway as the access network sees it, IPv6.
 pub const GATEWAY_V6: &str = "2001:db8:b::2";
+/// The second site's gateway as the access network sees it.
+pub const GATEWAY_2: &str = "198.18.4.2";
+/// The second site's gateway as the access network sees it, IPv6.
+pub const GATEWAY_2_V6: &str = "2001:db8:10::2";
 /// The provisioning server.
 pub const OFFICE: &str = "198.18.2.2";
 /// The router's address on the access network.
@@ -68,6 +74,8 @@ pub struct Lab {
     pub access: Netns,
     /// The gateway's site.
     pub pop: Netns,
+    /// The second gateway's site; only there after [`Lab::add_second_pop`].
+    pub pop2: Netns,
     /// Everybody else.
     pub internet: Netns,
     /// The provisioning server's site.
@@ -115,6 +123,7 @@ impl Lab {
             router: netns("router"),
             access: netns("access"),
             pop: netns("pop"),
+            pop2: netns("pop2"),
             internet: netns("internet"),
             office: netns("office"),
             prefix: prefix.to_owned(),
@@ -174,9 +183,7 @@ impl Lab {
 
     fn build(&self) -> Result<()> {
         for netns in self.all() {
-            ip(&["netns", "add", netns.name()], "")?;
-            netns.run(&[&["sysctl", "-qw"], SYSCTLS].concat())?;
-            ip(&["-n", netns.name(), "link", "set", "lo", "up"], "")?;
+            add(netns)?;
         }
         for netns in [&self.router, &self.access, &self.pop] {
             netns.run(&[&["sysctl", "-qw"], FORWARDING].concat())?;
@@ -189,23 +196,7 @@ impl Lab {
             (&self.access, "net0", &self.internet, "acc0"),
             (&self.pop, "inet0", &self.internet, "pop0"),
         ] {
-            ip(
-                &[
-                    "link",
-                    "add",
-                    left_name,
-                    "netns",
-                    left.name(),
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    right_name,
-                    "netns",
-                    right.name(),
-                ],
-                "",
-            )?;
+            connect(left, left_name, right, right_name)?;
         }
         for (netns, plan) in [
             (&self.home, HOME_PLAN),
@@ -218,6 +209,22 @@ impl Lab {
             ip(&["-n", netns.name(), "-batch", "-"], &batch(plan))?;
         }
         self.name_servers(&self.home, &[ROUTER_LAN, ROUTER_LAN_V6])
+    }
+
+    /// Adds a second site, with ways of its own to the access network and the internet.
+    pub fn add_second_pop(&self) -> Result<()> {
+        add(&self.pop2)?;
+        self.pop2.run(&[&["sysctl", "-qw"], FORWARDING].concat())?;
+        connect(&self.access, "pop20", &self.pop2, "acc0")?;
+        connect(&self.pop2, "inet0", &self.internet, "pop20")?;
+        for (netns, plan) in [
+            (&self.access, ACCESS_PLAN_2),
+            (&self.internet, INTERNET_PLAN_2),
+            (&self.pop2, POP_PLAN_2),
+        ] {
+            ip(&["-n", netns.name(), "-batch", "-"], &batch(plan))?;
+        }
+        Ok(())
     }
 
     /// Sets what a namespace's programs find in `/etc/resolv.conf`.
@@ -241,7 +248,9 @@ impl Drop for Lab {
     }
 }
 
-const PLACES: [&str; 6] = ["home", "router", "access", "pop", "internet", "office"];
+const PLACES: [&str; 7] = [
+    "home", "router", "access", "pop", "pop2", "internet", "office",
+];
 
 /// One interface with its addresses, or routes, as lines: `if ADDR…` and `DEST via GATEWAY`.
 type Plan = &'static [&'static str];
@@ -276,6 +285,17 @@ const POP_PLAN: Plan = &[
     "default via 203.0.113.10",
     "default via 2001:db8:f::10",
 ];
+const POP_PLAN_2: Plan = &[
+    "acc0 198.18.4.2/24 2001:db8:10::2/64",
+    "inet0 198.51.100.1/24 2001:db8:e0::1/64",
+    "198.18.0.0/15 via 198.18.4.1",
+    "2001:db8:a::/64 via 2001:db8:10::1",
+    "2001:db8:c::/64 via 2001:db8:10::1",
+    "default via 198.51.100.10",
+    "default via 2001:db8:e0::10",
+];
+const ACCESS_PLAN_2: Plan = &["pop20 198.18.4.1/24 2001:db8:10::1/64"];
+const INTERNET_PLAN_2: Plan = &["pop20 198.51.100.10/24 2001:db8:e0::10/64"];
 const INTERNET_PLAN: Plan = &[
     "pop0 203.0.113.10/24 203.0.113.53/24 203.0.113.54/24 2001:db8:f::10/64 2001:db8:f::53/64 2001:db8:f::54/64",
     "acc0 198.18.3.2/24 2001:db8:d::2/64",
@@ -305,6 +325,22 @@ fn batch(plan: Plan) -> String {
         }
     }
     lines
+}
+
+fn add(netns: &Netns) -> Result<()> {
+    ip(&["netns", "add", netns.name()], "")?;
+    netns.run(&[&["sysctl", "-qw"], SYSCTLS].concat())?;
+    ip(&["-n", netns.name(), "link", "set", "lo", "up"], "")
+}
+
+/// A wire between two namespaces.
+fn connect(left: &Netns, left_name: &str, right: &Netns, right_name: &str) -> Result<()> {
+    let left_end = [left_name, "netns", left.name(), "type", "veth"];
+    let right_end = ["peer", "name", right_name, "netns", right.name()];
+    ip(
+        &[&["link", "add"], &left_end[..], &right_end[..]].concat(),
+        "",
+    )
 }
 
 fn ip(args: &[&str], input: &str) -> Result<()> {
