@@ -149,7 +149,11 @@ impl Sites {
 
     /// `edge-gateway drain --json`, and then the gateway has ended.
     pub fn drain(&mut self, n: usize) -> Result<Value> {
-        let told = self.pops.get(n).context("there are two gateways")?.drain()?;
+        let told = self
+            .pops
+            .get(n)
+            .context("there are two gateways")?
+            .drain()?;
         let gateway = self.gateways.get_mut(n).and_then(Option::take);
         let status = gateway
             .context("the gateway is off")?
@@ -162,7 +166,9 @@ impl Sites {
     pub fn allowed(&self) -> Result<Allowed> {
         let mut allowed = allowed_in_the_lab()?;
         for address in [GATEWAY_2, GATEWAY_2_V6] {
-            allowed.gateways.push((address.parse::<std::net::IpAddr>()?, 51_820).into());
+            allowed
+                .gateways
+                .push((address.parse::<std::net::IpAddr>()?, 51_820).into());
         }
         Ok(allowed)
     }
@@ -179,29 +185,78 @@ fn announced(config: String) -> String {
 fn start_routing(lab: &Lab) -> Result<Vec<Running>> {
     // Whatever is not announced goes nowhere, at any of the three.
     for netns in [&lab.pop, &lab.pop2, &lab.internet] {
-        netns.run(&["ip", "route", "add", "unreachable", "10.64.0.0/16", "metric", "4000000000"])?;
+        netns.run(&[
+            "ip",
+            "route",
+            "add",
+            "unreachable",
+            "10.64.0.0/16",
+            "metric",
+            "4000000000",
+        ])?;
     }
-    lab.internet.run(&["ip", "-6", "route", "del", "fd64::/48"])?;
-    lab.internet.run(&["ip", "-6", "route", "add", "unreachable", "fd64::/48", "metric", "4000000000"])?;
+    lab.internet
+        .run(&["ip", "-6", "route", "del", "fd64::/48"])?;
+    lab.internet.run(&[
+        "ip",
+        "-6",
+        "route",
+        "add",
+        "unreachable",
+        "fd64::/48",
+        "metric",
+        "4000000000",
+    ])?;
     let internet: String = LINKS
         .iter()
         .enumerate()
-        .map(|(n, link)| session(&format!("pop{n}"), INTERNET_AS, link.internet, SITES_AS, link.site, "import all; export none"))
+        .map(|(n, link)| {
+            session(
+                &format!("pop{n}"),
+                INTERNET_AS,
+                link.internet,
+                SITES_AS,
+                link.site,
+                "import all; export none",
+            )
+        })
         .collect();
-    let kernel = |family: &str| format!("protocol kernel {{ {family} {{ import none; export all; }}; }}\n");
+    let kernel =
+        |family: &str| format!("protocol kernel {{ {family} {{ import none; export all; }}; }}\n");
     let internet = format!("{}{}{internet}", kernel("ipv4"), kernel("ipv6"));
-    let mut daemons = vec![bird(lab, &lab.internet, "bird-internet", LINKS[0].internet[0], &internet)?];
+    let mut daemons = vec![bird(
+        lab,
+        &lab.internet,
+        "bird-internet",
+        LINKS[0].internet[0],
+        &internet,
+    )?];
     let carried = |family: &str| {
-        format!("protocol kernel carried_{family} {{ learn; kernel table 17238; scan time 1; {family} {{ import all; export none; }}; }}\n")
+        format!(
+            "protocol kernel carried_{family} {{ learn; kernel table 17238; scan time 1; {family} {{ import all; export none; }}; }}\n"
+        )
     };
     for (n, (link, netns)) in LINKS.iter().zip([&lab.pop, &lab.pop2]).enumerate() {
         let site = format!(
             "filter later {{ bgp_med = krt_metric; accept; }}\n{}{}{}",
             carried("ipv4"),
             carried("ipv6"),
-            session("site", SITES_AS, link.site, INTERNET_AS, link.internet, "import none; export filter later"),
+            session(
+                "site",
+                SITES_AS,
+                link.site,
+                INTERNET_AS,
+                link.internet,
+                "import none; export filter later"
+            ),
         );
-        daemons.push(bird(lab, netns, &format!("bird-pop{n}"), link.site[0], &site)?);
+        daemons.push(bird(
+            lab,
+            netns,
+            &format!("bird-pop{n}"),
+            link.site[0],
+            &site,
+        )?);
     }
     Ok(daemons)
 }
@@ -225,11 +280,18 @@ fn session(
 
 fn bird(lab: &Lab, netns: &Netns, label: &str, id: &str, config: &str) -> Result<Running> {
     let dir = lab.folder(label)?;
-    let text = format!("log stderr all;\nrouter id {id};\nprotocol device {{ scan time 1; }}\n{config}");
+    let text =
+        format!("log stderr all;\nrouter id {id};\nprotocol device {{ scan time 1; }}\n{config}");
     let path = dir.join("bird.conf");
     fs::write(&path, text).context("writing BIRD's configuration")?;
     let socket = dir.join("bird.ctl");
-    let args = ["-f".as_ref(), "-c".as_ref(), path.as_os_str(), "-s".as_ref(), socket.as_os_str()];
+    let args = [
+        "-f".as_ref(),
+        "-c".as_ref(),
+        path.as_os_str(),
+        "-s".as_ref(),
+        socket.as_os_str(),
+    ];
     let mut bird = netns.spawn(label, "/usr/sbin/bird", &args)?;
     bird.wait_ready("can be talked to", Duration::from_secs(10), || {
         Ok(socket.exists().then_some(()))

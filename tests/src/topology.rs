@@ -25,9 +25,9 @@ pub const GATEWAY: &str = "198.18.1.2";
 /// The gateway as the access network sees it, IPv6.
 pub const GATEWAY_V6: &str = "2001:db8:b::2";
 /// The second site's gateway as the access network sees it.
-pub const GATEWAY_2: &str = "198.18.4.2";
+pub(crate) const GATEWAY_2: &str = "198.18.4.2";
 /// The second site's gateway as the access network sees it, IPv6.
-pub const GATEWAY_2_V6: &str = "2001:db8:10::2";
+pub(crate) const GATEWAY_2_V6: &str = "2001:db8:10::2";
 /// The provisioning server.
 pub const OFFICE: &str = "198.18.2.2";
 /// The router's address on the access network.
