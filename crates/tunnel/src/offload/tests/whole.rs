@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::{Accepts, HOME, HOME6, Made, by_flow, cut, made_stream, reference_sum, transport_sum};
+use super::made::{HOME, HOME6, Made, WEB, WEB6, made_stream, reference_sum, transport_sum};
+use super::{Accepts, by_flow, cut};
 use crate::agent::{AgentConfig, GatewayConfig, Link};
 use crate::edge::PeerConfig;
 use crate::offload::{PLAIN, VNET_BYTES};
@@ -269,5 +270,5 @@ proptest! {
 
 fn is_down(frame: &[u8]) -> bool {
     let packet = &frame[VNET_BYTES..];
-    packet[12..16] == super::WEB || packet[8..24] == super::WEB6
+    packet[12..16] == WEB || packet[8..24] == WEB6
 }

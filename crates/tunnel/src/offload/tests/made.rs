@@ -1,0 +1,227 @@
+//! The packets that the tests of offloads make, and streams of them.
+
+use proptest::prelude::*;
+
+pub(super) const HOME: [u8; 4] = [10, 64, 0, 7];
+pub(super) const WEB: [u8; 4] = [203, 0, 113, 9];
+pub(super) const HOME6: [u8; 16] = [0xfd; 16];
+pub(super) const WEB6: [u8; 16] = [0x20; 16];
+
+/// A packet that a test makes, complete but for its checksums and lengths, which [`Made::build`] fills in.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// From the internet to the home, and not the other way.
+    pub(super) down: bool,
+    pub(super) v6: bool,
+    pub(super) udp: bool,
+    pub(super) flow: u8,
+    pub(super) tos: u8,
+    pub(super) ttl: u8,
+    pub(super) id: u16,
+    pub(super) dont_fragment: bool,
+    pub(super) fragment: bool,
+    pub(super) sequence: u32,
+    pub(super) ack: u32,
+    pub(super) flags: u8,
+    pub(super) window: u16,
+    pub(super) options: Vec<u8>,
+    pub(super) payload: Vec<u8>,
+    pub(super) spoilt_checksum: bool,
+}
+
+impl Made {
+    pub(super) fn tcp(flow: u8, sequence: u32, payload: &[u8]) -> Self {
+        Self {
+            down: false,
+            v6: false,
+            udp: false,
+            flow,
+            tos: 0,
+            ttl: 64,
+            id: 1,
+            dont_fragment: true,
+            fragment: false,
+            sequence,
+            ack: 77,
+            flags: 0x10,
+            window: 500,
+            options: Vec::new(),
+            payload: payload.to_vec(),
+            spoilt_checksum: false,
+        }
+    }
+
+    pub(super) fn udp(flow: u8, id: u16, payload: &[u8]) -> Self {
+        Self {
+            udp: true,
+            id,
+            dont_fragment: false,
+            ..Self::tcp(flow, 0, payload)
+        }
+    }
+
+    pub(super) fn start(&self) -> usize {
+        if self.v6 { 40 } else { 20 }
+    }
+
+    pub(super) fn build(&self) -> Vec<u8> {
+        let mut transport = if self.udp {
+            let mut udp = vec![0; 8];
+            udp[1] = self.flow;
+            udp[3] = 53;
+            udp[4..6]
+                .copy_from_slice(&u16::try_from(8 + self.payload.len()).unwrap().to_be_bytes());
+            udp
+        } else {
+            let mut tcp = vec![0; 20];
+            tcp[1] = self.flow;
+            tcp[3] = 80;
+            tcp[4..8].copy_from_slice(&self.sequence.to_be_bytes());
+            tcp[8..12].copy_from_slice(&self.ack.to_be_bytes());
+            tcp[12] = u8::try_from((20 + self.options.len()) / 4).unwrap() << 4;
+            tcp[13] = self.flags;
+            tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
+            tcp.extend(&self.options);
+            tcp
+        };
+        transport.extend(&self.payload);
+        let protocol = if self.udp { 17 } else { 6 };
+        let mut packet = vec![0; self.start()];
+        let total = packet.len() + transport.len();
+        if self.v6 {
+            packet[0] = 0x60 | self.tos >> 4;
+            packet[1] = self.tos << 4;
+            packet[4..6].copy_from_slice(&u16::try_from(transport.len()).unwrap().to_be_bytes());
+            packet[6] = protocol;
+            packet[7] = self.ttl;
+            let (home, web) = if self.down { (24, 8) } else { (8, 24) };
+            packet[home..home + 16].copy_from_slice(&HOME6);
+            packet[web..web + 16].copy_from_slice(&WEB6);
+        } else {
+            packet[0] = 0x45;
+            packet[1] = self.tos;
+            packet[2..4].copy_from_slice(&u16::try_from(total).unwrap().to_be_bytes());
+            packet[4..6].copy_from_slice(&self.id.to_be_bytes());
+            packet[6] = u8::from(self.dont_fragment) << 6 | u8::from(self.fragment) << 5;
+            packet[8] = self.ttl;
+            packet[9] = protocol;
+            let (home, web) = if self.down { (16, 12) } else { (12, 16) };
+            packet[home..home + 4].copy_from_slice(&HOME);
+            packet[web..web + 4].copy_from_slice(&WEB);
+            let sum = reference_sum(&packet);
+            packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
+        }
+        packet.extend(transport);
+        let sum = !transport_sum(&packet, self.start(), protocol);
+        let sum = if self.spoilt_checksum {
+            sum ^ 0x0100
+        } else {
+            sum
+        };
+        let at = self.start() + if self.udp { 6 } else { 16 };
+        packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+}
+
+/// RFC 1071 as its section 4.1 describes it, word by word.
+pub(super) fn reference_sum(bytes: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap()
+}
+
+pub(super) fn transport_sum(packet: &[u8], start: usize, protocol: u8) -> u16 {
+    let addresses = if start == 40 {
+        &packet[8..40]
+    } else {
+        &packet[12..20]
+    };
+    let len = u16::try_from(packet.len() - start).unwrap();
+    let mut bytes = [addresses, &[0, protocol], &len.to_be_bytes()].concat();
+    bytes.extend(&packet[start..]);
+    reference_sum(&bytes)
+}
+
+pub(super) fn any_made() -> impl Strategy<Value = Made> {
+    let network = (
+        any::<bool>(),
+        any::<bool>(),
+        0..3_u8,
+        any::<u8>(),
+        any::<bool>(),
+    );
+    let fields = (
+        prop_oneof![8 => Just(0_u8), 1 => 0..4_u8],
+        prop_oneof![20 => Just(64_u8), 1 => Just(63)],
+        prop_oneof![30 => Just(0x10_u8), 6 => Just(0x18), 1 => any::<u8>()],
+        prop_oneof![20 => Just(500_u16), 1 => any::<u16>()],
+        prop_oneof![9 => Just(0_usize), 1 => 0..4_usize, 3 => Just(3)],
+        prop_oneof![12 => Just(100_usize), 2 => 0..220_usize, 1 => Just(1_340)],
+        prop_oneof![40 => Just(false), 1 => Just(true)],
+        prop_oneof![40 => Just(false), 1 => Just(true)],
+    );
+    (network, fields).prop_map(
+        |((v6, udp, flow, byte, df), (tos, ttl, flags, window, options, len, fragment, spoilt))| {
+            Made {
+                down: false,
+                v6,
+                udp,
+                flow,
+                tos,
+                ttl,
+                id: 0,
+                dont_fragment: df,
+                fragment: fragment && !v6,
+                sequence: 0,
+                ack: 9,
+                flags,
+                window,
+                options: vec![1; options * 4],
+                payload: vec![byte; len],
+                spoilt_checksum: spoilt,
+            }
+        },
+    )
+}
+
+/// A stream, built.
+pub(super) fn stream() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    made_stream().prop_map(|made| made.iter().map(Made::build).collect())
+}
+
+/// A stream: sequence numbers and identifications go on per flow, but for a few that jump, repeat or are swapped.
+pub(super) fn made_stream() -> impl Strategy<Value = Vec<Made>> {
+    let slips = proptest::collection::vec(
+        (
+            any::<bool>(),
+            prop_oneof![9 => Just(0_u32), 1 => any::<u32>()],
+        ),
+        120,
+    );
+    (
+        proptest::collection::vec(any_made(), 1..120),
+        slips,
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(mut made, slips, at)| {
+            let mut next = std::collections::HashMap::new();
+            for (made, (counts, slip)) in made.iter_mut().zip(slips) {
+                let (sequence, id) = next
+                    .entry((made.v6, made.udp, made.flow))
+                    .or_insert((0xffff_f000_u32, 0xfff0_u16));
+                made.sequence = sequence.wrapping_add(slip);
+                made.id = *id;
+                *sequence = sequence.wrapping_add(u32::try_from(made.payload.len()).unwrap());
+                *id = id.wrapping_add(u16::from(counts || made.udp));
+            }
+            let at = at.index(made.len());
+            if at > 0 {
+                made.swap(at - 1, at);
+            }
+            made
+        })
+}
