@@ -100,6 +100,8 @@ pub struct Tunnel {
     pub addresses: Vec<IpNet>,
     /// `mtu`: of the TUN interface, 1280 to 65000. Default 1420.
     pub mtu: u16,
+    /// `post-quantum`: whether routers are offered pre-shared keys by ML-KEM-768. Default true.
+    pub post_quantum: bool,
     /// `workers`: data-plane threads. Only 1 in this version.
     pub workers: u32,
 }
@@ -384,12 +386,14 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
         .number("mtu", MIN_MTU, MAX_MTU)
         .unwrap_or(DEFAULT_MTU);
     let workers = fields.number("workers", 1, MAX_WORKERS).unwrap_or(1);
+    let post_quantum = fields.flag("post-quantum").unwrap_or(true);
     fields.finish();
     Some(Tunnel {
         listen,
         interface: interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned()),
         addresses,
         mtu: u16::try_from(mtu).ok()?,
+        post_quantum,
         workers,
     })
 }

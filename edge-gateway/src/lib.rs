@@ -28,6 +28,7 @@ pub mod resolver;
 mod relay;
 
 mod accounting;
+pub mod keyring;
 pub mod keys;
 mod metrics;
 mod nat;

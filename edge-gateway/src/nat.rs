@@ -183,6 +183,7 @@ mod tests {
                 .map(|net| net.parse().unwrap())
                 .to_vec(),
             mtu: 1420,
+            post_quantum: true,
             workers: 1,
         }
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trust::channel::EXPORTER_LABEL;
-use trust::{ChannelProof, DecodeError, ShardPage};
+use trust::{ChannelProof, DecodeError, ShardPage, Signed};
 
 use crate::config::ServerUrl;
 use crate::exit::reason;
@@ -164,7 +164,7 @@ impl Office {
 
 /// A signed connection.
 pub(crate) struct Connection {
-    requests: SendRequest<Empty<Bytes>>,
+    requests: SendRequest<Full<Bytes>>,
     authorization: HeaderValue,
     host: String,
     #[expect(dead_code, reason = "held so that its task ends with the connection")]
@@ -206,19 +206,9 @@ impl Connection {
         ))
         .header(HOST, &self.host)
         .header(AUTHORIZATION, &self.authorization)
-        .body(Empty::new())
+        .body(Full::default())
         .map_err(|_| StreamError::Request)?;
-        let response = self.requests.send_request(request).await?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let reason = problem(response).await;
-            return Err(match status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    StreamError::Refused { status, reason }
-                }
-                _ => StreamError::Answer { status, reason },
-            });
-        }
+        let response = accepted(self.requests.send_request(request).await?).await?;
         let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
         let bytes = body
             .collect()
@@ -231,6 +221,40 @@ impl Connection {
         }
         Ok(page)
     }
+}
+
+impl Connection {
+    /// Tells with which ML-KEM key this gateway takes offers of pre-shared keys.
+    pub(crate) async fn state_key(&mut self, statement: &Signed) -> Result<(), StreamError> {
+        timeout(PAGE_TIMEOUT, self.state_key_unhurried(statement))
+            .await
+            .map_err(|_| StreamError::TimedOut)?
+    }
+
+    async fn state_key_unhurried(&mut self, statement: &Signed) -> Result<(), StreamError> {
+        self.requests.ready().await?;
+        let request = Request::post("/v1/gateway/kem")
+            .header(HOST, &self.host)
+            .header(AUTHORIZATION, &self.authorization)
+            .header(CONTENT_TYPE, "application/cbor")
+            .body(Full::from(statement.to_bytes()))
+            .map_err(|_| StreamError::Request)?;
+        accepted(self.requests.send_request(request).await?).await?;
+        Ok(())
+    }
+}
+
+/// An answer that is not a refusal.
+async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, StreamError> {
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(response);
+    }
+    let reason = problem(response).await;
+    Err(match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StreamError::Refused { status, reason },
+        _ => StreamError::Answer { status, reason },
+    })
 }
 
 /// The server's own words about a refusal, if it has any that can be shown on one line.
