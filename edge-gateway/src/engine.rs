@@ -17,7 +17,7 @@ use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tunnel::edge::{Carried, EdgeEvent, PeerConfig, UpsertError};
 use tunnel::offload::Accepts;
-use tunnel::{EdgeTunnel, Traffic};
+use tunnel::{EdgeTunnel, Psk, Traffic};
 
 use crate::announce::Announcer;
 use crate::exit::Fault;
@@ -476,7 +476,7 @@ impl Engine {
         let config = PeerConfig {
             id: admitted.device,
             public: admitted.wg_pub,
-            psk: None,
+            psk: admitted.psk.map(|psk| Psk::from(*psk.as_bytes())),
             allowed: admitted.addresses,
             not_after: now + lasts.min(LONGEST_LEASE),
         };

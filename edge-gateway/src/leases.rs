@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use trust::{Lease, ShardChange};
+use trust::{Lease, Pair, Psk, PskError, PskOffer, ShardChange};
+
+use crate::keyring::{Keyring, Rotation};
 
 /// Devices that a gateway carries at most; the rest of the fleet belongs to others.
 pub const MAX_DEVICES: usize = 262_144;
@@ -17,6 +19,8 @@ pub const MAX_DEVICES: usize = 262_144;
 pub struct Scope {
     /// The id that leases name it by.
     pub gateway: [u8; 32],
+    /// Its X25519 key.
+    pub wg_pub: [u8; 32],
     /// The prefixes that its routers live in, with its own address in each.
     pub inner: Vec<IpNet>,
 }
@@ -51,6 +55,8 @@ pub struct Admitted {
     pub device: [u8; 32],
     /// X25519 public key.
     pub wg_pub: [u8; 32],
+    /// The pre-shared key that was agreed for this tunnel key.
+    pub psk: Option<Psk>,
     /// Inner addresses that it may use.
     pub addresses: Vec<IpNet>,
     /// Last second of the lease.
@@ -64,6 +70,10 @@ pub enum Outcome {
     Admitted,
     /// A device's leases are dead.
     Revoked,
+    /// A lease in force has a pre-shared key from now on.
+    Agreed,
+    /// An offer that does not lead to the key which the device has, or for an ML-KEM key that is not here.
+    NotAgreed,
     /// The same or a newer lease is known.
     Old,
     /// The lease was revoked before it arrived.
@@ -82,9 +92,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for tables of counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Admitted,
         Self::Revoked,
+        Self::Agreed,
+        Self::NotAgreed,
         Self::Old,
         Self::Dead,
         Self::Elsewhere,
@@ -99,6 +111,8 @@ impl Outcome {
         match self {
             Self::Admitted => "admitted",
             Self::Revoked => "revoked",
+            Self::Agreed => "psk_agreed",
+            Self::NotAgreed => "psk_not_agreed",
             Self::Old => "old",
             Self::Dead => "dead",
             Self::Elsewhere => "elsewhere",
@@ -116,8 +130,19 @@ pub struct Leases {
     scope: Scope,
     devices: BTreeMap<[u8; 32], Device>,
     leased: usize,
+    /// The pre-shared keys of leases in force, by device.
+    psks: BTreeMap<[u8; 32], Agreed>,
+    keyring: Option<Keyring>,
     /// No lease ends before this second.
     first_end: u64,
+}
+
+#[derive(Debug)]
+struct Agreed {
+    wg_pub: [u8; 32],
+    /// The ML-KEM key with which it was.
+    kem: [u8; 32],
+    psk: Psk,
 }
 
 #[derive(Debug, Default)]
@@ -145,8 +170,16 @@ impl Leases {
             scope,
             devices: BTreeMap::new(),
             leased: 0,
+            psks: BTreeMap::new(),
+            keyring: None,
             first_end: u64::MAX,
         }
+    }
+
+    /// The same for a gateway that agrees pre-shared keys.
+    #[must_use]
+    pub fn with_keyring(self, keyring: Option<Keyring>) -> Self {
+        Self { keyring, ..self }
     }
 
     /// Folds one verified entry of shard `shard` in; changes are for the engine, in order.
@@ -157,8 +190,59 @@ impl Leases {
                 Outcome::Revoked,
                 self.revoke(revocation.devid_hash, revocation.epoch),
             ),
-            ShardChange::Offer(_) => (Outcome::Elsewhere, Vec::new()),
+            ShardChange::Offer(offer) => self.agree(offer),
         }
+    }
+
+    /// Takes up the pre-shared key that a device offers for the tunnel key of its lease.
+    fn agree(&mut self, offer: &PskOffer) -> (Outcome, Vec<Change>) {
+        let refused = |outcome| (outcome, Vec::new());
+        let Some(keyring) = self.keyring.as_ref() else {
+            return refused(Outcome::Elsewhere);
+        };
+        if offer.gateway != self.scope.gateway {
+            return refused(Outcome::Elsewhere);
+        }
+        let id = offer.devid_hash();
+        let device = self.devices.get(&id);
+        let current = device.and_then(|device| device.current.as_ref());
+        let Some(current) = current.filter(|current| current.wg_pub == offer.wg_pub) else {
+            return refused(Outcome::Old);
+        };
+        let pair = Pair {
+            devid_hash: id,
+            wg_pub: current.wg_pub,
+            gateway: self.scope.gateway,
+            gateway_wg_pub: self.scope.wg_pub,
+        };
+        let key = keyring.find(&offer.kem).ok_or(PskError::OtherKey);
+        let psk = match key.and_then(|key| offer.accept(&pair, key)) {
+            Ok(psk) => psk,
+            Err(error) => {
+                tracing::warn!(%error, "an offer of a pre-shared key does not hold: its router will not get through");
+                return refused(Outcome::NotAgreed);
+            }
+        };
+        if self.psk(&id, &current.wg_pub).as_ref() == Some(&psk) {
+            return refused(Outcome::Old);
+        }
+        let admit = Change::Admit(Admitted {
+            psk: Some(psk.clone()),
+            ..admitted(&id, current)
+        });
+        let agreed = Agreed {
+            wg_pub: offer.wg_pub,
+            kem: offer.kem,
+            psk,
+        };
+        self.psks.insert(id, agreed);
+        (Outcome::Agreed, vec![admit])
+    }
+
+    /// The pre-shared key of a device for this tunnel key.
+    fn psk(&self, device: &[u8; 32], wg_pub: &[u8; 32]) -> Option<Psk> {
+        let agreed = self.psks.get(device)?;
+        (agreed.wg_pub == *wg_pub).then(|| agreed.psk.clone())
     }
 
     fn admit(&mut self, lease: &Lease, shard: u32) -> (Outcome, Vec<Change>) {
@@ -188,9 +272,14 @@ impl Leases {
             not_after: lease.not_after,
         });
         self.first_end = self.first_end.min(lease.not_after);
+        let psk = self.psk(&lease.devid_hash, &lease.wg_pub);
+        if psk.is_none() {
+            self.psks.remove(&lease.devid_hash);
+        }
         let admitted = Change::Admit(Admitted {
             device: lease.devid_hash,
             wg_pub: lease.wg_pub,
+            psk,
             addresses: lease.addresses.clone(),
             not_after: lease.not_after,
         });
@@ -234,6 +323,7 @@ impl Leases {
         match device.current.take_if(|current| current.epoch <= epoch) {
             Some(dead) => {
                 self.leased -= 1;
+                self.psks.remove(&id);
                 vec![Change::Remove {
                     device: id,
                     wg_pub: dead.wg_pub,
@@ -253,6 +343,7 @@ impl Leases {
         self.first_end = u64::MAX;
         self.devices.retain(|id, device| {
             if let Some(ended) = device.current.take_if(|current| current.not_after < now) {
+                self.psks.remove(id);
                 changes.push(Change::Remove {
                     device: *id,
                     wg_pub: ended.wg_pub,
@@ -276,12 +367,37 @@ impl Leases {
             .filter_map(|(id, device)| Some((id, device.current.as_ref()?)));
         current.map(|(id, current)| {
             Change::Admit(Admitted {
-                device: *id,
-                wg_pub: current.wg_pub,
-                addresses: current.addresses.to_vec(),
-                not_after: current.not_after,
+                psk: self.psk(id, &current.wg_pub),
+                ..admitted(id, current)
             })
         })
+    }
+
+    /// Whether an offer is the one that its device's lease in force goes by.
+    pub fn is_agreed(&self, offer: &PskOffer) -> bool {
+        let agreed = self.psks.get(&offer.devid_hash());
+        agreed.is_some_and(|agreed| agreed.wg_pub == offer.wg_pub && agreed.kem == offer.kem)
+    }
+
+    /// How many leases have a pre-shared key.
+    pub fn agreed(&self) -> usize {
+        self.psks.len()
+    }
+
+    /// The ML-KEM keys, if pre-shared keys are agreed here.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        self.keyring.as_ref()
+    }
+
+    /// Changes the ML-KEM key when it is time.
+    pub fn rotate(&mut self, now: u64) -> std::io::Result<Rotation> {
+        match &mut self.keyring {
+            Some(keyring) if keyring.is_due(now) => {
+                let in_use = self.psks.values().map(|agreed| agreed.kem).collect();
+                keyring.rotate(now, &in_use)
+            }
+            _ => Ok(Rotation::NotDue),
+        }
     }
 
     /// Whether a lease is the one in force for its device.
@@ -300,6 +416,16 @@ impl Leases {
     /// Whether no device holds a lease.
     pub fn is_empty(&self) -> bool {
         self.leased == 0
+    }
+}
+
+fn admitted(device: &[u8; 32], current: &Current) -> Admitted {
+    Admitted {
+        device: *device,
+        wg_pub: current.wg_pub,
+        psk: None,
+        addresses: current.addresses.to_vec(),
+        not_after: current.not_after,
     }
 }
 

@@ -15,12 +15,15 @@ use rand_core::{OsRng, RngCore};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use trust::{Anchors, EntryError, ShardChange, ShardEntry, ShardJudge, ShardPage, Verified};
+use trust::{
+    Anchors, EntryError, PskOffer, ShardChange, ShardEntry, ShardJudge, ShardPage, Signed, Verified,
+};
 use tunnel::Share;
 
 use crate::engine::{Away, Command, Gone, Worker};
 use crate::exit::Fault;
-use crate::leases::{Change, Leases, Outcome, Scope};
+use crate::keyring::Rotation;
+use crate::leases::{Change, Leases, Outcome};
 use crate::shard_cache::ShardCache;
 use crate::stream::{Connection, LONG_POLL, Office, StreamError};
 
@@ -29,6 +32,8 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// An outage ends at the latest this long after provisioning is back.
 const LAST_RETRY: Duration = Duration::from_secs(15);
+/// How often the present ML-KEM key is told again.
+const STATE_AGAIN: Duration = Duration::from_secs(3600);
 /// A full disk does not empty itself quickly.
 const DISK_RETRY: Duration = Duration::from_secs(30);
 
@@ -43,6 +48,10 @@ pub(crate) struct Figures {
     pub outcomes: BTreeMap<Outcome, u64>,
     /// Failed writes of a cache.
     pub write_failures: u64,
+    /// Leases with a pre-shared key.
+    pub agreed: usize,
+    /// Why routers are not told with which key to agree one, in one sentence.
+    pub key_error: Option<String>,
 }
 
 /// One shard's stream.
@@ -91,11 +100,11 @@ impl Peers {
         directory: &Path,
         shards: &[u32],
         anchors: Anchors,
-        scope: Scope,
+        leases: Leases,
     ) -> Result<Self, Fault> {
         let mut peers = Self {
             anchors,
-            leases: Leases::new(scope),
+            leases,
             shards: BTreeMap::new(),
             share: Share::whole(),
             workers: Vec::new(),
@@ -174,6 +183,8 @@ impl Peers {
         }
         let mut tick = interval(EXPIRY_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut statements = JoinSet::new();
+        self.state_key(&office, &mut statements, Duration::ZERO);
         loop {
             tokio::select! {
                 Some(fetched) = fetches.join_next() => {
@@ -183,8 +194,17 @@ impl Peers {
                     let next = self.shards.get(&shard).map_or(0, |state| state.next);
                     fetches.spawn(fetch(office.clone(), connection, shard, next, pause));
                 }
+                Some(stated) = statements.join_next() => {
+                    let pause = self.note_statement(stated.map_err(|_| Gone)?);
+                    self.state_key(&office, &mut statements, pause);
+                }
                 _ = tick.tick() => {
                     self.expire(clock::unix_s()).await?;
+                    if self.rotate() == Rotation::Rotated {
+                        statements.abort_all();
+                        while statements.join_next().await.is_some() {}
+                        self.state_key(&office, &mut statements, Duration::ZERO);
+                    }
                 }
             }
             self.publish();
@@ -236,6 +256,55 @@ impl Peers {
             }
         }
         Ok(())
+    }
+
+    fn rotate(&mut self) -> Rotation {
+        let rotated = tokio::task::block_in_place(|| self.leases.rotate(clock::unix_s()));
+        rotated.unwrap_or_else(|error| {
+            // The new key is in use and in memory; after a restart its offers are agreed again by renewal.
+            tracing::error!(%error, "the new ML-KEM key cannot be written to state-dir");
+            Rotation::Rotated
+        })
+    }
+
+    /// Tells provisioning the present ML-KEM key, now and from time to time: it may have been restored from a backup.
+    fn state_key(
+        &self,
+        office: &Office,
+        statements: &mut JoinSet<Result<(), StreamError>>,
+        pause: Duration,
+    ) {
+        let keyring = self.leases.keyring();
+        if let Some(statement) = keyring.and_then(|keyring| keyring.statement(office.identity())) {
+            let office = office.clone();
+            statements.spawn(async move {
+                tokio::time::sleep(pause).await;
+                office.connect().await?.state_key(&statement).await
+            });
+        }
+    }
+
+    /// Logs a failure once, when it is another than before, and says when to tell again.
+    fn note_statement(&self, stated: Result<(), StreamError>) -> Duration {
+        let error = stated.err().map(|error| error.to_string());
+        let pause = if error.is_some() {
+            LAST_RETRY
+        } else {
+            STATE_AGAIN
+        };
+        self.figures.send_modify(|figures| {
+            if let Some(error) = error
+                .as_ref()
+                .filter(|e| figures.key_error.as_ref() != Some(e))
+            {
+                tracing::warn!(
+                    error,
+                    "routers are not told with which key to agree pre-shared keys"
+                );
+            }
+            figures.key_error = error;
+        });
+        jittered(pause)
     }
 
     async fn expire(&mut self, now: u64) -> Result<(), Gone> {
@@ -377,6 +446,7 @@ impl Peers {
     fn publish(&self) {
         self.figures.send_modify(|figures| {
             figures.leased = self.leases.len();
+            figures.agreed = self.leases.agreed();
             for (shard, state) in &self.shards {
                 figures.shards.entry(*shard).or_default().next = state.next;
             }
@@ -405,7 +475,11 @@ fn compact_if_large(shard: u32, cache: &mut ShardCache, leases: &Leases) {
         ShardEntry::Lease { lease, .. } => {
             trust::Lease::from_bytes(lease).is_ok_and(|lease| leases.is_current(&lease))
         }
-        ShardEntry::Revocation { .. } | ShardEntry::Psk { .. } => true,
+        ShardEntry::Revocation { .. } => true,
+        ShardEntry::Psk { offer } => {
+            let offer = Signed::from_bytes(offer).map(|signed| PskOffer::verify(&signed));
+            matches!(offer, Ok(Ok(offer)) if leases.is_agreed(offer.get()))
+        }
     });
     if let Err(error) = kept {
         tracing::warn!(shard, %error, "the shard cache cannot be rewritten; it goes on growing");

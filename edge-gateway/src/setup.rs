@@ -17,14 +17,16 @@ use rustls::ClientConfig;
 use trust::Anchors;
 use tunnel::edge::EdgeLimits;
 use tunnel::{EdgeTunnel, Share};
+use x25519_dalek::PublicKey;
 
 use crate::accounting::Accounts;
 use crate::config::{Config, Tunnel};
 use crate::dns::Dns;
 use crate::engine::WorkerIo;
 use crate::exit::{Exit, Fault};
+use crate::keyring::{self, Keyring};
 use crate::keys::Keys;
-use crate::leases::{MAX_DEVICES, Scope};
+use crate::leases::{Leases, MAX_DEVICES, Scope};
 use crate::nat::{self, Forwarding};
 use crate::peers::Peers;
 use crate::pin;
@@ -52,6 +54,7 @@ impl Site {
         let metrics = config.metrics.map(bind_metrics).transpose()?;
         let scope = Scope {
             gateway: trust::key_id(&keys.identity.verifying_key().to_bytes()),
+            wg_pub: PublicKey::from(&keys.tunnel).to_bytes(),
             inner: config.tunnel.addresses.clone(),
         };
         let peers = enter_state_dir(config, anchors, scope)?;
@@ -168,7 +171,10 @@ fn enter_state_dir(config: &Config, anchors: Anchors, scope: Scope) -> Result<Pe
         .map_err(using)?;
     std::env::set_current_dir(directory).map_err(using)?;
     let here = Path::new(".");
-    let peers = Peers::restore(here, &config.provisioning.shards, anchors, scope)?;
+    let keyring = config.tunnel.post_quantum;
+    let keyring = keyring.then(|| Keyring::load(here, clock::unix_s()));
+    let leases = Leases::new(scope).with_keyring(keyring.transpose()?);
+    let peers = Peers::restore(here, &config.provisioning.shards, anchors, leases)?;
     if privileges::is_root() {
         let user = privileges::find_user(&config.user).map_err(|error| user_fault(&error))?;
         let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
@@ -176,12 +182,17 @@ fn enter_state_dir(config: &Config, anchors: Anchors, scope: Scope) -> Result<Pe
         for entry in std::fs::read_dir(here).map_err(using)? {
             let name = entry.map_err(using)?.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with("shard-") || name.starts_with("accounting.") {
+            if is_ours(&name) {
                 std::os::unix::fs::lchown(name.as_ref(), Some(uid), Some(gid)).map_err(using)?;
             }
         }
     }
     Ok(peers)
+}
+
+/// Whether the gateway writes a file of its state directory after it has become nobody.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("shard-") || name.starts_with("accounting.") || name.starts_with(keyring::FILE)
 }
 
 fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Vec<(EdgeTunnel, WorkerIo)>, Fault> {

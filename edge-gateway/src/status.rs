@@ -89,6 +89,9 @@ pub(crate) struct PeersStatus {
     /// Whose packets come and go by this gateway.
     #[serde(default)]
     pub active: usize,
+    /// With a lease and a post-quantum pre-shared key.
+    #[serde(default)]
+    pub post_quantum: usize,
 }
 
 /// How far a drain is; a line of JSON each.
@@ -353,8 +356,8 @@ impl Status {
             format!("gateway    {state}"),
             format!("id         {}", self.id),
             format!(
-                "routers    {} leased, {} connected, {} active here",
-                self.peers.leased, self.peers.awake, self.peers.active
+                "routers    {} leased, {} connected, {} active here, {} with a post-quantum key",
+                self.peers.leased, self.peers.awake, self.peers.active, self.peers.post_quantum
             ),
             format!(
                 "traffic    {} from routers, {} to routers, {} sessions",

@@ -109,6 +109,11 @@ impl Office {
         }
     }
 
+    /// The key that signs for the gateway.
+    pub(crate) fn identity(&self) -> &SigningKey {
+        &self.identity
+    }
+
     /// Connects and signs the connection.
     pub(crate) async fn connect(&self) -> Result<Connection, StreamError> {
         timeout(CONNECT_TIMEOUT, self.connect_unhurried())

@@ -120,6 +120,7 @@ fn a_hundred_thousand_leases_are_judged_and_loaded_in_seconds_and_in_less_than_a
     let fleet = Fleet::new();
     let scope = Scope {
         gateway: GATEWAY,
+        wg_pub: [5; 32],
         inner: ["10.64.0.1/15", "fd64::1/16"]
             .map(|net| net.parse().unwrap())
             .to_vec(),

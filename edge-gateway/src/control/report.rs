@@ -58,6 +58,7 @@ impl Control {
                 leased: figures.leased,
                 awake: self.totals.awake,
                 active: self.totals.carried.active,
+                post_quantum: figures.agreed,
             },
             shards: figures
                 .shards
@@ -90,6 +91,11 @@ impl Control {
                     "shard {shard}: provisioning silent for {seconds} s; nobody new is admitted"
                 ));
             }
+        }
+        if let Some(error) = &figures.key_error {
+            warnings.push(format!(
+                "post-quantum keys are not told to routers: {error}"
+            ));
         }
         if self.totals.not_admitted > 0 {
             warnings.push(format!(

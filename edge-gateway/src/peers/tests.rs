@@ -2,6 +2,7 @@ use trust::lease::fleet_entry;
 use trust::{Cosigner, Lease, LogSigner, Proof, Revocation, Tree};
 
 use super::*;
+use crate::leases::Scope;
 
 const GATEWAY: [u8; 32] = [9; 32];
 
@@ -91,9 +92,10 @@ impl Fleet {
     fn restore(&self, directory: &Path) -> Peers {
         let scope = Scope {
             gateway: GATEWAY,
+            wg_pub: [8; 32],
             inner: vec!["10.64.0.1/16".parse().unwrap()],
         };
-        Peers::restore(directory, &[1], self.anchors.clone(), scope).unwrap()
+        Peers::restore(directory, &[1], self.anchors.clone(), Leases::new(scope)).unwrap()
     }
 }
 
