@@ -165,7 +165,7 @@ pub(crate) fn check_config(arguments: &cli::CheckConfig) -> Result<(), Failure> 
 pub(crate) fn reset(arguments: &cli::Reset) -> Result<(), Failure> {
     let config = config::load(&arguments.at.config)?;
     let state_dir = StateDir::open(&config.state_dir).map_err(run::lock_failure)?;
-    let mut records = vec![Record::Lease, Record::Keys, Record::Claim];
+    let mut records = vec![Record::Lease, Record::Keys, Record::Psks, Record::Claim];
     if arguments.forget_identity {
         // Another owner may have another provider, whose log is another one.
         records.extend([Record::Stored, Record::Identity]);

@@ -16,6 +16,7 @@ use section::Section;
 use toml::de::{DeTable, DeValue};
 
 use crate::exit::{Exit, Failure};
+use crate::psk::PostQuantum;
 
 /// What the program uses. Every value has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub(crate) struct Tunnel {
     pub interface: InterfaceName,
     /// Its MTU.
     pub mtu: u16,
+    /// Whether pre-shared keys are agreed with gateways by ML-KEM-768.
+    pub post_quantum: PostQuantum,
     /// How often a silent tunnel says that it is there, so that NAT on the way stays open.
     pub keepalive: Duration,
 }
@@ -369,8 +372,17 @@ fn read_tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
         let seconds = integer(value).filter(|seconds| (5..=3600).contains(seconds))?;
         u16::try_from(seconds).ok()
     });
+    let post_quantum =
+        section.optional("post-quantum", "true or false", PostQuantum::On, |value| {
+            Some(if value.as_bool()? {
+                PostQuantum::On
+            } else {
+                PostQuantum::Off
+            })
+        });
     Some(Tunnel {
         interface: interface?,
+        post_quantum: post_quantum?,
         mtu: mtu?,
         keepalive: Duration::from_secs(u64::from(keepalive_s?)),
     })

@@ -33,6 +33,7 @@ use crate::enrol::schedule::{self, Backoff};
 use crate::exit::{Exit, Failure, chain};
 use crate::net::Network;
 use crate::net::wan::{Path, Wan};
+use crate::psk::Psks;
 use crate::state::{Keys, State, StateDir};
 use crate::status::socket::{Answers, Request};
 use crate::status::{Condition, LastWords, LeaseStatus, Status};
@@ -74,7 +75,10 @@ pub(crate) struct Control {
     state_dir: StateDir,
     keys: Keys,
     stored: Stored,
+    psks: Psks,
     bundle: Option<Verified<Bundle>>,
+    /// What the engine was told of the gateways.
+    peers: Vec<GatewayConfig>,
     /// Why there is no lease, when there was one.
     lost: Option<String>,
     claim: Option<ClaimCode>,
@@ -141,6 +145,8 @@ impl Control {
             state_dir,
             keys: state.keys,
             stored: state.stored,
+            psks: state.psks,
+            peers: Vec::new(),
             bundle: None,
             lost: None,
             claim: None,
@@ -388,12 +394,14 @@ impl Control {
 
     /// Acts on a verified lease, which is on flash already.
     fn take_up(&mut self, bundle: Verified<Bundle>, stored: Stored) {
-        let Bundle {
-            lease, gateways, ..
-        } = bundle.get();
+        let Bundle { lease, .. } = bundle.get();
         if let Err(error) = self.state_dir.adopt_key_of(&mut self.keys, &lease.wg_pub) {
             warn!(error = %chain(&error), "the tunnel key could not be kept; it is asked for again at the next start");
         }
+        let in_use = [Some(&self.keys.tunnel), self.keys.next.as_ref()];
+        let in_use = in_use.into_iter().flatten();
+        let in_use: Vec<_> = in_use.map(|key| PublicKey::from(key).to_bytes()).collect();
+        self.psks.retain(&in_use);
         self.clock.raise(stored.clock_floor);
         self.stored = stored;
         self.status.lease = Some(LeaseStatus {
@@ -403,22 +411,22 @@ impl Control {
         });
         let before = self.bundle.as_ref().map(Verified::get);
         let same_key = before.is_some_and(|before| before.lease.wg_pub == lease.wg_pub);
-        let same_place = before.is_some_and(|before| {
-            before.gateways == *gateways && before.lease.addresses == lease.addresses
-        });
+        let peers = match self.peers_of(bundle.get()) {
+            Ok(peers) => peers,
+            // Not reached with an answer, which was asked the same before it was kept.
+            Err(withheld) => {
+                warn!(error = %withheld, "the kept lease is not used");
+                self.lost = Some(withheld.to_string());
+                return;
+            }
+        };
+        let same_place = self.peers == peers
+            && before.is_some_and(|before| before.lease.addresses == lease.addresses);
         if let Err(error) = self.network.enter(&lease.addresses) {
             warn!(error = %chain(&error), "the tunnel's addresses and routes could not be set");
             self.turn(Condition::Error, Some(chain(&error)));
         }
-        let peers: Vec<GatewayConfig> = gateways
-            .iter()
-            .map(|gateway| GatewayConfig {
-                public: gateway.wg_pub,
-                psk: None,
-                endpoints: gateway.endpoints.clone(),
-                inner: gateway.inner.clone(),
-            })
-            .collect();
+        self.peers.clone_from(&peers);
         if !same_key {
             self.go_down();
             self.engine.order(Order::Make(Box::new(AgentConfig {
@@ -456,7 +464,9 @@ impl Control {
     fn refresh(&mut self) {
         let snapshot = self.engine.snapshot();
         self.status.gateways = self.gateway_lines(&snapshot.gateways);
+        let post_quantum = self.is_post_quantum();
         let tunnel = &mut self.status.tunnel;
+        tunnel.post_quantum = post_quantum;
         tunnel.last_handshake_s = snapshot.session_age.map(|age| age.as_secs());
         tunnel.rx_bytes = snapshot.traffic.rx_bytes;
         tunnel.tx_bytes = snapshot.traffic.tx_bytes;

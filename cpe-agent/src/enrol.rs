@@ -3,6 +3,7 @@
 //! One [`exchange`] is one connection and leaves nothing behind when it is cut: the same keys ask again. What comes back
 //! is only well-formed; whether it may be believed is `trust`'s to say.
 
+mod agree;
 mod channel;
 mod http;
 mod pin;
@@ -22,6 +23,8 @@ use trust::{ClaimCode, DecodeError, EnrolReq, LeaseBundle, ServerChallenge};
 use x25519_dalek::StaticSecret;
 
 use crate::config::Provisioning;
+use crate::psk::Agreement;
+pub(crate) use agree::Wish;
 use channel::Channel;
 use http::{Answer, HttpError};
 
@@ -41,6 +44,16 @@ pub(crate) struct Applicant {
     pub claim: Option<ClaimCode>,
     /// Size of the fleet log that was seen last.
     pub fleet_size: u64,
+    /// With whom pre-shared keys are agreed; none if that is off.
+    pub wish: Option<Wish>,
+}
+
+/// What an exchange brings: well-formed, and not yet believed.
+#[derive(Debug)]
+pub(crate) struct Exchanged {
+    pub bundle: LeaseBundle,
+    /// Keys that its gateways have been offered.
+    pub agreed: Vec<Agreement>,
 }
 
 /// A tunnel key whose debug form shows nothing.
@@ -162,7 +175,7 @@ impl ExchangeError {
 pub(crate) async fn exchange(
     provisioning: &Provisioning,
     applicant: &Applicant,
-) -> Result<LeaseBundle, ExchangeError> {
+) -> Result<Exchanged, ExchangeError> {
     let whole = Box::pin(exchange_untimed(provisioning, applicant));
     timeout(WHOLE_TIMEOUT, whole)
         .await
@@ -172,7 +185,7 @@ pub(crate) async fn exchange(
 async fn exchange_untimed(
     provisioning: &Provisioning,
     applicant: &Applicant,
-) -> Result<LeaseBundle, ExchangeError> {
+) -> Result<Exchanged, ExchangeError> {
     let mut channel = channel::open(provisioning).await?;
     let server = provisioning.server;
     let challenge = ask(&mut channel, server, "/v1/enrol/challenge", &[]).await?;
@@ -182,6 +195,7 @@ async fn exchange_untimed(
         tunnel,
         claim,
         fleet_size,
+        wish,
     } = applicant;
     let exporter = &channel.exporter;
     let request = EnrolReq::build(
@@ -193,7 +207,12 @@ async fn exchange_untimed(
         *fleet_size,
     )?;
     let answer = ask(&mut channel, server, "/v1/enrol", &request.to_bytes()).await?;
-    Ok(LeaseBundle::from_bytes(&answer)?)
+    let bundle = LeaseBundle::from_bytes(&answer)?;
+    let agreed = match wish {
+        Some(wish) => agree::agree(&mut channel, server, applicant, wish, &bundle).await?,
+        None => Vec::new(),
+    };
+    Ok(Exchanged { bundle, agreed })
 }
 
 async fn ask(

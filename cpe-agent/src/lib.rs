@@ -16,6 +16,7 @@ mod engine;
 mod enrol;
 mod exit;
 mod net;
+mod psk;
 mod run;
 mod state;
 mod status;

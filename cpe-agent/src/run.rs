@@ -24,7 +24,7 @@ use crate::config::{self, Config, KillSwitch};
 use crate::control::{Control, Inputs, Parts, attempt};
 use crate::dns::{BindError, Dns, Listeners};
 use crate::engine::{Engine, Wires};
-use crate::enrol;
+use crate::enrol::{self, Exchanged};
 use crate::exit::{Exit, Failure, OrExit, chain};
 use crate::net::wan::Wan;
 use crate::net::{NetError, Network};
@@ -208,9 +208,11 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
     let anchors = load_anchors(&config.trust_policy)?;
     let mut state = state_dir.load().map_err(state_failure)?;
     state_dir.keep_claim(&code).map_err(state_failure)?;
-    let applicant = attempt::applicant(&state.keys, Some(&code), state.stored.fleet_size());
+    let now = Clock::with_floor(state.stored.clock_floor).now();
+    let mut applicant = attempt::applicant(&state.keys, Some(&code), state.stored.fleet_size());
     drop(code);
     let wg_pub = PublicKey::from(&applicant.tunnel.0).to_bytes();
+    applicant.wish = attempt::wish(config, &state.psks, &wg_pub, now);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -220,7 +222,7 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
         "asking the provisioning server {}",
         config.provisioning.server
     ));
-    let bundle = runtime
+    let Exchanged { bundle, agreed } = runtime
         .block_on(enrol::exchange(&config.provisioning, &applicant))
         .map_err(|error| {
             if error.remedy() == enrol::Remedy::NewClaim
@@ -234,7 +236,6 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
         devid_hash: state.keys.devid_hash(),
         wg_pub,
     };
-    let now = Clock::with_floor(state.stored.clock_floor).now();
     let (verified, stored) = anchors
         .verify_bundle(&bundle, &me, &state.stored, now)
         .map_err(|error| {
@@ -243,6 +244,8 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
                 &format!("the provisioning server's answer is refused: {error}"),
             )
         })?;
+    state.psks.add(&wg_pub, agreed);
+    state_dir.keep_psks(&state.psks).map_err(state_failure)?;
     state_dir
         .keep_lease(&mut state.keys, &bundle.to_bytes(), &wg_pub, &stored)
         .map_err(state_failure)?;

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 pub(crate) use file::{ReadError, WriteError};
 pub(crate) use lock::{Lock, LockError};
 
+use crate::psk::Psks;
 use file::Content;
 
 /// The files of the state folder, each with its mark in the file's head.
@@ -41,6 +42,8 @@ pub(crate) enum Record {
     Lease,
     /// `trust::Stored`.
     Stored,
+    /// The pre-shared keys that were agreed with gateways.
+    Psks,
 }
 
 impl Record {
@@ -52,6 +55,7 @@ impl Record {
             Self::Claim => "claim",
             Self::Lease => "lease",
             Self::Stored => "stored",
+            Self::Psks => "psks",
         }
     }
 
@@ -62,6 +66,7 @@ impl Record {
             Self::Claim => 3,
             Self::Lease => 4,
             Self::Stored => 5,
+            Self::Psks => 6,
         }
     }
 }
@@ -71,6 +76,7 @@ impl Record {
 /// * `identity`: the router is a new device and needs a new claim code.
 /// * `keys`, `lease`: fetched or made anew with the identity alone.
 /// * `claim`: to be typed again.
+/// * `psks`: agreed anew with the next tunnel key; until then gateways may be used without one.
 /// * `stored`: older leases than the last could be replayed until the next one is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damaged(pub Record);
@@ -107,6 +113,8 @@ pub(crate) struct State {
     pub lease: Option<Vec<u8>>,
     /// What must never go back.
     pub stored: Stored,
+    /// The pre-shared keys that were agreed.
+    pub psks: Psks,
     /// What was found damaged.
     pub damaged: Vec<Damaged>,
 }
@@ -164,6 +172,8 @@ impl StateDir {
         let stored = stored
             .and_then(|bytes| Stored::from_bytes(&bytes).ok())
             .unwrap_or_default();
+        let psks = self.get(Record::Psks, &mut damaged)?;
+        let psks = psks.and_then(|bytes| Psks::from_bytes(&bytes));
         let keys = Keys {
             device,
             tunnel,
@@ -173,6 +183,7 @@ impl StateDir {
             keys,
             lease,
             stored,
+            psks: psks.unwrap_or_default(),
             damaged,
         })
     }
@@ -218,6 +229,11 @@ impl StateDir {
         self.put(Record::Lease, bundle)?;
         self.put(Record::Stored, &stored.to_bytes())?;
         self.adopt_key_of(keys, wg_pub)
+    }
+
+    /// Keeps the pre-shared keys, before a lease is that they are for.
+    pub(crate) fn keep_psks(&self, psks: &Psks) -> Result<(), StateError> {
+        self.put(Record::Psks, &psks.to_bytes())
     }
 
     /// Makes the next key the tunnel's key if a lease is bound to it.

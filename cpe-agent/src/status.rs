@@ -68,6 +68,8 @@ pub(crate) struct GatewayLine {
     pub name: String,
     /// Whether it carries the home's packets.
     pub active: bool,
+    /// Whether sessions with it have a pre-shared key in them that was agreed by ML-KEM-768.
+    pub post_quantum: bool,
     /// How it is.
     pub state: GatewayWord,
     /// The round trip to it; gateways of another hand do not tell.
@@ -104,6 +106,8 @@ pub(crate) struct LeaseStatus {
 pub(crate) struct TunnelStatus {
     /// How long ago the session was made.
     pub last_handshake_s: Option<u64>,
+    /// Whether it has a pre-shared key in it that was agreed by ML-KEM-768.
+    pub post_quantum: bool,
     /// The interface over which the gateway is reached; null when there is no way to it.
     pub wan: Option<String>,
     /// The longest packet inside.

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
-use trust::{ClaimCode, LeaseBundle};
+use trust::ClaimCode;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{Control, Link};
+use crate::config::Config;
 use crate::engine::Order;
-use crate::enrol::{self, Applicant, ExchangeError, Refusal, Remedy, Secret, schedule};
+use crate::enrol::{
+    self, Applicant, ExchangeError, Exchanged, Refusal, Remedy, Secret, Wish, schedule,
+};
 use crate::exit::{Exit, chain};
+use crate::psk::{PostQuantum, Psks};
 use crate::state::{Keys, StateError};
 use crate::status::Condition;
 use crate::status::socket::{self, Answers};
@@ -23,14 +27,14 @@ const MAX_LISTENERS: usize = 8;
 
 /// An exchange under way. The task owns its connection; aborting it is like a cut cable, after which the same keys ask again.
 pub(super) struct Attempt {
-    task: JoinHandle<Result<LeaseBundle, ExchangeError>>,
+    task: JoinHandle<Result<Exchanged, ExchangeError>>,
     wg_pub: PublicKey,
 }
 
 /// How it ended.
 pub(super) struct Outcome {
     wg_pub: PublicKey,
-    result: Result<LeaseBundle, ExchangeError>,
+    result: Result<Exchanged, ExchangeError>,
 }
 
 impl Attempt {
@@ -57,7 +61,16 @@ pub(crate) fn applicant(keys: &Keys, claim: Option<&ClaimCode>, fleet_size: u64)
         tunnel: Secret(StaticSecret::from(tunnel.to_bytes())),
         claim: claim.cloned(),
         fleet_size,
+        wish: None,
     }
+}
+
+/// With whom pre-shared keys are still to be agreed for a tunnel key.
+pub(crate) fn wish(config: &Config, psks: &Psks, wg_pub: &[u8; 32], now: u64) -> Option<Wish> {
+    (config.tunnel.post_quantum == PostQuantum::On).then(|| Wish {
+        known: psks.known(wg_pub),
+        now,
+    })
 }
 
 impl Control {
@@ -89,7 +102,7 @@ impl Control {
             self.ask_in(pause);
             return;
         }
-        let applicant = applicant(&self.keys, self.claim.as_ref(), self.stored.fleet_size());
+        let mut applicant = applicant(&self.keys, self.claim.as_ref(), self.stored.fleet_size());
         let provisioning = self.config.provisioning.clone();
         info!(server = %provisioning.server, with_code = self.claim.is_some(), "asking provisioning");
         self.tell(&socket::progress(&format!(
@@ -97,6 +110,8 @@ impl Control {
             provisioning.server
         )));
         let wg_pub = PublicKey::from(&applicant.tunnel.0);
+        let now = self.clock.now();
+        applicant.wish = wish(&self.config, &self.psks, wg_pub.as_bytes(), now);
         let task = tokio::spawn(async move { enrol::exchange(&provisioning, &applicant).await });
         self.attempt = Some(Attempt { task, wg_pub });
         if self.bundle.is_none() && self.status.state != Condition::Enrolling {
@@ -120,13 +135,14 @@ impl Control {
     pub(super) fn on_outcome(&mut self, outcome: Outcome) {
         self.attempt = None;
         match outcome.result {
-            Ok(bundle) => self.on_answer(&bundle, &outcome.wg_pub),
+            Ok(exchanged) => self.on_answer(exchanged, &outcome.wg_pub),
             Err(error) => self.on_failure(&error),
         }
     }
 
-    fn on_answer(&mut self, bundle: &LeaseBundle, wg_pub: &PublicKey) {
-        let (verified, stored) = match self.verify(bundle, wg_pub) {
+    fn on_answer(&mut self, exchanged: Exchanged, wg_pub: &PublicKey) {
+        let Exchanged { bundle, agreed } = exchanged;
+        let (verified, stored) = match self.verify(&bundle, wg_pub) {
             Ok(verified) => verified,
             Err(error) => {
                 warn!(%error, "the provisioning server's answer is refused");
@@ -135,12 +151,22 @@ impl Control {
                 ));
             }
         };
-        let kept = self.state_dir.keep_lease(
-            &mut self.keys,
-            &bundle.to_bytes(),
-            wg_pub.as_bytes(),
-            &stored,
-        );
+        let is_agreed = !agreed.is_empty();
+        self.psks.add(wg_pub.as_bytes(), agreed);
+        if let Err(withheld) = self.peers_of(verified.get()) {
+            warn!(error = %withheld, "the new lease is not used");
+            return self.fail(withheld.to_string());
+        }
+        let kept = if is_agreed {
+            self.state_dir.keep_psks(&self.psks)
+        } else {
+            Ok(())
+        };
+        let kept = kept.and_then(|()| {
+            let bytes = bundle.to_bytes();
+            self.state_dir
+                .keep_lease(&mut self.keys, &bytes, wg_pub.as_bytes(), &stored)
+        });
         if let Err(error) = kept {
             warn!(error = %chain(&error), "the new lease is not used, since it could not be kept");
             return self.fail(chain(&error));

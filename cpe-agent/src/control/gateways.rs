@@ -2,14 +2,51 @@
 
 use std::net::SocketAddr;
 
-use tracing::info;
-use trust::GatewayRecord;
-use tunnel::agent::{GatewayState, GatewayStatus, MoveReason};
+use tracing::{info, warn};
+use trust::{Bundle, GatewayRecord};
+use tunnel::agent::{GatewayConfig, GatewayState, GatewayStatus, MoveReason};
 
 use super::{Control, Link};
+use crate::psk::Withheld;
 use crate::status::{Condition, GatewayLine, GatewayWord};
 
 impl Control {
+    /// The gateways of a lease as the tunnel needs them; those that may not be used without a key that they do not have
+    /// are left out, and it is an error if none is left.
+    pub(super) fn peers_of(&self, bundle: &Bundle) -> Result<Vec<GatewayConfig>, Withheld> {
+        let (mut peers, mut withheld) = (Vec::new(), None);
+        for gateway in &bundle.gateways {
+            let post_quantum = self.config.tunnel.post_quantum;
+            match self.psks.rule(&bundle.lease.wg_pub, gateway, post_quantum) {
+                Ok(psk) => peers.push(GatewayConfig {
+                    public: gateway.wg_pub,
+                    psk: psk.map(|psk| tunnel::Psk::from(*psk.as_bytes())),
+                    endpoints: gateway.endpoints.clone(),
+                    inner: gateway.inner.clone(),
+                }),
+                Err(why) => {
+                    warn!(gateway = gateway.name, "left out: {why}");
+                    withheld = Some(why);
+                }
+            }
+        }
+        match withheld {
+            Some(why) if peers.is_empty() => Err(why),
+            _ => Ok(peers),
+        }
+    }
+
+    fn has_psk(&self, wg_pub: &[u8; 32]) -> bool {
+        let peer = self.peers.iter().find(|peer| peer.public == *wg_pub);
+        peer.is_some_and(|peer| peer.psk.is_some())
+    }
+
+    /// Whether the session that carries the home has a post-quantum key in it.
+    pub(super) fn is_post_quantum(&self) -> bool {
+        let carrier = self.carrier.filter(|_| self.link == Link::Up);
+        carrier.is_some_and(|gateway| self.has_psk(&gateway))
+    }
+
     /// There is a session with this gateway, and there was none with any.
     pub(super) fn on_connected(&mut self, gateway: &[u8; 32], endpoint: SocketAddr) {
         let name = self.gateway_name(gateway).unwrap_or_default();
@@ -74,6 +111,7 @@ impl Control {
             Some(GatewayLine {
                 name: self.gateway_name(&gateway.public)?,
                 active: gateway.active,
+                post_quantum: self.has_psk(&gateway.public),
                 state: match gateway.state {
                     GatewayState::Idle => GatewayWord::Idle,
                     GatewayState::Well => GatewayWord::Well,

@@ -112,6 +112,10 @@ fn tunnel_text(tunnel: &Value) -> String {
     let handshake = number("last_handshake_s").map_or("no session".to_owned(), |age| {
         format!("session {} old", duration(age))
     });
+    let sealed = match tunnel.get("post_quantum").and_then(Value::as_bool) {
+        Some(true) => ", post-quantum",
+        Some(false) | None => "",
+    };
     let (rx, tx) = (
         number("rx_bytes").unwrap_or(0),
         number("tx_bytes").unwrap_or(0),
@@ -125,7 +129,7 @@ fn tunnel_text(tunnel: &Value) -> String {
         .sum();
     let wan = tunnel.get("wan").and_then(Value::as_str);
     let over = wan.map_or(String::new(), |wan| format!(" over {wan}"));
-    format!("{handshake}{over}, {rx} bytes in, {tx} bytes out, {dropped} packets dropped")
+    format!("{handshake}{over}{sealed}, {rx} bytes in, {tx} bytes out, {dropped} packets dropped")
 }
 
 fn duration(seconds: u64) -> String {
