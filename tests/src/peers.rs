@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::kernel_image::{self, KernelImage};
 use crate::netns::said;
 use crate::programs::Programs;
 
@@ -14,6 +15,9 @@ const ENCRYPTED_DNS: &str = "0.9.22";
 /// Trixie's package, whose program still calls itself v0.0.20230223.
 const WIREGUARD_GO_TRIXIE: &str = "0.0.20231211-1+b9";
 const WIREGUARD_GO_FORKY: &str = "0.0.20260522-1";
+/// Debian 12's, which Debian 12's QEMU can run.
+const KERNEL_SUITE: &str = "bookworm";
+const KERNEL: &str = "linux-image-cloud-amd64";
 const BORINGTUN: &str = "0.7.1";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -71,7 +75,29 @@ impl Peers {
             ));
         }
         self.encrypted_dns()?;
+        if !self.kernel_dir().exists() {
+            say(
+                "fetching Debian's kernel for virtual machines: Linux's own WireGuard to test against",
+            );
+        }
+        self.kernel()?;
         Ok(())
+    }
+
+    /// Debian's own kernel for virtual machines, with a file system that makes it a WireGuard machine.
+    pub fn kernel(&self) -> Result<KernelImage> {
+        let _alone = self.lock()?;
+        let dir = self.kernel_dir();
+        let image = |dir: &Path| KernelImage {
+            kernel: dir.join("vmlinuz"),
+            initramfs: dir.join("initramfs"),
+        };
+        if !dir.exists() {
+            let made = tempfile::tempdir_in(&self.dir).context("making a folder")?;
+            self.make_kernel(made.path(), &image(made.path()))?;
+            fs::rename(made.keep(), &dir).context("putting the kernel in its place")?;
+        }
+        Ok(image(&dir))
     }
 
     /// dnscrypt-proxy, the Go client, from Debian forky.
@@ -160,6 +186,35 @@ impl Peers {
         run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root)).map(drop)
     }
 
+    fn make_kernel(&self, dir: &Path, image: &KernelImage) -> Result<()> {
+        let apt = PrivateApt::new(&self.dir.join(format!("apt-{KERNEL_SUITE}")), KERNEL_SUITE)?;
+        // The package of this name only depends on the newest kernel's.
+        let depends = run(apt.command("apt-cache").args(["depends", KERNEL]))?;
+        let package = depends
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "))
+            .with_context(|| format!("{KERNEL} of Debian {KERNEL_SUITE} names no kernel"))?;
+        let root = tempfile::tempdir_in(dir).context("making a folder")?;
+        let root = root.path();
+        let file = apt.download(package)?;
+        run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
+        let version = package.trim_start_matches("linux-image-");
+        run(Command::new("busybox")
+            .args(["depmod", "-b"])
+            .arg(root)
+            .arg(version))?;
+        let boot = root.join("boot").join(format!("vmlinuz-{version}"));
+        fs::copy(boot, &image.kernel).context("copying the kernel")?;
+        let modules = root.join("lib/modules").join(version);
+        fs::write(&image.initramfs, kernel_image::pack(&modules)?)
+            .context("writing the machine's file system")?;
+        fs::remove_file(file).context("removing the kernel's package")
+    }
+
+    fn kernel_dir(&self) -> PathBuf {
+        self.dir.join("kernel")
+    }
+
     fn install(&self, name: &str, version: &str) -> Result<()> {
         let build = self.dir.join("build");
         run(Command::new("cargo")
@@ -224,7 +279,13 @@ impl PrivateApt {
     }
 
     fn get(&self) -> Command {
-        let mut command = Command::new("apt-get");
+        let mut command = self.command("apt-get");
+        command.arg("-q");
+        command
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         for (option, value) in [
             ("Dir::Etc::sourcelist", self.dir.join("sources.list")),
             ("Dir::Etc::sourceparts", "-".into()),
@@ -237,7 +298,7 @@ impl PrivateApt {
                 .arg("-o")
                 .arg(format!("{option}={}", value.display()));
         }
-        command.arg("-q").current_dir(&self.dir);
+        command.current_dir(&self.dir);
         command
     }
 }

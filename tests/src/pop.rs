@@ -257,6 +257,17 @@ listen = "127.0.0.1:9101"
     }
 }
 
+/// The gateway's site as other people's programs alone make it: an inner address and the kernel's NAT.
+pub fn foreign_site(lab: &Lab) -> Result<()> {
+    let inner = format!("{GATEWAY_INNER}/32");
+    lab.pop.run(&["ip", "addr", "add", &inner, "dev", "lo"])?;
+    lab.pop.run(&[
+        "nft",
+        "table ip nat {\nchain post {\ntype nat hook postrouting priority 100\noifname inet0 masquerade\n}\n}\n",
+    ])?;
+    Ok(())
+}
+
 /// A site's firewall does not tell the world which of its ports are closed while a gateway restarts.
 fn stay_silent(pop: &Netns) -> Result<()> {
     pop.run(&[

@@ -90,6 +90,16 @@ pub const TESTS: &[Package] = &[
     ),
     package("dnsperf", "/usr/bin/dnsperf", "lookups under load"),
     package(
+        "qemu-system-x86",
+        "/usr/bin/qemu-system-x86_64",
+        "a machine with Linux's own WireGuard",
+    ),
+    package(
+        "busybox-static",
+        "/usr/bin/busybox",
+        "that machine's programs",
+    ),
+    package(
         "faketime",
         "/usr/bin/faketime",
         "a router whose clock is wrong",

@@ -169,7 +169,7 @@ impl WireGuardGo {
     }
 }
 
-fn configuration(key: &WgKey, port: u16, peers: &[WgPeer]) -> String {
+pub(crate) fn configuration(key: &WgKey, port: u16, peers: &[WgPeer]) -> String {
     let mut text = format!(
         "[Interface]\nPrivateKey = {}\nListenPort = {port}\n",
         key.private

@@ -1,17 +1,19 @@
 //! The whole of it: internet, office, gateway and router of one lab, started, and what the home does with them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::device::{Answer, Device, read_lease};
 use crate::internet::Internet;
-use crate::office::Office;
+use crate::office::{Office, PROVISIONING_PORT};
 use crate::pop::Pop;
 use crate::process::Running;
 use crate::programs::Programs;
 use crate::router::{Image, Router};
-use crate::topology::{Lab, WEB};
+use crate::topology::{Lab, OFFICE, WEB};
 use crate::wait::wait_until;
 use crate::zones::PAGE_NAME;
 
@@ -85,6 +87,22 @@ impl World {
         self.power_on()?;
         self.router.enrol(&code)?;
         self.wait_protected()
+    }
+
+    /// A device with a lease and no agent, and the lease's addresses.
+    pub fn leased_device(&self) -> Result<(Device, Vec<String>)> {
+        let device = Device::default();
+        let server = SocketAddr::new(OFFICE.parse().context("an address")?, PROVISIONING_PORT);
+        let code = self.office.claim()?;
+        let answer = self
+            .lab
+            .router
+            .enter(|| device.enrol(server, Some(&code)))?;
+        let Answer::Leased(lease) = answer else {
+            bail!("not leased: {answer:?}")
+        };
+        let addresses = read_lease(&lease)?.addresses;
+        Ok((device, addresses.iter().map(ToString::to_string).collect()))
     }
 
     /// Waits for protection; an agent that ends before is an error with its last words.

@@ -7,21 +7,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lab::{
-    Answer, Device, ForeignServer, GATEWAY, GATEWAY_INNER, GATEWAY_INNER_V6, Internet, Lab, Office,
-    PAGE_NAME, Peers, Programs, Router, StreamReader, WEB, WEB_V6, WgKey, WgPeer, WireGuardGo,
-    World, read_lease, wait_until,
+    ForeignServer, GATEWAY, GATEWAY_INNER, GATEWAY_INNER_V6, Internet, Lab, Office, PAGE_NAME,
+    Peers, Programs, Router, StreamReader, WEB, WEB_V6, WgKey, WgPeer, WireGuardGo, World,
+    foreign_site, wait_until,
 };
-
-/// The gateway's site as other people's programs alone make it: an inner address and the kernel's NAT.
-fn without_a_gateway_of_ours(lab: &Lab) {
-    lab.pop
-        .run(&["ip", "addr", "add", "10.64.0.1/32", "dev", "lo"])
-        .unwrap();
-    lab.pop.run(&["nft", "add", "table", "ip", "nat"]).unwrap();
-    lab.pop
-        .run(&["nft", "add chain ip nat post { type nat hook postrouting priority 100; oifname inet0 masquerade; }"])
-        .unwrap();
-}
 
 #[test]
 fn our_agent_works_with_wireguard_go_as_its_gateway() {
@@ -30,7 +19,7 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
     let _internet = Internet::start(&lab).unwrap();
     let office = Office::init(&lab, &programs).unwrap();
     let _provisioning = office.start().unwrap();
-    without_a_gateway_of_ours(&lab);
+    foreign_site(&lab).unwrap();
     let peers = Peers::of_this_build().unwrap();
     let dns =
         ForeignServer::encrypted_dns_in(&lab, &lab.pop, &peers, "10.64.0.1:443".parse().unwrap())
@@ -81,24 +70,10 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
     assert_eq!(got, "100000000");
 }
 
-/// A device with a lease, and the lease's addresses.
-fn leased_device(world: &World) -> (Device, Vec<String>) {
-    let device = Device::default();
-    let server = "198.18.2.2:8443".parse().unwrap();
-    let code = world.office.claim().unwrap();
-    let enrol = || device.enrol(server, Some(&code));
-    let answer = world.lab.router.enter(enrol).unwrap();
-    let Answer::Leased(lease) = answer else {
-        panic!("not leased: {answer:?}")
-    };
-    let addresses = read_lease(&lease).unwrap().addresses;
-    (device, addresses.iter().map(ToString::to_string).collect())
-}
-
 #[test]
 fn wireguard_go_works_as_a_client_of_our_gateway() {
     let world = World::new().unwrap();
-    let (device, addresses) = leased_device(&world);
+    let (device, addresses) = world.leased_device().unwrap();
     let key = WgKey::of_private(device.wireguard_private()).unwrap();
     let gateway = WgPeer {
         public: world.pop.wireguard.clone(),
@@ -158,7 +133,7 @@ fn wireguard_go_works_as_a_client_of_our_gateway() {
 #[test]
 fn a_source_address_that_is_not_the_leases_is_dropped_and_counted() {
     let world = World::new().unwrap();
-    let (device, _) = leased_device(&world);
+    let (device, _) = world.leased_device().unwrap();
     let key = WgKey::of_private(device.wireguard_private()).unwrap();
     let gateway = WgPeer {
         public: world.pop.wireguard.clone(),
