@@ -148,6 +148,10 @@ fn our_agent_works_with_linux_as_its_gateway_with_offloads_on_both_sides() {
             .run(&["ping", "-c", "2", "-W", "5", "-s", bytes, GATEWAY_INNER])
             .unwrap();
     }
+    carries_bulk(&lab, &linux);
+}
+
+fn carries_bulk(lab: &Lab, linux: &KernelWireGuard) {
     let bulk = Bulk::listen(&lab.internet, WEB, BULK_BYTES).unwrap();
     let frames = |interface: &str| Frames::of(&lab.router, interface).unwrap();
     let before = (frames("culvert0"), linux.counters().unwrap());
