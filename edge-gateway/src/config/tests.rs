@@ -184,3 +184,24 @@ fn the_sample_configuration_is_accepted() {
         Upstream::Forward(vec!["203.0.113.10:53".parse().unwrap()])
     );
 }
+
+#[test]
+fn announcements_have_a_table_of_their_own_and_a_protocol_that_is_not_the_kernels() {
+    let with = |table: &str| read(&format!("{SAMPLE}\n[announce]\n{table}"));
+
+    assert_eq!(
+        with("table = 254").unwrap_err(),
+        [
+            "announce.table: is a table that packets are routed by; accepted: any other than 253 to 255"
+        ]
+    );
+    assert_eq!(with("protocol = 4").unwrap_err().len(), 1);
+    assert_eq!(
+        with("").unwrap().announce,
+        Some(Announce {
+            table: 17_238,
+            protocol: 67
+        })
+    );
+    assert_eq!(read(SAMPLE).unwrap().announce, None);
+}
