@@ -62,7 +62,7 @@ impl Peers {
     }
 
     /// Fetches and builds everything ahead of the tests, telling `say` what takes long.
-    pub fn prepare(&self, mut say: impl FnMut(&str)) -> Result<()> {
+    pub fn prepare(&self, say: &dyn Fn(&str)) -> Result<()> {
         if !self.dnscrypt_proxy_path().exists() {
             say(&format!(
                 "fetching dnscrypt-proxy {DNSCRYPT_PROXY} from Debian forky: DNSCrypt client to test against"
@@ -81,7 +81,7 @@ impl Peers {
             );
         }
         self.kernel()?;
-        Ok(())
+        self.prepare_wireguard_go(say)
     }
 
     /// Debian's own kernel for virtual machines, with a file system that makes it a WireGuard machine.
@@ -129,22 +129,27 @@ impl Peers {
 
     /// Fetches and builds what the benches of the tunnel compare with.
     pub fn prepare_tunnels(&self, say: &dyn Fn(&str)) -> Result<()> {
-        for suite in [Suite::Trixie, Suite::Forky] {
-            if !self.wireguard_go_path(suite).exists() {
-                say(&format!(
-                    "fetching wireguard-go {} from Debian {}: tunnel to compare with",
-                    suite.wireguard_go(),
-                    suite.name()
-                ));
-            }
-            self.wireguard_go(suite)?;
-        }
+        self.prepare_wireguard_go(say)?;
         if !self.boringtun_path().exists() {
             say(&format!(
                 "building boringtun-cli {BORINGTUN}: tunnel to compare with (a minute)"
             ));
         }
         self.boringtun()?;
+        Ok(())
+    }
+
+    fn prepare_wireguard_go(&self, say: &dyn Fn(&str)) -> Result<()> {
+        for suite in [Suite::Trixie, Suite::Forky] {
+            if !self.wireguard_go_path(suite).exists() {
+                say(&format!(
+                    "fetching wireguard-go {} from Debian {}: the tunnel with offloads",
+                    suite.wireguard_go(),
+                    suite.name()
+                ));
+            }
+            self.wireguard_go(suite)?;
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! WireGuard with wireguard-go of Debian 12, in both roles.
+//! WireGuard with wireguard-go in both roles: Debian 12's, and later ones that have offloads of their own.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -7,13 +7,61 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lab::{
-    ForeignServer, GATEWAY, GATEWAY_INNER, GATEWAY_INNER_V6, Internet, Lab, Office, PAGE_NAME,
-    Peers, Programs, Router, StreamReader, WEB, WEB_V6, WgKey, WgPeer, WireGuardGo, World,
-    foreign_site, wait_until,
+    Bulk, ForeignServer, Frames, GATEWAY, GATEWAY_INNER, GATEWAY_INNER_V6, Internet, Lab, Office,
+    PAGE_NAME, Peers, Programs, Router, StreamReader, Suite, Userspace, WEB, WEB_V6, WgKey, WgPeer,
+    WireGuardGo, World, foreign_site, wait_until,
 };
+
+/// Enough for tens of thousands of segments.
+const BULK_BYTES: usize = 40_000_000;
+/// What no single packet of a tunnel is longer than.
+const MTU: u64 = 1420;
+/// What no single datagram on the wire is longer than, with its Ethernet header.
+const WIRE_FRAME: u64 = 1514;
+
+/// wireguard-go of a later Debian, whose offloads are on wherever the kernel has them.
+fn with_offloads(suite: Suite) -> Userspace {
+    let peers = Peers::of_this_build().unwrap();
+    Userspace::wireguard_go(peers.wireguard_go(suite).unwrap())
+}
 
 #[test]
 fn our_agent_works_with_wireguard_go_as_its_gateway() {
+    agent_and_gateway(&Userspace::wireguard_go("wireguard-go"), |_, _| {});
+}
+
+#[test]
+fn our_agent_and_a_wireguard_go_with_offloads_as_its_gateway_both_use_them() {
+    agent_and_gateway(&with_offloads(Suite::Forky), |lab, go| {
+        let bulk = Bulk::listen(&lab.internet, WEB, BULK_BYTES).unwrap();
+        let frames = || {
+            (
+                Frames::of(&lab.router, "culvert0").unwrap(),
+                Frames::of(&lab.router, "wan0").unwrap(),
+                Frames::of(&lab.pop, &go.interface).unwrap(),
+                Frames::of(&lab.pop, "acc0").unwrap(),
+            )
+        };
+        let before = frames();
+        bulk.fetch(&lab.home, WEB).unwrap();
+        let between = frames();
+        bulk.send(&lab.home, WEB).unwrap();
+        let after = frames();
+
+        let (ours, theirs) = (between.0.since(before.0), between.2.since(before.2));
+        let wire = between.3.since(before.3);
+        assert!(ours.mean_received() > MTU, "we joined nothing: {ours:?}");
+        assert!(theirs.mean_sent() > MTU, "they had none to cut: {theirs:?}");
+        assert!(wire.mean_sent() > WIRE_FRAME, "no runs of theirs: {wire:?}");
+        let (ours, theirs) = (after.0.since(between.0), after.2.since(between.2));
+        let wire = after.1.since(between.1);
+        assert!(ours.mean_sent() > MTU, "we had none to cut: {ours:?}");
+        assert!(theirs.mean_received() > MTU, "they joined none: {theirs:?}");
+        assert!(wire.mean_sent() > WIRE_FRAME, "no runs of ours: {wire:?}");
+    });
+}
+
+fn agent_and_gateway(program: &Userspace, also: impl FnOnce(&Lab, &WireGuardGo)) {
     let lab = Lab::for_test().unwrap();
     let programs = Programs::of_this_build().unwrap();
     let _internet = Internet::start(&lab).unwrap();
@@ -44,7 +92,8 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
         endpoint: None,
         allowed: lease.addresses.iter().map(ToString::to_string).collect(),
     };
-    let go = WireGuardGo::start(
+    let go = WireGuardGo::start_of(
+        program,
         &lab,
         &lab.pop,
         &key,
@@ -68,6 +117,7 @@ fn our_agent_works_with_wireguard_go_as_its_gateway() {
     let got = lab.home.run(&[&curl[..], &size].concat()).unwrap();
     assert!(page.contains("It works"));
     assert_eq!(got, "100000000");
+    also(&lab, &go);
 }
 
 #[test]
@@ -127,6 +177,51 @@ fn wireguard_go_works_as_a_client_of_our_gateway() {
             ])
             .unwrap();
         assert_eq!(got, "100000000", "{web}");
+    }
+}
+
+#[test]
+fn a_wireguard_go_with_offloads_and_our_gateway_both_use_them() {
+    let world = World::new().unwrap();
+    let (device, addresses) = world.leased_device().unwrap();
+    let key = WgKey::of_private(device.wireguard_private()).unwrap();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec!["10.64.0.1/32".into(), "203.0.113.0/24".into()],
+    };
+    let bulk = Bulk::listen(&world.lab.internet, WEB, BULK_BYTES).unwrap();
+    for suite in [Suite::Trixie, Suite::Forky] {
+        let (program, peers) = (with_offloads(suite), [gateway.clone()]);
+        let (router, pop) = (&world.lab.router, &world.lab.pop);
+
+        let go = WireGuardGo::start_of(&program, &world.lab, router, &key, 0, &addresses, &peers)
+            .unwrap();
+        let frames = || {
+            (
+                Frames::of(pop, "culvert0").unwrap(),
+                Frames::of(pop, "acc0").unwrap(),
+                Frames::of(router, &go.interface).unwrap(),
+                Frames::of(router, "wan0").unwrap(),
+            )
+        };
+        let before = frames();
+        bulk.fetch(router, WEB).unwrap();
+        let between = frames();
+        bulk.send(router, WEB).unwrap();
+        let after = frames();
+
+        let (ours, theirs) = (between.0.since(before.0), between.2.since(before.2));
+        let wire = between.1.since(before.1);
+        assert!(ours.mean_sent() > MTU, "we had none to cut: {ours:?}");
+        assert!(theirs.mean_received() > MTU, "they joined none: {theirs:?}");
+        assert!(wire.mean_sent() > WIRE_FRAME, "no runs of ours: {wire:?}");
+        let (ours, theirs) = (after.0.since(between.0), after.2.since(between.2));
+        let wire = after.3.since(between.3);
+        assert!(ours.mean_received() > MTU, "we joined nothing: {ours:?}");
+        assert!(theirs.mean_sent() > MTU, "they had none to cut: {theirs:?}");
+        assert!(wire.mean_sent() > WIRE_FRAME, "no runs of theirs: {wire:?}");
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn run(workspace: &Workspace, filters: &[String]) -> Result<()> {
     setup::test()?;
     eprintln!("test: building everything (release profile)");
     let suites = built::suites(workspace)?;
-    lab::Peers::of_this_build()?.prepare(|line| eprintln!("test: {line}"))?;
+    lab::Peers::of_this_build()?.prepare(&|line| eprintln!("test: {line}"))?;
     let mut total = running::Counts::default();
     let mut failed = Vec::new();
     for suite in &suites {
