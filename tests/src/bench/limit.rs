@@ -21,7 +21,7 @@ use nix::sys::socket::{
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::packet::checksum;
-use super::report::{Better, Row};
+use super::report::{Better, Row, median};
 use crate::topology::{GATEWAY, Lab};
 
 /// The tunnel's MTU: what a full inner packet has.
@@ -97,7 +97,7 @@ fn cipher() -> Result<(f64, f64)> {
     let seal = nanoseconds(LASTING, || {
         let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut room);
         black_box(tag.map_err(unusable)?.as_ref().len());
-        Ok(1)
+        Ok(())
     })?;
     room.copy_from_slice(&plain);
     key.seal_in_place_append_tag(nonce(), Aad::empty(), &mut room)
@@ -108,7 +108,7 @@ fn cipher() -> Result<(f64, f64)> {
         room.copy_from_slice(&sealed);
         let opened = key.open_in_place(nonce(), Aad::empty(), &mut room);
         black_box(opened.map_err(unusable)?.len());
-        Ok(1)
+        Ok(())
     })?;
     Ok((seal, open))
 }
@@ -122,8 +122,7 @@ fn udp(lab: &Lab) -> Result<(f64, f64)> {
     let segment = u16::try_from(DATAGRAM).context("a datagram of more than 64 KiB")?;
     let run = vec![5; DATAGRAM * RUN];
     let mut buffer = vec![0; 1 << 16];
-    let (mut sending, mut receiving) = (Duration::ZERO, Duration::ZERO);
-    let (mut sent, mut received) = (0_usize, 0_usize);
+    let (mut sending, mut receiving) = (Vec::new(), Vec::new());
     let began = Instant::now();
     while began.elapsed() < 2 * LASTING {
         let start = Instant::now();
@@ -137,9 +136,8 @@ fn udp(lab: &Lab) -> Result<(f64, f64)> {
             Some(&to),
         )
         .context("sending a run")?;
-        sending += start.elapsed();
-        sent += RUN;
-        let mut came = 0;
+        sending.push(each(start, RUN));
+        let (mut came, mut waited) = (0, Duration::ZERO);
         while came < RUN {
             let start = Instant::now();
             let mut space = nix::cmsg_space!(i32);
@@ -147,16 +145,12 @@ fn udp(lab: &Lab) -> Result<(f64, f64)> {
             let flags = MsgFlags::empty();
             let got = recvmsg::<()>(receiver.as_raw_fd(), &mut iov, Some(&mut space), flags)
                 .context("receiving a run")?;
-            receiving += start.elapsed();
+            waited += start.elapsed();
             came += got.bytes.div_ceil(DATAGRAM);
         }
-        received += came;
+        receiving.push(waited.as_nanos() as f64 / came as f64);
     }
-    ensure!(sent > 0 && received > 0, "nothing went over the lab's wire");
-    Ok((
-        sending.as_nanos() as f64 / sent as f64,
-        receiving.as_nanos() as f64 / received as f64,
-    ))
+    middle(sending, receiving)
 }
 
 /// Writes super-packets to one TUN device, from which the kernel forwards them to another, and reads them there; the
@@ -179,30 +173,29 @@ fn tun(lab: &Lab) -> Result<(f64, f64)> {
     }
     let frame = super_packet();
     let mut buffer = vec![0; FRAME_BYTES];
-    let (mut writing, mut reading) = (Duration::ZERO, Duration::ZERO);
-    let (mut packets, mut came) = (0_usize, 0_usize);
+    let (mut writing, mut reading) = (Vec::new(), Vec::new());
     let began = Instant::now();
     while began.elapsed() < LASTING {
         let start = Instant::now();
         let written = into.send(&frame).context("writing a super-packet")?;
-        writing += start.elapsed();
+        writing.push(each(start, RUN));
         ensure!(written == Written::Yes, "a super-packet was {written:?}");
-        packets += RUN;
-        let start = Instant::now();
+        let (start, mut came) = (Instant::now(), 0);
         while let Some(len) = out.recv(&mut buffer).context("reading a super-packet")? {
             // Router solicitations of the kernel's own come here too.
             came += len / (PACKET - HEADERS);
         }
-        reading += start.elapsed();
+        if came > 0 {
+            reading.push(each(start, came));
+        }
     }
     ensure!(
-        came * 2 > packets,
-        "of {packets} packets {came} were forwarded from one TUN device to the other"
+        reading.len() * 2 > writing.len(),
+        "of {} super-packets {} were forwarded from one TUN device to the other",
+        writing.len(),
+        reading.len()
     );
-    Ok((
-        writing.as_nanos() as f64 / packets as f64,
-        reading.as_nanos() as f64 / came as f64,
-    ))
+    middle(writing, reading)
 }
 
 /// A `virtio_net_hdr` that says TCP over IPv4, and what it announces: one header and the payload of a whole run.
@@ -236,18 +229,28 @@ fn socket(address: &str) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Nanoseconds for each of what `work` says it did.
-fn nanoseconds(lasting: Duration, mut work: impl FnMut() -> Result<u64>) -> Result<f64> {
-    let (start, mut done) = (Instant::now(), 0);
-    loop {
-        for _ in 0..64 {
-            done += work()?;
+/// Nanoseconds for what `work` does, the middle one of many: whoever else wants the core for a moment does not count.
+fn nanoseconds(lasting: Duration, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    const BATCH: usize = 64;
+    let (began, mut batches) = (Instant::now(), Vec::new());
+    while began.elapsed() < lasting {
+        let start = Instant::now();
+        for _ in 0..BATCH {
+            work()?;
         }
-        let elapsed = start.elapsed();
-        if elapsed >= lasting {
-            return Ok(elapsed.as_nanos() as f64 / done as f64);
-        }
+        batches.push(each(start, BATCH));
     }
+    median(batches).context("nothing was measured")
+}
+
+/// Nanoseconds since `start` for each of so many.
+fn each(start: Instant, count: usize) -> f64 {
+    start.elapsed().as_nanos() as f64 / count as f64
+}
+
+fn middle(one: Vec<f64>, other: Vec<f64>) -> Result<(f64, f64)> {
+    let both = median(one).zip(median(other));
+    both.context("nothing was measured")
 }
 
 #[cfg(test)]
