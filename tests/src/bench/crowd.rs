@@ -134,10 +134,11 @@ impl Crowd {
         let Some(member) = self.members.get_mut(member) else {
             return Ok(());
         };
-        match member.tunn.encapsulate(packet, &mut self.out) {
-            TunnResult::WriteToNetwork(datagram) => send(self.sockets.get(member.socket), datagram),
-            _ => Ok(()),
+        if let TunnResult::WriteToNetwork(datagram) = member.tunn.encapsulate(packet, &mut self.out)
+        {
+            send(self.sockets.get(member.socket), datagram)?;
         }
+        Ok(())
     }
 
     /// Listens for a while.

@@ -70,7 +70,7 @@ pub(super) fn lease_all(
         &store,
         "SELECT 1 + coalesce(max(seq), -1) FROM shard_entry WHERE shard = 1",
     )?;
-    let mut seq: u64 = next
+    let next: u64 = next
         .first()
         .context("no answer")?
         .parse()
@@ -86,11 +86,10 @@ pub(super) fn lease_all(
     let mut sql = BufWriter::new(sqlite.stdin.take().context("sqlite3 has no stdin")?);
     sql.write_all(b"PRAGMA foreign_keys = ON;\nBEGIN IMMEDIATE;\n")?;
     let mut leased = Vec::with_capacity(keys.len());
-    for (key, offset) in keys.iter().zip(terms.offset..) {
+    for ((key, offset), seq) in keys.iter().zip(terms.offset..).zip(next..) {
         let lease = lease(*key, offset, terms, now)?;
         leased.push(address(offset));
         sql.write_all(rows(&lease, offset, seq, &mut tree)?.as_bytes())?;
-        seq += 1;
     }
     let head = seal(office.data(), &tree, now)?;
     writeln!(

@@ -150,7 +150,8 @@ fn measure(
         found.few_gbps = throughput(lab, seconds)?;
         Ok(())
     };
-    if round % 2 == 1 {
+    let few_first = !round.is_multiple_of(2);
+    if few_first {
         few(stage)?;
     }
     let (load_s, many_mb) = {
@@ -158,7 +159,7 @@ fn measure(
         (load_s, resident_mb(&[stage.gateway_pid()?])?)
     };
     let many_gbps = throughput(lab, seconds)?;
-    if round % 2 == 0 {
+    if !few_first {
         few(stage)?;
     }
     Ok(Round {
