@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use netio::clock;
 use netio::netlink::{LinkIndex, Netlink, NetlinkError, Route, Via};
 
-use crate::config::Announce;
+use crate::config::{Announce, Config};
 use crate::exit::Fault;
 
 /// Words that the thread has not taken yet; a route takes it some microseconds.
@@ -68,23 +68,20 @@ impl Announcer {
     }
 }
 
-/// Starts the thread for the tunnel's interface.
-pub(crate) fn start(
-    announce: Option<&Announce>,
-    interface: &str,
-) -> Result<(Announcer, Option<JoinHandle<()>>), Fault> {
-    let Some(announce) = announce else {
+/// Starts the thread, if there is anything to announce.
+pub(crate) fn start(config: &Config) -> Result<(Announcer, Option<JoinHandle<()>>), Fault> {
+    let Some(announce) = config.announce else {
         return Ok((Announcer::default(), None));
     };
     let fault =
         |error: NetlinkError| Fault::io("announce addresses", &std::io::Error::other(error));
     let netlink = Netlink::open().map_err(fault)?;
-    let link = netlink.link(interface).map_err(fault)?;
+    let link = netlink.link(&config.tunnel.interface).map_err(fault)?;
     let (words, inbox) = sync_channel(MAX_WORDS);
     let mut table = Table {
         netlink,
         link,
-        announce: *announce,
+        announce,
         standing: HashMap::new(),
     };
     let thread = std::thread::Builder::new()

@@ -134,8 +134,7 @@ impl Control {
     fn start(config: &Config, running: setup::Running) -> Result<Self, Fault> {
         let mut ends = JoinSet::new();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
-        let interface = &config.tunnel.interface;
-        let (announcer, announcing) = announce::start(config.announce.as_ref(), interface)?;
+        let (announcer, announcing) = announce::start(config)?;
         for (number, (tunnel, io)) in running.workers.into_iter().enumerate() {
             let started = engine::start(tunnel, io, announcer.clone(), number)?;
             workers.push(started.worker);

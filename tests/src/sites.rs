@@ -183,91 +183,72 @@ fn announced(config: String) -> String {
 }
 
 fn start_routing(lab: &Lab) -> Result<Vec<Running>> {
-    // Whatever is not announced goes nowhere, at any of the three.
-    for netns in [&lab.pop, &lab.pop2, &lab.internet] {
-        netns.run(&[
-            "ip",
-            "route",
-            "add",
-            "unreachable",
-            "10.64.0.0/16",
-            "metric",
-            "4000000000",
-        ])?;
-    }
     lab.internet
         .run(&["ip", "-6", "route", "del", "fd64::/48"])?;
-    lab.internet.run(&[
-        "ip",
-        "-6",
-        "route",
-        "add",
-        "unreachable",
-        "fd64::/48",
-        "metric",
-        "4000000000",
-    ])?;
-    let internet: String = LINKS
-        .iter()
-        .enumerate()
-        .map(|(n, link)| {
-            session(
-                &format!("pop{n}"),
-                INTERNET_AS,
-                link.internet,
-                SITES_AS,
-                link.site,
-                "import all; export none",
-            )
-        })
-        .collect();
-    let kernel =
-        |family: &str| format!("protocol kernel {{ {family} {{ import none; export all; }}; }}\n");
-    let internet = format!("{}{}{internet}", kernel("ipv4"), kernel("ipv6"));
+    // Whatever is not announced goes nowhere, at any of the three.
+    for netns in [&lab.pop, &lab.pop2, &lab.internet] {
+        unreachable(netns, "10.64.0.0/16")?;
+    }
+    unreachable(&lab.internet, "fd64::/48")?;
     let mut daemons = vec![bird(
         lab,
         &lab.internet,
         "bird-internet",
         LINKS[0].internet[0],
-        &internet,
+        &internet_config(),
     )?];
-    let carried = |family: &str| {
+    for (n, (link, netns)) in LINKS.iter().zip([&lab.pop, &lab.pop2]).enumerate() {
+        let label = format!("bird-pop{n}");
+        daemons.push(bird(lab, netns, &label, link.site[0], &site_config(link))?);
+    }
+    Ok(daemons)
+}
+
+fn unreachable(netns: &Netns, net: &str) -> Result<()> {
+    let family = if net.contains(':') { "-6" } else { "-4" };
+    let route = ["ip", family, "route", "add", "unreachable", net];
+    netns.run(&[&route[..], &["metric", "4000000000"]].concat())?;
+    Ok(())
+}
+
+/// Takes what the sites say into the kernel's main table.
+fn internet_config() -> String {
+    let kernel =
+        |family| format!("protocol kernel {{ {family} {{ import none; export all; }}; }}\n");
+    let mut config = kernel("ipv4") + &kernel("ipv6");
+    for (n, link) in LINKS.iter().enumerate() {
+        config += &session(
+            &format!("pop{n}"),
+            (INTERNET_AS, link.internet),
+            (SITES_AS, link.site),
+            "import all; export none",
+        );
+    }
+    config
+}
+
+/// Says what stands in the gateway's table; of two sites that say the same the later wins.
+fn site_config(link: &Link) -> String {
+    let carried = |family| {
         format!(
             "protocol kernel carried_{family} {{ learn; kernel table 17238; scan time 1; {family} {{ import all; export none; }}; }}\n"
         )
     };
-    for (n, (link, netns)) in LINKS.iter().zip([&lab.pop, &lab.pop2]).enumerate() {
-        let site = format!(
-            "filter later {{ bgp_med = krt_metric; accept; }}\n{}{}{}",
-            carried("ipv4"),
-            carried("ipv6"),
-            session(
-                "site",
-                SITES_AS,
-                link.site,
-                INTERNET_AS,
-                link.internet,
-                "import none; export filter later"
-            ),
-        );
-        daemons.push(bird(
-            lab,
-            netns,
-            &format!("bird-pop{n}"),
-            link.site[0],
-            &site,
-        )?);
-    }
-    Ok(daemons)
+    let session = session(
+        "site",
+        (SITES_AS, link.site),
+        (INTERNET_AS, link.internet),
+        "import none; export filter later",
+    );
+    let filter = "filter later { bgp_med = krt_metric; accept; }\n";
+    [filter, &carried("ipv4"), &carried("ipv6"), &session].concat()
 }
 
 /// A BGP session that carries both families.
 fn session(
     name: &str,
-    local_as: u32,
-    local: [&str; 2],
-    peer_as: u32,
-    peer: [&str; 2],
+    (local_as, local): (u32, [&str; 2]),
+    (peer_as, peer): (u32, [&str; 2]),
     policy: &str,
 ) -> String {
     format!(

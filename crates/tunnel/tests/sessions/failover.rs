@@ -48,9 +48,11 @@ fn moves(pair: &Pair) -> Vec<(usize, MoveReason)> {
     let place = |gateway: &[u8; 32]| (100..103).position(|n| public(&key(n)) == *gateway);
     pair.agent_events
         .iter()
-        .filter_map(|event| match event {
-            AgentEvent::Moved { gateway, why, .. } => Some((place(gateway).unwrap(), *why)),
-            _ => None,
+        .filter_map(|event| {
+            let AgentEvent::Moved { gateway, why, .. } = event else {
+                return None;
+            };
+            Some((place(gateway).unwrap(), *why))
         })
         .collect()
 }
@@ -265,13 +267,12 @@ fn only_the_gateway_in_use_announces_the_home() {
     let told = |pair: &Pair, n: usize| -> Vec<bool> {
         let events = pair.gateways[n].events.iter();
         events
-            .filter_map(|event| match event {
-                EdgeEvent::Carried { addresses } => {
+            .filter_map(|event| {
+                if let EdgeEvent::Carried { addresses } = event {
                     assert_eq!(addresses.len(), 2);
-                    Some(true)
+                    return Some(true);
                 }
-                EdgeEvent::Left { .. } => Some(false),
-                _ => None,
+                matches!(event, EdgeEvent::Left { .. }).then_some(false)
             })
             .collect()
     };
