@@ -32,6 +32,15 @@ enum Command {
     Enrol(Enrol),
     /// Say whether the home is protected, and why not.
     Status(Status),
+    /// Let one device of the home reach the access network's login page, for some minutes.
+    Portal {
+        #[command(subcommand)]
+        verb: Portal,
+    },
+    /// Shut the router now, as if the agent had been stopped: for a boot script that runs before the WAN is up.
+    Lock(Json),
+    /// Print the rules that `lock` sets, for a file that nft reads at boot.
+    Ruleset(AtConfig),
     /// Check a configuration file.
     CheckConfig(CheckConfig),
     /// Forget lease and tunnel keys, and open the network; the agent must be stopped.
@@ -55,6 +64,35 @@ pub(crate) struct Enrol {
     /// The code. Others on this machine can see what is typed here; left out, it is read from standard input.
     pub(crate) code: Option<String>,
     /// One JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Portal {
+    /// Open the window; it shuts by itself.
+    Open(OpenPortal),
+    /// Shut it.
+    Close(Json),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OpenPortal {
+    #[command(flatten)]
+    pub(crate) with: Json,
+    /// The device with the browser, by its IPv4 address at home.
+    #[arg(long)]
+    pub(crate) device: std::net::Ipv4Addr,
+    /// 1 to 15; the configuration says how long otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=15))]
+    pub(crate) minutes: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Json {
+    #[command(flatten)]
+    pub(crate) at: AtConfig,
+    /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -103,6 +141,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(at) => run::run(&at.config),
         Command::Enrol(enrol) => commands::enrol(&enrol),
         Command::Status(status) => commands::status(&status),
+        Command::Portal { verb } => commands::portal(&verb),
+        Command::Lock(lock) => commands::lock(&lock),
+        Command::Ruleset(at) => commands::ruleset(&at),
         Command::CheckConfig(check) => commands::check_config(&check),
         Command::Reset(reset) => commands::reset(&reset),
     };

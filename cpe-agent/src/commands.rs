@@ -142,6 +142,61 @@ fn without_agent(config: &Config) -> Value {
     status
 }
 
+/// Opens or shuts the captive-portal window of the running agent.
+pub(crate) fn portal(verb: &cli::Portal) -> Result<(), Failure> {
+    let with = match verb {
+        cli::Portal::Open(open) => &open.with,
+        cli::Portal::Close(close) => close,
+    };
+    let socket = config::load(&with.at.config)?.status_socket;
+    let conversation = asked(match verb {
+        cli::Portal::Open(open) => ask::open_portal(&socket, open.device, open.minutes),
+        cli::Portal::Close(_) => ask::close_portal(&socket),
+    })?;
+    let talk = Talk { json: with.json };
+    let answer = match conversation {
+        Some(mut conversation) => asked(conversation.next())?,
+        None => None,
+    };
+    let Some(answer) = answer else {
+        return Err(talk.refused(Exit::Unavailable, "the agent is not running"));
+    };
+    let message = answer.get("message").and_then(Value::as_str);
+    let message = message.unwrap_or_default();
+    if answer.get("ok").and_then(Value::as_bool) == Some(true) {
+        talk.done(message);
+        Ok(())
+    } else {
+        Err(talk.refused(Exit::Failed, message))
+    }
+}
+
+/// Sets the rules that keep packets in; a running agent has set its own, which hold as well.
+pub(crate) fn lock(arguments: &cli::Json) -> Result<(), Failure> {
+    let config = config::load(&arguments.at.config)?;
+    let talk = Talk {
+        json: arguments.json,
+    };
+    if config.kill_switch == KillSwitch::Off {
+        talk.done("the kill-switch is off in the configuration: nothing is locked");
+        return Ok(());
+    }
+    if asked(ask::status(&config.status_socket))?.is_some() {
+        talk.done("the agent is running: locked already");
+        return Ok(());
+    }
+    net::lock(&config).map_err(run::network_failure)?;
+    talk.done("locked");
+    Ok(())
+}
+
+/// Prints the rules.
+pub(crate) fn ruleset(arguments: &cli::AtConfig) -> Result<(), Failure> {
+    let config = config::load(&arguments.config)?;
+    say(net::locked(&config).trim_end());
+    Ok(())
+}
+
 /// Says what is wrong with a configuration file.
 pub(crate) fn check_config(arguments: &cli::CheckConfig) -> Result<(), Failure> {
     let result = config::load(&arguments.file);

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub lan: Lan,
     /// The tunnel.
     pub tunnel: Tunnel,
+    /// The captive-portal window.
+    pub portal: Portal,
     /// Whether anything may leave in clear when the tunnel is down.
     pub kill_switch: KillSwitch,
     /// The user that the agent becomes once its sockets stand.
@@ -74,6 +76,15 @@ pub(crate) struct Tunnel {
     pub post_quantum: PostQuantum,
     /// How often a silent tunnel says that it is there, so that NAT on the way stays open.
     pub keepalive: Duration,
+}
+
+/// The window through which a device of the home may reach the access network's login page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Portal {
+    /// How long it stays open unless another time is asked for.
+    pub window: Duration,
+    /// Where the access network's resolvers are written down.
+    pub resolvers: PathBuf,
 }
 
 /// What happens to packets that cannot go through the tunnel.
@@ -165,6 +176,10 @@ const MAX_MTU: i64 = 1500;
 const DEFAULT_MTU: u16 = 1420;
 /// Below the 30 s after which common home gateways forget a UDP mapping.
 const DEFAULT_KEEPALIVE_S: u16 = 25;
+/// Long enough to find a login page and type what it asks for.
+const DEFAULT_WINDOW_S: u16 = 300;
+/// A home forgets what it has left open.
+pub(crate) const MAX_WINDOW_S: u16 = 900;
 const MAX_PINS: usize = 8;
 const MAX_INTERFACES: usize = 16;
 
@@ -269,6 +284,7 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
     let wans = root.section("wan", read_wans);
     let lan = root.section("lan", read_lan);
     let tunnel = root.section("tunnel", read_tunnel);
+    let portal = root.section("portal", read_portal);
     if let (Some(wans), Some(lan), Some(tunnel)) = (&wans, &lan, &tunnel) {
         check_interfaces(root, wans, lan, tunnel);
     }
@@ -279,6 +295,7 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
         wans: wans?,
         lan: lan?,
         tunnel: tunnel?,
+        portal: portal?,
         kill_switch: kill_switch?,
         user: user?,
         status_socket: status_socket?,
@@ -385,6 +402,23 @@ fn read_tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
         post_quantum: post_quantum?,
         mtu: mtu?,
         keepalive: Duration::from_secs(u64::from(keepalive_s?)),
+    })
+}
+
+fn read_portal(section: &mut Section<'_>) -> Option<Portal> {
+    let window_s = section.optional("window-s", "1 to 900", DEFAULT_WINDOW_S, |value| {
+        let seconds = u16::try_from(integer(value)?).ok()?;
+        (1..=MAX_WINDOW_S).contains(&seconds).then_some(seconds)
+    });
+    let resolvers = section.optional(
+        "resolvers",
+        "an absolute path",
+        "/tmp/resolv.conf.d/resolv.conf.auto".into(),
+        absolute_path,
+    );
+    Some(Portal {
+        window: Duration::from_secs(u64::from(window_s?)),
+        resolvers: resolvers?,
     })
 }
 

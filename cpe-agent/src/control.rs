@@ -13,6 +13,7 @@
 pub(crate) mod attempt;
 mod gateways;
 mod network;
+mod portal;
 
 use std::io;
 use std::net::IpAddr;
@@ -252,7 +253,9 @@ impl Control {
             .wan
             .choice
             .poll_timeout()
-            .map_or(deadline, |at| deadline.min(at.into()));
+            .into_iter()
+            .chain(self.portal_due())
+            .fold(deadline, |deadline, at| deadline.min(at.into()));
         let attempt = async {
             match &mut self.attempt {
                 Some(attempt) => attempt.outcome().await,
@@ -320,11 +323,16 @@ impl Control {
                 let _ = answers.try_send(serde_json::to_string(&self.status).unwrap_or_default());
             }
             Some(Request::Enrol(code, answers)) => self.on_code(code, answers),
+            Some(Request::OpenPortal(device, lasts, answers)) => {
+                self.on_open_portal(device, lasts, &answers);
+            }
+            Some(Request::ClosePortal(answers)) => self.on_close_portal(&answers),
             None => {}
         }
     }
 
     fn on_time(&mut self) {
+        self.keep_portal_time();
         if let Some(bundle) = &self.bundle
             && bundle.get().lease.not_after < self.clock.now()
         {
@@ -473,6 +481,8 @@ impl Control {
         tunnel.dropped = snapshot.dropped;
         tunnel.wan = self.path.as_ref().map(|path| path.interface.clone());
         tunnel.mtu = self.network.mtu();
+        let left = self.network.window().and_then(|window| window.left());
+        self.status.portal_s = left.map(|left| left.as_secs() + 1);
         self.status.dns = self.dns.counters();
     }
 

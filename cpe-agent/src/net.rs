@@ -4,6 +4,7 @@
 //! an exit removes it; only the kill-switch outlives the agent, when it is set.
 
 pub(crate) mod choice;
+pub(crate) mod portal;
 mod ruleset;
 mod sysctl;
 pub(crate) mod wan;
@@ -15,6 +16,7 @@ use netio::netlink::{
 use netio::nftables::{self, NftError, TableFamily};
 
 use crate::config::{Config, KillSwitch};
+use portal::Window;
 use ruleset::Purpose;
 use sysctl::SourceValidMark;
 
@@ -58,6 +60,7 @@ pub(crate) struct Network {
     netlink: Netlink,
     addresses: Vec<IpNet>,
     mtu: u16,
+    window: Option<Window>,
     valid_mark: SourceValidMark,
 }
 
@@ -65,12 +68,13 @@ impl Network {
     /// Puts the kill-switch up before anything else is done, removes what an earlier run left, and makes the rules that
     /// keep clear packets from the access network.
     pub(crate) fn prepare(config: &Config) -> Result<Self, NetError> {
-        nftables::apply(&ruleset::text(config, MARK, Purpose::Running(&[])))?;
+        nftables::apply(&ruleset::text(config, MARK, Purpose::Running(&[], None)))?;
         let mut network = Self {
             config: config.clone(),
             netlink: Netlink::open()?,
             addresses: Vec::new(),
             mtu: config.tunnel.mtu,
+            window: None,
             valid_mark: SourceValidMark::set(),
         };
         match config.kill_switch {
@@ -94,11 +98,7 @@ impl Network {
         for address in &addresses {
             tolerate_no_ipv6(self.netlink.add_address(link, *address))?;
         }
-        nftables::apply(&ruleset::text(
-            &self.config,
-            MARK,
-            Purpose::Running(&addresses),
-        ))?;
+        self.apply(&addresses)?;
         if !self.addresses.is_empty() && self.addresses != addresses {
             netlink::forget_connections()?;
         }
@@ -147,6 +147,26 @@ impl Network {
         routing
     }
 
+    /// Opens the captive-portal window, in the place of one that is open, or shuts it.
+    pub(crate) fn set_window(&mut self, window: Option<Window>) -> Result<(), NetError> {
+        self.window = window;
+        self.apply(&self.addresses)
+    }
+
+    /// The captive-portal window, if it is open.
+    pub(crate) fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    fn apply(&self, addresses: &[IpNet]) -> Result<(), NetError> {
+        let purpose = Purpose::Running(addresses, self.window);
+        Ok(nftables::apply(&ruleset::text(
+            &self.config,
+            MARK,
+            purpose,
+        ))?)
+    }
+
     fn route_away(&mut self) -> Result<(), NetError> {
         for to in everything() {
             tolerate_no_ipv6(self.netlink.add_route(&unreachable_route(to)))?;
@@ -166,6 +186,16 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// The rules that keep packets in while no agent runs; interfaces that they name need not exist yet.
+pub(crate) fn locked(config: &Config) -> String {
+    ruleset::text(config, MARK, Purpose::Stopped)
+}
+
+/// Sets those rules.
+pub(crate) fn lock(config: &Config) -> Result<(), NetError> {
+    Ok(nftables::apply(&locked(config))?)
 }
 
 /// Removes everything, the kill-switch too: what `reset` does.

@@ -335,7 +335,7 @@ pub(crate) fn state_failure(error: StateError) -> Failure {
     Failure::of(exit, &error)
 }
 
-fn network_failure(error: NetError) -> Failure {
+pub(crate) fn network_failure(error: NetError) -> Failure {
     let exit = if error.is_permission() {
         Exit::Permission
     } else {

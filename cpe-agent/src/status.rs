@@ -55,6 +55,8 @@ pub(crate) struct Status {
     pub dns: DnsStatus,
     /// Whether packets that cannot go through the tunnel are dropped.
     pub kill_switch: bool,
+    /// How long the captive-portal window stays open, in seconds; null when it is shut.
+    pub portal_s: Option<u64>,
     /// The device's id, as the provider lists it.
     pub device: Option<String>,
     /// The program's version.
@@ -146,6 +148,7 @@ impl Status {
             tunnel: TunnelStatus::default(),
             dns: DnsStatus::default(),
             kill_switch: config.kill_switch == KillSwitch::On,
+            portal_s: None,
             device: None,
             version: crate::cli::VERSION,
         }

@@ -63,6 +63,15 @@ impl Router {
         Ok(router)
     }
 
+    /// Puts a copy of the program onto the router, in the place of one that is there, as an upgrade does.
+    pub fn install_program(&mut self) -> Result<PathBuf> {
+        let (new, path) = (self.dir.join("cpe-agent.new"), self.dir.join("cpe-agent"));
+        fs::copy(&self.program, &new).context("copying the agent")?;
+        fs::rename(&new, &path).context("replacing the agent")?;
+        self.program.clone_from(&path);
+        Ok(path)
+    }
+
     /// The agent's configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("agent.toml")

@@ -73,6 +73,7 @@ impl Control {
         self.link = Link::Up;
         self.revoked = None;
         self.silence.reset();
+        self.close_portal("the tunnel is up");
         self.status.gateway = self.gateway_name(gateway);
         self.carrier = Some(*gateway);
         self.use_resolvers();

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::portal::{self, Window};
 use crate::config::{Config, DnsRedirect, InterfaceName, KillSwitch};
 
 /// The table's name; it is ours alone.
@@ -15,9 +16,9 @@ pub(super) const TABLE: &str = "culvert";
 /// What the table is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose<'a> {
-    /// The agent runs; it has these addresses inside the tunnel.
-    Running(&'a [IpNet]),
-    /// The agent stops and the kill-switch stays.
+    /// The agent runs; it has these addresses inside the tunnel, and perhaps a window to a captive portal.
+    Running(&'a [IpNet], Option<Window>),
+    /// The agent does not run, and the kill-switch stays.
     Stopped,
 }
 
@@ -26,9 +27,17 @@ pub(super) fn text(config: &Config, mark: u32, purpose: Purpose<'_>) -> String {
     let mut out =
         format!("add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     if config.kill_switch == KillSwitch::On {
-        out.push_str(&kill_switch(config, mark));
+        let window = match purpose {
+            Purpose::Running(_, window) => window,
+            Purpose::Stopped => None,
+        };
+        let wans = format!("{{ {} }}", names(&config.wans));
+        let portal = window.map(|window| portal::rules(&window, &lan_set(config), &wans, mark));
+        out.push_str(portal.as_ref().map_or("", |rules| &rules.chains));
+        let forward = portal.as_ref().map_or("", |rules| &rules.forward);
+        out.push_str(&kill_switch(config, forward, mark));
     }
-    if let Purpose::Running(addresses) = purpose {
+    if let Purpose::Running(addresses, _) = purpose {
         out.push_str(&guard(config));
         out.push_str(&clamp(&config.tunnel.interface));
         out.push_str(&way_back(config, mark));
@@ -40,14 +49,14 @@ pub(super) fn text(config: &Config, mark: u32, purpose: Purpose<'_>) -> String {
 
 /// Forwarding: home to tunnel, and answers. From the router itself: whatever carries the agent's mark, and what an
 /// access network needs before anything can be sent on it (DHCP, neighbours). Interfaces nobody named count as the WAN.
-fn kill_switch(config: &Config, mark: u32) -> String {
+fn kill_switch(config: &Config, forward: &str, mark: u32) -> String {
     let (lan, tunnel) = (lan_set(config), &config.tunnel.interface);
     format!(
         r#"  chain kill_forward {{
     type filter hook forward priority filter - 10; policy drop;
     iifname {lan} oifname {{ {lan_names}, "{tunnel}" }} accept
     iifname "{tunnel}" oifname {lan} ct state established,related accept
-  }}
+{forward}  }}
   chain kill_output {{
     type filter hook output priority filter - 10; policy drop;
     oifname {{ "lo", {lan_names}, "{tunnel}" }} accept
@@ -209,7 +218,7 @@ mod tests {
     fn with_the_kill_switch_both_ways_out_drop_by_default_running_or_stopped() {
         let config = config(&[]);
 
-        for purpose in [Purpose::Running(&[]), Purpose::Stopped] {
+        for purpose in [Purpose::Running(&[], None), Purpose::Stopped] {
             let text = text(&config, 0x4356, purpose);
             assert_eq!(text.matches("policy drop;").count(), 2, "{text}");
             assert!(text.contains("meta mark 0x4356 accept"));
@@ -220,7 +229,7 @@ mod tests {
     fn without_it_nothing_drops_by_default_and_a_stopped_agent_leaves_an_empty_table() {
         let config = config(&[("# kill-switch = true", "kill-switch = false")]);
 
-        let running = text(&config, 0x4356, Purpose::Running(&[]));
+        let running = text(&config, 0x4356, Purpose::Running(&[], None));
         let stopped = text(&config, 0x4356, Purpose::Stopped);
 
         assert!(!running.contains("policy drop"));
@@ -234,7 +243,7 @@ mod tests {
             "fd64::2/128".parse().unwrap(),
         ];
 
-        let text = text(&config(&[]), 0x4356, Purpose::Running(&addresses));
+        let text = text(&config(&[]), 0x4356, Purpose::Running(&addresses, None));
 
         assert!(text.contains("oifname \"culvert0\" ip saddr != 10.64.0.2 snat ip to 10.64.0.2"));
         assert!(text.contains("oifname \"culvert0\" ip6 saddr != fd64::2 snat ip6 to fd64::2"));
@@ -245,7 +254,7 @@ mod tests {
     fn lookups_to_other_resolvers_are_redirected_only_on_request() {
         let config = config(&[("# dns-redirect = false", "dns-redirect = true")]);
 
-        let text = text(&config, 0x4356, Purpose::Running(&[]));
+        let text = text(&config, 0x4356, Purpose::Running(&[], None));
 
         assert!(text.contains("dnat ip to 192.168.1.1:53"));
         assert!(text.contains("dnat ip6 to [fd01::1]:53"));

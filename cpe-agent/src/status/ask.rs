@@ -1,6 +1,7 @@
 //! The other end of the socket: how `status` and `enrol` ask the running agent.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -49,6 +50,23 @@ pub(crate) fn enrol(socket: &Path, code: &trust::ClaimCode) -> io::Result<Option
         Zeroizing::new(code.to_string()).as_str()
     ));
     start(socket, request.as_bytes())
+}
+
+/// Opens the captive-portal window.
+pub(crate) fn open_portal(
+    socket: &Path,
+    device: Ipv4Addr,
+    minutes: Option<u16>,
+) -> io::Result<Option<Conversation>> {
+    let window = minutes.map_or("null".to_owned(), |minutes| (minutes * 60).to_string());
+    let request =
+        format!("{{\"do\":\"portal-open\",\"device\":\"{device}\",\"window_s\":{window}}}\n");
+    start(socket, request.as_bytes())
+}
+
+/// Shuts it.
+pub(crate) fn close_portal(socket: &Path) -> io::Result<Option<Conversation>> {
+    start(socket, b"{\"do\":\"portal-close\"}\n")
 }
 
 impl Conversation {

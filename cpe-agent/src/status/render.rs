@@ -57,6 +57,12 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
         None => "unknown",
     };
     lines.add("kill-switch", kill_switch);
+    if let Some(left) = number("portal_s").filter(|_| source == Source::Agent) {
+        lines.add(
+            "portal",
+            &format!("open to one device for {} more", duration(left)),
+        );
+    }
     lines.maybe("device", word("device"));
     lines.out
 }

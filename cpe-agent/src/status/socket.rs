@@ -4,6 +4,7 @@
 //! nothing but open conversations.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use trust::{ClaimCode, ClaimCodeError};
 use zeroize::Zeroizing;
+
+use crate::config::MAX_WINDOW_S;
 
 /// No request is near this size.
 const MAX_REQUEST_BYTES: usize = 512;
@@ -34,6 +37,10 @@ pub(crate) enum Request {
     Status(Answers),
     /// To enrol with this code, and to hear how it goes.
     Enrol(ClaimCode, Answers),
+    /// To open the captive-portal window for a device of the home.
+    OpenPortal(Ipv4Addr, Option<Duration>, Answers),
+    /// To shut it.
+    ClosePortal(Answers),
 }
 
 /// Where the answer's lines go. The conversation ends when it is dropped.
@@ -72,6 +79,10 @@ pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Request
 }
 
 async fn converse(mut stream: UnixStream, requests: mpsc::Sender<Request>) -> io::Result<()> {
+    // The socket's mode says so too, until somebody changes it.
+    if stream.peer_cred()?.uid() != 0 {
+        return write_line(&mut stream, &refused("only root may ask")).await;
+    }
     let line = timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await??;
     let (answers, mut lines) = mpsc::channel(MAX_LINES);
     match parse(&line, answers) {
@@ -110,6 +121,8 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Zeroizing<Vec<u8>>> {
 struct Asked<'a> {
     r#do: &'a str,
     code: Option<&'a str>,
+    device: Option<&'a str>,
+    window_s: Option<u16>,
 }
 
 fn parse(line: &[u8], answers: Answers) -> Result<Request, String> {
@@ -117,10 +130,12 @@ fn parse(line: &[u8], answers: Answers) -> Result<Request, String> {
         Ok(Asked {
             r#do: "status",
             code: None,
+            ..
         }) => Ok(Request::Status(answers)),
         Ok(Asked {
             r#do: "enrol",
             code: Some(code),
+            ..
         }) => match code.parse() {
             Ok(code) => Ok(Request::Enrol(code, answers)),
             Err(error) => {
@@ -128,8 +143,29 @@ fn parse(line: &[u8], answers: Answers) -> Result<Request, String> {
                 Err(error.to_string())
             }
         },
+        Ok(Asked {
+            r#do: "portal-open",
+            device: Some(device),
+            window_s,
+            ..
+        }) => open_portal(device, window_s, answers),
+        Ok(Asked {
+            r#do: "portal-close",
+            ..
+        }) => Ok(Request::ClosePortal(answers)),
         Ok(Asked { .. }) | Err(_) => Err("the request is not understood".to_owned()),
     }
+}
+
+fn open_portal(device: &str, window_s: Option<u16>, answers: Answers) -> Result<Request, String> {
+    let device: Ipv4Addr = device
+        .parse()
+        .map_err(|_| "the device is named by its IPv4 address".to_owned())?;
+    if window_s.is_some_and(|seconds| !(1..=MAX_WINDOW_S).contains(&seconds)) {
+        return Err("a window is open for at most 15 minutes".to_owned());
+    }
+    let window = window_s.map(|seconds| Duration::from_secs(seconds.into()));
+    Ok(Request::OpenPortal(device, window, answers))
 }
 
 async fn write_line(stream: &mut UnixStream, line: &str) -> io::Result<()> {
@@ -162,11 +198,18 @@ mod tests {
 
         let unknown = parse(b"{\"do\":\"reboot\"}", answers.clone()).unwrap_err();
         let rubbish = parse(b"\xff\xfe", answers.clone()).unwrap_err();
-        let typing = parse(b"{\"do\":\"enrol\",\"code\":\"CV-1\"}", answers).unwrap_err();
+        let typing = parse(b"{\"do\":\"enrol\",\"code\":\"CV-1\"}", answers.clone()).unwrap_err();
+        let window = |more: &str| {
+            let line = format!("{{\"do\":\"portal-open\",\"device\":{more}}}");
+            parse(line.as_bytes(), answers.clone()).unwrap_err()
+        };
 
         assert_eq!(unknown, "the request is not understood");
         assert_eq!(rubbish, "the request is not understood");
         assert!(typing.contains("claim code"), "{typing}");
+        assert!(window("\"fd01::10\"").contains("IPv4"));
+        assert!(window("\"192.168.1.10\",\"window_s\":901").contains("15 minutes"));
+        assert!(window("\"192.168.1.10\",\"window_s\":0").contains("15 minutes"));
     }
 
     #[tokio::test]
