@@ -104,6 +104,9 @@ pub(crate) struct Status {
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Every second, with the rates of the last minute.
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

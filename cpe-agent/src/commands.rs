@@ -1,8 +1,10 @@
 //! The commands that a person types beside the running agent: `enrol`, `status`, `check-config`, `reset`.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use telemetry::watch::{self, Meter};
 use trust::ClaimCode;
 use zeroize::Zeroizing;
 
@@ -18,6 +20,8 @@ use crate::{cli, net, run};
 const MAX_CODE_BYTES: u64 = 256;
 /// Last words are about a kilobyte.
 const MAX_LAST_WORDS_BYTES: u64 = 64 * 1024;
+/// The agent counts its rates over a second.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Hands the code to the running agent, or enrols at once when none is running.
 pub(crate) fn enrol(arguments: &cli::Enrol) -> Result<(), Failure> {
@@ -95,24 +99,52 @@ impl Talk {
 /// Shows the status of the running agent, or what is known of one that is not running.
 pub(crate) fn status(arguments: &cli::Status) -> Result<(), Failure> {
     let config = config::load(&arguments.at.config)?;
-    let conversation = asked(ask::status(&config.status_socket))?;
-    let answer = match conversation {
+    let mut meters = [Meter::new("in"), Meter::new("out")];
+    loop {
+        let (status, source) = current(&config)?;
+        let now = Clock::with_floor(0).now();
+        let text = match (arguments.json, arguments.watch) {
+            (true, _) => status.to_string(),
+            (false, false) => render::text(&status, source, now),
+            (false, true) => watched(&mut meters, &status, source, now),
+        };
+        // A closed pipe is the reader's wish.
+        let is_read = writeln!(io::stdout(), "{}", text.trim_end()).is_ok();
+        match source {
+            _ if arguments.watch && is_read => std::thread::sleep(WATCH_PERIOD),
+            Source::Agent => return Ok(()),
+            Source::LastWords => {
+                return Err(Failure::new(Exit::Unavailable, "the agent is not running"));
+            }
+        }
+    }
+}
+
+/// The status of the running agent, or what is known of one that is not.
+fn current(config: &Config) -> Result<(Value, Source), Failure> {
+    let answer = match asked(ask::status(&config.status_socket))? {
         Some(mut conversation) => asked(conversation.next())?,
         None => None,
     };
-    let (status, source) = match answer {
+    Ok(match answer {
         Some(status) => (status, Source::Agent),
-        None => (without_agent(&config), Source::LastWords),
-    };
-    if arguments.json {
-        say(&status.to_string());
-    } else {
-        say(render::text(&status, source, Clock::with_floor(0).now()).trim_end());
+        None => (without_agent(config), Source::LastWords),
+    })
+}
+
+/// The status with the rates below it, in the place of the one before.
+fn watched(meters: &mut [Meter; 2], status: &Value, source: Source, now: u64) -> String {
+    let mut text = format!("{}{}", watch::CLEAR, render::text(status, source, now));
+    for (meter, key) in meters.iter_mut().zip(["rx_bits_per_s", "tx_bits_per_s"]) {
+        let rate = status.get("tunnel").and_then(|tunnel| tunnel.get(key));
+        meter.push(match source {
+            Source::Agent => rate.and_then(Value::as_u64).unwrap_or(0),
+            Source::LastWords => 0,
+        });
+        text.push_str(&meter.line());
+        text.push('\n');
     }
-    match source {
-        Source::Agent => Ok(()),
-        Source::LastWords => Err(Failure::new(Exit::Unavailable, "the agent is not running")),
-    }
+    text
 }
 
 /// What an agent that is not running left: its last words, made to say that it is not running.
@@ -271,6 +303,5 @@ fn read_code(arguments: &cli::Enrol) -> Result<ClaimCode, Failure> {
 
 /// Prints data. A closed pipe is the reader's wish.
 fn say(text: &str) {
-    use io::Write;
     let _ = writeln!(io::stdout(), "{text}");
 }

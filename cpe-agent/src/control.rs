@@ -478,6 +478,7 @@ impl Control {
         tunnel.last_handshake_s = snapshot.session_age.map(|age| age.as_secs());
         tunnel.rx_bytes = snapshot.traffic.rx_bytes;
         tunnel.tx_bytes = snapshot.traffic.tx_bytes;
+        [tunnel.rx_bits_per_s, tunnel.tx_bits_per_s] = snapshot.rates;
         tunnel.dropped = snapshot.dropped;
         tunnel.wan = self.path.as_ref().map(|path| path.interface.clone());
         tunnel.mtu = self.network.mtu();

@@ -69,6 +69,8 @@ pub(crate) struct Snapshot {
     pub(crate) gateways: Vec<GatewayStatus>,
     /// Inner bytes and packets since the agent started.
     pub(crate) traffic: Traffic,
+    /// Inner bits per second in and out, over the last second.
+    pub(crate) rates: [u64; 2],
     /// Packets that went no further since the agent started, by the tunnel's reasons, and `not_taken` for those that the
     /// kernel did not take from us.
     pub(crate) dropped: BTreeMap<&'static str, u64>,

@@ -118,6 +118,10 @@ pub(crate) struct TunnelStatus {
     pub rx_bytes: u64,
     /// Inner bytes sent.
     pub tx_bytes: u64,
+    /// Inner bits received per second, over the last second.
+    pub rx_bits_per_s: u64,
+    /// Inner bits sent per second.
+    pub tx_bits_per_s: u64,
     /// Packets that went no further, by reason; reasons that never occurred are left out.
     pub dropped: BTreeMap<&'static str, u64>,
 }

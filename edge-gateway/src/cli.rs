@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use telemetry::watch::{self, Meter};
 
 use crate::config::{Config, ConfigError, DEFAULT_STATUS_SOCKET};
 use crate::exit::{Exit, Fault};
 use crate::keys::Keys;
 use crate::status::{self, Status};
 use crate::{control, dns, relay};
+
+/// How often `status --watch` looks.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 #[command(
@@ -49,6 +54,9 @@ enum Command {
         /// Adds the bytes of each device.
         #[arg(long)]
         leases: bool,
+        /// Every second, with the rates of the last minute.
+        #[arg(long)]
+        watch: bool,
     },
     /// Checks a configuration file and reports every mistake.
     CheckConfig {
@@ -137,6 +145,13 @@ impl Command {
                 socket,
                 json,
                 leases,
+                watch,
+            } if watch => watch_status(&socket.path()?, json, leases),
+            Self::Status {
+                socket,
+                json,
+                leases,
+                ..
             } => show_status(&socket.path()?, json, leases),
             Self::CheckConfig { file, json } => check_config(&file, json),
             Self::Drain { socket, json } => drain(&socket.path()?, json),
@@ -197,18 +212,47 @@ fn drain(socket: &std::path::Path, json: bool) -> Result<(), Fault> {
 }
 
 fn show_status(socket: &std::path::Path, json: bool, leases: bool) -> Result<(), Fault> {
-    let line = status::ask(socket, if leases { "leases" } else { "status" })?;
-    let status: Status = serde_json::from_str(&line).map_err(|_| {
-        Fault::new(
-            Exit::Unavailable,
-            "the gateway's answer cannot be read; is it of another version?",
-        )
-    })?;
+    let (line, status) = ask_status(socket, leases)?;
     if json {
         print(&line)
     } else {
         print(&status.in_words())
     }
+}
+
+/// Shows the status again and again, with rates, until it is interrupted or nobody reads it any more.
+fn watch_status(socket: &std::path::Path, json: bool, leases: bool) -> Result<(), Fault> {
+    let mut meters = [Meter::new("from routers"), Meter::new("to routers")];
+    loop {
+        let (_, mut status) = ask_status(socket, leases)?;
+        let now = Instant::now();
+        let counts = [status.tunnel.rx_bytes, status.tunnel.tx_bytes];
+        let [from, to] = &mut meters;
+        status.tunnel.rx_bits_per_s = Some(from.count(counts[0], now));
+        status.tunnel.tx_bits_per_s = Some(to.count(counts[1], now));
+        let text = if json {
+            serde_json::to_string(&status).unwrap_or_default()
+        } else {
+            let words = status.in_words();
+            format!("{}{words}\n{}\n{}", watch::CLEAR, from.line(), to.line())
+        };
+        use std::io::Write;
+        if writeln!(std::io::stdout(), "{text}").is_err() {
+            return Ok(());
+        }
+        std::thread::sleep(WATCH_PERIOD);
+    }
+}
+
+fn ask_status(socket: &std::path::Path, leases: bool) -> Result<(String, Status), Fault> {
+    let line = status::ask(socket, if leases { "leases" } else { "status" })?;
+    let status = serde_json::from_str(&line).map_err(|_| {
+        Fault::new(
+            Exit::Unavailable,
+            "the gateway's answer cannot be read; is it of another version?",
+        )
+    })?;
+    Ok((line, status))
 }
 
 fn check_config(file: &std::path::Path, json: bool) -> Result<(), Fault> {

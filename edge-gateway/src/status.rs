@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use telemetry::watch::bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -127,6 +128,12 @@ pub(crate) struct TunnelStatus {
     pub rx_bytes: u64,
     /// Bytes of inner packets to the routers.
     pub tx_bytes: u64,
+    /// Bits per second from the routers; only while it is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_bits_per_s: Option<u64>,
+    /// Bits per second to the routers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_bits_per_s: Option<u64>,
     /// Sessions that came to be.
     pub handshakes: u64,
     /// Drops, by reason; reasons that never happened are left out.
@@ -361,8 +368,8 @@ impl Status {
             ),
             format!(
                 "traffic    {} from routers, {} to routers, {} sessions",
-                amount(self.tunnel.rx_bytes),
-                amount(self.tunnel.tx_bytes),
+                bytes(self.tunnel.rx_bytes),
+                bytes(self.tunnel.tx_bytes),
                 self.tunnel.handshakes
             ),
         ];
@@ -419,20 +426,6 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
         .join(", ")
 }
 
-/// Bytes in the largest unit that leaves at least 1 before the point.
-fn amount(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [
-        (1_000_000_000_000, "TB"),
-        (1_000_000_000, "GB"),
-        (1_000_000, "MB"),
-        (1_000, "kB"),
-    ];
-    match UNITS.iter().find(|(size, _)| bytes >= *size) {
-        Some((size, unit)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
-        None => format!("{bytes} B"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -486,12 +479,5 @@ mod tests {
         assert_eq!(line, "{\"error\":\"accepted: status, leases, drain\"}\n");
         assert!(!answering.await.unwrap());
         assert!(inbox.recv().await.is_none(), "nothing was asked of control");
-    }
-
-    #[test]
-    fn amounts_are_shown_in_the_unit_people_use() {
-        assert_eq!(amount(999), "999 B");
-        assert_eq!(amount(1_250_000), "1.2 MB");
-        assert_eq!(amount(u64::MAX), "18446744.0 TB");
     }
 }

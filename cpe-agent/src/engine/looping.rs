@@ -11,11 +11,12 @@ use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
 use netio::{Poller, RecvBuffer, Tun, Udp};
 use rand_core::{OsRng, RngCore};
+use telemetry::watch::per_second;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
-use tunnel::AgentTunnel;
 use tunnel::agent::AgentConfig;
 use tunnel::offload::Accepts;
+use tunnel::{AgentTunnel, Traffic};
 
 use super::{News, Order, Snapshot, Wires};
 
@@ -41,6 +42,7 @@ pub(super) struct Loop {
     snapshot_at: Instant,
     tunnel: Option<AgentTunnel>,
     not_taken: u64,
+    rates: Rates,
     is_path_short: bool,
     path_told_at: Option<Instant>,
     /// What earlier tunnels of this run counted.
@@ -81,6 +83,7 @@ impl Loop {
             snapshot_at: Instant::now(),
             tunnel: None,
             not_taken: 0,
+            rates: Rates::default(),
             is_path_short: false,
             path_told_at: None,
             before: Snapshot::default(),
@@ -277,7 +280,8 @@ impl Loop {
         }
         if is_news || now >= self.snapshot_at {
             self.snapshot_at = now + SNAPSHOT_PERIOD;
-            let snapshot = counted(tunnel, &self.before, self.not_taken, now);
+            let mut snapshot = counted(tunnel, &self.before, self.not_taken, now);
+            snapshot.rates = self.rates.since_last(snapshot.traffic, now);
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
         self.tell_of_path(now);
@@ -292,6 +296,32 @@ impl Loop {
             // The next packet that is too long tells it again.
             let _ = self.news.try_send(News::PathTooSmall);
         }
+    }
+}
+
+/// What is needed to tell how fast bytes pass.
+#[derive(Debug, Default)]
+struct Rates {
+    last: Option<(Traffic, Instant)>,
+    bits_per_s: [u64; 2],
+}
+
+impl Rates {
+    /// In and out since a second ago; between two seconds those of the last.
+    fn since_last(&mut self, traffic: Traffic, now: Instant) -> [u64; 2] {
+        let Some((before, at)) = self.last else {
+            self.last = Some((traffic, now));
+            return self.bits_per_s;
+        };
+        if now >= at + SNAPSHOT_PERIOD {
+            let rate = |bytes: u64, before: u64| per_second(bytes.saturating_sub(before), at, now);
+            self.bits_per_s = [
+                rate(traffic.rx_bytes, before.rx_bytes),
+                rate(traffic.tx_bytes, before.tx_bytes),
+            ];
+            self.last = Some((traffic, now));
+        }
+        self.bits_per_s
     }
 }
 

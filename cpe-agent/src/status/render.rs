@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::Value;
+use telemetry::watch;
 
 /// Who tells the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,9 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
     }
     if source == Source::Agent {
         if let Some(tunnel) = status.get("tunnel") {
-            lines.add("tunnel", &tunnel_text(tunnel));
+            let [session, traffic] = tunnel_text(tunnel);
+            lines.add("tunnel", &session);
+            lines.add("traffic", &traffic);
         }
         if let Some(dns) = status.get("dns") {
             let count = |key: &str| dns.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -113,7 +116,7 @@ fn lease_text(lease: &Value, now: u64) -> String {
     )
 }
 
-fn tunnel_text(tunnel: &Value) -> String {
+fn tunnel_text(tunnel: &Value) -> [String; 2] {
     let number = |key: &str| tunnel.get(key).and_then(Value::as_u64);
     let handshake = number("last_handshake_s").map_or("no session".to_owned(), |age| {
         format!("session {} old", duration(age))
@@ -135,7 +138,15 @@ fn tunnel_text(tunnel: &Value) -> String {
         .sum();
     let wan = tunnel.get("wan").and_then(Value::as_str);
     let over = wan.map_or(String::new(), |wan| format!(" over {wan}"));
-    format!("{handshake}{over}{sealed}, {rx} bytes in, {tx} bytes out, {dropped} packets dropped")
+    let rate = |key: &str| watch::bits(number(key).unwrap_or(0));
+    let traffic = format!(
+        "{} in at {}, {} out at {}, {dropped} dropped",
+        watch::bytes(rx),
+        rate("rx_bits_per_s"),
+        watch::bytes(tx),
+        rate("tx_bits_per_s")
+    );
+    [format!("{handshake}{over}{sealed}"), traffic]
 }
 
 fn duration(seconds: u64) -> String {
@@ -168,7 +179,7 @@ mod tests {
         let status = serde_json::json!({
             "state": "protected", "since": 100, "gateway": "gw1", "kill_switch": true,
             "lease": { "epoch": 3, "not_after": 700_000, "addresses": ["10.64.0.2/32"] },
-            "tunnel": { "last_handshake_s": 12, "wan": "wan0", "rx_bytes": 5, "tx_bytes": 6, "dropped": { "malformed": 2, "too_big": 1 } },
+            "tunnel": { "last_handshake_s": 12, "wan": "wan0", "rx_bytes": 5, "tx_bytes": 6, "rx_bits_per_s": 1_500_000, "tx_bits_per_s": 0, "dropped": { "malformed": 2, "too_big": 1 } },
             "dns": { "queries": 9, "cache_hits": 4, "failed": 0 },
         });
 
@@ -177,7 +188,7 @@ mod tests {
         assert_eq!(
             text,
             "state        protected for 5 min\ngateway      gw1\nlease        epoch 3, for 8 days more, 10.64.0.2/32\n\
-             tunnel       session 12 s old over wan0, 5 bytes in, 6 bytes out, 3 packets dropped\n\
+             tunnel       session 12 s old over wan0\ntraffic      5 B in at 1.5 Mbit/s, 6 B out at 0 bit/s, 3 dropped\n\
              lookups      9, 4 from the cache, 0 failed\nkill-switch  on: nothing leaves in clear\n"
         );
     }

@@ -311,10 +311,11 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         let answer = self.exchange(request)?;
         let code = parse_ack(&answer).ok_or(NetlinkError::Garbled)?;
-        match Errno::from_raw(-code) {
-            _ if code == 0 => Ok(()),
-            errno if fine.contains(&errno) => Ok(()),
-            errno => Err(NetlinkError::Refused { what, errno }),
+        let errno = Errno::from_raw(-code);
+        if code == 0 || fine.contains(&errno) {
+            Ok(())
+        } else {
+            Err(NetlinkError::Refused { what, errno })
         }
     }
 

@@ -8,6 +8,7 @@ mod logging;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod redacted;
+pub mod watch;
 
 #[cfg(feature = "metrics")]
 pub use endpoint::{Endpoint, Health, serve};

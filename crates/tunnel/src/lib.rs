@@ -54,6 +54,7 @@ mod routes;
 pub mod share;
 pub mod stats;
 mod timers;
+pub mod too_big;
 pub mod transmit;
 mod wg;
 mod wheel;

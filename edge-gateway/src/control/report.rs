@@ -68,6 +68,8 @@ impl Control {
             tunnel: TunnelStatus {
                 rx_bytes: self.totals.rx_bytes,
                 tx_bytes: self.totals.tx_bytes,
+                rx_bits_per_s: None,
+                tx_bits_per_s: None,
                 handshakes: self.totals.handshakes,
                 dropped: dropped
                     .map(|(reason, count)| ((*reason).to_owned(), *count))
