@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use section::Section;
 use toml::de::{DeTable, DeValue};
+use tunnel::offload::ecn::OuterTos;
 
 use crate::exit::{Exit, Failure};
 use crate::psk::PostQuantum;
@@ -74,6 +75,8 @@ pub(crate) struct Tunnel {
     pub mtu: u16,
     /// Whether pre-shared keys are agreed with gateways by ML-KEM-768.
     pub post_quantum: PostQuantum,
+    /// Which class of service the tunnel's datagrams show.
+    pub dscp: OuterTos,
     /// How often a silent tunnel says that it is there, so that NAT on the way stays open.
     pub keepalive: Duration,
 }
@@ -385,6 +388,20 @@ fn read_tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
         let mtu = integer(value).filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))?;
         u16::try_from(mtu).ok()
     });
+    let dscp = section.optional(
+        "dscp",
+        "\"zero\", \"copy\", or 0 to 63",
+        OuterTos::Zero,
+        |value| match (value.as_str(), integer(value)) {
+            (Some("zero"), _) => Some(OuterTos::Zero),
+            (Some("copy"), _) => Some(OuterTos::Copy),
+            (_, Some(class)) => {
+                let class = u8::try_from(class).ok().filter(|class| *class < 64)?;
+                Some(OuterTos::Fixed(class))
+            }
+            _ => None,
+        },
+    );
     let keepalive_s = section.optional("keepalive-s", "5 to 3600", DEFAULT_KEEPALIVE_S, |value| {
         let seconds = integer(value).filter(|seconds| (5..=3600).contains(seconds))?;
         u16::try_from(seconds).ok()
@@ -401,6 +418,7 @@ fn read_tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
         interface: interface?,
         post_quantum: post_quantum?,
         mtu: mtu?,
+        dscp: dscp?,
         keepalive: Duration::from_secs(u64::from(keepalive_s?)),
     })
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tunnel::Traffic;
 use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig, GatewayStatus};
 
+use crate::config;
 use crate::net::MARK;
 use crate::net::wan::Fit;
 use looping::Loop;
@@ -138,12 +139,16 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts the thread; it carries nothing until it is given a lease.
-    pub(crate) fn start(wires: Wires, mtu: u16, news: mpsc::Sender<News>) -> io::Result<Self> {
+    pub(crate) fn start(
+        wires: Wires,
+        config: &config::Tunnel,
+        news: mpsc::Sender<News>,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         let waker = poller.waker();
         let (orders, taken) = sync_channel(MAX_ORDERS);
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-        let work = Loop::new(wires, mtu, poller, taken, news, Arc::clone(&snapshot))?;
+        let work = Loop::new(wires, config, poller, taken, news, Arc::clone(&snapshot))?;
         let thread = std::thread::Builder::new()
             .name("packets".into())
             .spawn(move || work.run())?;

@@ -153,7 +153,7 @@ async fn serve(
     let wan = Wan::open(config).or_exit(Exit::Io, "watching the router's network")?;
     let (news_sender, news) = mpsc::channel(MAX_NEWS);
     let (request_sender, requests) = mpsc::channel(MAX_REQUESTS);
-    let engine = Engine::start(wires, config.tunnel.mtu, news_sender)
+    let engine = Engine::start(wires, &config.tunnel, news_sender)
         .or_exit(Exit::Io, "starting the packet thread")?;
     let dns = Dns::start(listeners, clock.clone()).or_exit(Exit::Io, "starting the resolver")?;
     let status_socket = tokio::net::UnixListener::from_std(status_socket)

@@ -38,6 +38,7 @@ mod wireguard_go;
 
 pub mod bench;
 pub mod demo;
+pub mod soak;
 
 pub use bulk::{Bulk, Frames};
 pub use cutter::{Cutter, Direction};

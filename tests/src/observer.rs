@@ -52,7 +52,12 @@ pub struct Findings {
 impl Observer {
     /// Starts to listen and returns when it does.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let file = lab.folder("capture")?.join("access.pcap");
+        Self::start_as(lab, "access")
+    }
+
+    /// Starts another one, whose capture has a name of its own.
+    pub fn start_as(lab: &Lab, name: &str) -> Result<Self> {
+        let file = lab.folder("capture")?.join(format!("{name}.pcap"));
         let args: Vec<&OsStr> = [
             "-i", OBSERVED, "-n", "-p", "-U", "-Z", "root", "-s", SNAP_BYTES, "-B", RING_KIB, "-w",
         ]
@@ -68,6 +73,11 @@ impl Observer {
                 .then_some(()))
         })?;
         Ok(Self { tcpdump, file })
+    }
+
+    /// Where its capture is.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        &self.file
     }
 
     /// Stops and judges every frame; an observer that missed frames is an error.

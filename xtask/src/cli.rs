@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
-use crate::{bench, ci, cross, demo, deny, dist, docs_check, setup, test, tidy};
+use crate::{bench, ci, cross, demo, deny, dist, docs_check, setup, soak, test, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, checks and shows Culvert")]
@@ -44,6 +44,18 @@ enum Command {
         /// Send small packets each in a system call of its own, in place of bursts with UDP_SEGMENT
         #[arg(long)]
         single: bool,
+        /// End with one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// A home under load on a bad line, its gateway killed at random; ends with a verdict
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        minutes: u32,
+        /// What the moments of the kills are drawn from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
         /// End with one JSON object on stdout
         #[arg(long)]
         json: bool,
@@ -100,6 +112,18 @@ pub(crate) fn run() -> Result<ExitCode> {
                 json,
             };
             bench::run(&workspace, &name, options)?;
+        }
+        Command::Soak {
+            minutes,
+            seed,
+            json,
+        } => {
+            let options = lab::soak::Options {
+                minutes,
+                seed,
+                json,
+            };
+            return soak::run(&workspace, options);
         }
         Command::Ci => ci::run(&workspace)?,
         Command::Setup => setup::everything()?,

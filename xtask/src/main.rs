@@ -12,6 +12,7 @@ mod demo;
 mod deny;
 mod dist;
 mod setup;
+mod soak;
 mod test;
 
 mod cross;

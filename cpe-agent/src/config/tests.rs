@@ -51,6 +51,7 @@ fn all_mistakes_are_named_at_once_with_their_key_paths() {
         [tunnel]
         interface = "sixteen-letters-"
         mtu = 1279
+        dscp = 64
         keepalive-s = 4
     "#;
 
@@ -69,6 +70,7 @@ fn all_mistakes_are_named_at_once_with_their_key_paths() {
             "lan.dns-redirect",
             "tunnel.interface",
             "tunnel.mtu",
+            "tunnel.dscp",
             "tunnel.keepalive-s",
             "colour",
         ]

@@ -16,7 +16,10 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 use tunnel::agent::AgentConfig;
 use tunnel::offload::Accepts;
+use tunnel::offload::ecn::OuterTos;
 use tunnel::{AgentTunnel, Traffic};
+
+use crate::config;
 
 use super::{News, Order, Snapshot, Wires};
 
@@ -35,6 +38,7 @@ const PATH_NEWS_PERIOD: Duration = Duration::from_millis(100);
 pub(super) struct Loop {
     wires: Wires,
     mtu: u16,
+    tos: OuterTos,
     poller: Poller,
     orders: Receiver<Order>,
     news: mpsc::Sender<News>,
@@ -61,7 +65,7 @@ enum Next {
 impl Loop {
     pub(super) fn new(
         wires: Wires,
-        mtu: u16,
+        config: &config::Tunnel,
         poller: Poller,
         orders: Receiver<Order>,
         news: mpsc::Sender<News>,
@@ -75,7 +79,8 @@ impl Loop {
         }
         Ok(Self {
             wires,
-            mtu,
+            mtu: config.mtu,
+            tos: config.dscp,
             poller,
             orders,
             news,
@@ -187,7 +192,7 @@ impl Loop {
         config.seed = OsRng.next_u64();
         match AgentTunnel::new(config, now) {
             Ok(tunnel) => {
-                let mut tunnel = tunnel.with_mtu(self.mtu, now);
+                let mut tunnel = tunnel.with_outer_tos(self.tos).with_mtu(self.mtu, now);
                 let offloads = self.wires.tun.offloads();
                 tunnel.set_accepts(Accepts {
                     tcp: offloads.tcp,

@@ -176,6 +176,13 @@ impl AgentTunnel {
         self
     }
 
+    /// The same with other differentiated services in the outer headers than none; before [`AgentTunnel::with_mtu`].
+    #[must_use]
+    pub fn with_outer_tos(mut self, tos: OuterTos) -> Self {
+        self.shape.tos = tos;
+        self
+    }
+
     /// Takes packets up to another length from now on, since the path to the gateway has changed.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.shape.mtu = mtu.into();
