@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use hyper::Uri;
 use ipnet::IpNet;
 use telemetry::Level;
 use toml::Table;
+use tunnel::share::MAX_WORKERS;
 
 mod fields;
 mod relay;
@@ -30,8 +32,6 @@ const DEFAULT_MTU: u32 = 1420;
 const MIN_MTU: u32 = 1280;
 /// A TUN packet's length is 16 bits.
 const MAX_MTU: u32 = 65_000;
-/// One worker today; the shape is there for more.
-const MAX_WORKERS: u32 = 1;
 const DEFAULT_DRAIN_S: u32 = 5;
 const MAX_DRAIN_S: u32 = 600;
 /// "CV", as everywhere.
@@ -102,8 +102,9 @@ pub struct Tunnel {
     pub mtu: u16,
     /// `post-quantum`: whether routers are offered pre-shared keys by ML-KEM-768. Default true.
     pub post_quantum: bool,
-    /// `workers`: data-plane threads. Only 1 in this version.
-    pub workers: u32,
+    /// `workers`: data-plane threads, 1 to 64. Default: one for each processor that this process may use, since one that
+    /// has nothing to do costs nothing.
+    pub workers: u8,
 }
 
 /// `[nat]`.
@@ -385,7 +386,7 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
     let mtu = fields
         .number("mtu", MIN_MTU, MAX_MTU)
         .unwrap_or(DEFAULT_MTU);
-    let workers = fields.number("workers", 1, MAX_WORKERS).unwrap_or(1);
+    let workers = fields.number("workers", 1, MAX_WORKERS.into());
     let post_quantum = fields.flag("post-quantum").unwrap_or(true);
     fields.finish();
     Some(Tunnel {
@@ -394,7 +395,9 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
         addresses,
         mtu: u16::try_from(mtu).ok()?,
         post_quantum,
-        workers,
+        workers: workers
+            .and_then(|workers| u8::try_from(workers).ok())
+            .unwrap_or_else(default_workers),
     })
 }
 
@@ -411,6 +414,11 @@ fn read_announce(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Announce> 
         table: number.unwrap_or(DEFAULT_ANNOUNCE_TABLE),
         protocol: u8::try_from(protocol.unwrap_or(DEFAULT_ANNOUNCE_PROTOCOL)).ok()?,
     })
+}
+
+fn default_workers() -> u8 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    u8::try_from(processors).map_or(MAX_WORKERS, |count| count.min(MAX_WORKERS))
 }
 
 fn read_nat(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Nat> {

@@ -135,8 +135,7 @@ impl Control {
         let mut ends = JoinSet::new();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         let (announcer, announcing) = announce::start(config)?;
-        for (number, (tunnel, io)) in running.workers.into_iter().enumerate() {
-            let started = engine::start(tunnel, io, announcer.clone(), number)?;
+        for started in engine::start(running.workers.parts, &announcer)? {
             workers.push(started.worker);
             threads.push(started.thread);
             ends.spawn(worker_end(started.end));
@@ -150,7 +149,9 @@ impl Control {
             running.keys.identity,
         );
         let figures = running.peers.figures();
-        let following = running.peers.follow(office, workers.clone(), running.share);
+        let following = running
+            .peers
+            .follow(office, workers.clone(), running.workers.share);
         ends.spawn(async move {
             let Gone = following.await;
             Fault::new(

@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use netio::netlink::{Netlink, NetlinkError};
 use netio::privileges::{self, Capability, DropError};
 use netio::tun::TunError;
-use netio::udp::{UdpError, UdpOptions};
-use netio::{Tun, Udp, clock};
+use netio::udp::UdpError;
+use netio::{Tun, clock};
+use rand_core::{OsRng, RngCore};
 use rustls::ClientConfig;
 use trust::Anchors;
 use tunnel::edge::EdgeLimits;
@@ -22,7 +23,7 @@ use x25519_dalek::PublicKey;
 use crate::accounting::Accounts;
 use crate::config::{Config, Tunnel};
 use crate::dns::Dns;
-use crate::engine::WorkerIo;
+use crate::engine::{Lanes, WorkerIo, lanes};
 use crate::exit::{Exit, Fault};
 use crate::keyring::{self, Keyring};
 use crate::keys::Keys;
@@ -69,7 +70,6 @@ impl Site {
             peers,
             accounts,
             workers,
-            share: Share::whole(),
             dns,
             relay,
             metrics,
@@ -93,13 +93,18 @@ pub(crate) struct Running {
     pub(crate) tls: ClientConfig,
     pub(crate) peers: Peers,
     pub(crate) accounts: Accounts,
-    pub(crate) workers: Vec<(EdgeTunnel, WorkerIo)>,
-    /// Which worker has which peer.
-    pub(crate) share: Share,
+    pub(crate) workers: Workers,
     pub(crate) dns: Option<Dns>,
     pub(crate) relay: Option<Relay>,
     pub(crate) metrics: Option<TcpListener>,
     pub(crate) status: UnixListener,
+}
+
+/// What the workers are made of.
+pub(crate) struct Workers {
+    pub(crate) parts: Vec<(EdgeTunnel, WorkerIo)>,
+    /// Which worker has which peer.
+    pub(crate) share: Share,
 }
 
 /// Becomes the configured user; only the rights to the interfaces and the packet filter stay.
@@ -195,36 +200,39 @@ fn is_ours(name: &str) -> bool {
     name.starts_with("shard-") || name.starts_with("accounting.") || name.starts_with(keyring::FILE)
 }
 
-fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Vec<(EdgeTunnel, WorkerIo)>, Fault> {
+fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Workers, Fault> {
     let count = tunnel.workers;
-    let sockets = (0..count)
-        .map(|_| bind_tunnel(tunnel))
-        .collect::<Result<Vec<_>, _>>()?;
-    let queues = open_interface(tunnel, count as usize)?;
+    let [v4, v6] = bind_tunnel(tunnel)?;
+    let queues = open_interface(tunnel, count.into())?;
     let limits = EdgeLimits {
         max_peers: MAX_DEVICES,
         mtu: tunnel.mtu,
         ..EdgeLimits::default()
     };
     let inner: Vec<IpAddr> = tunnel.addresses.iter().map(IpNet::addr).collect();
-    let workers = queues.into_iter().zip(sockets).map(|(tun, [v4, v6])| {
-        let mut tunnel = EdgeTunnel::with_limits(keys.tunnel.clone(), limits, Instant::now());
+    let shares: Vec<Share> = Share::split(count, OsRng.next_u64()).collect();
+    let share = shares.first().cloned().unwrap_or_else(Share::whole);
+    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+    let parts = queues.into_iter().zip(shares).map(|(tun, share)| {
+        let private = keys.tunnel.clone();
+        let mut tunnel = EdgeTunnel::for_worker(private, limits, share, Instant::now());
         tunnel.set_inner(inner.clone());
+        let (v4, v6) = (v4.next(), v6.next());
         (tunnel, WorkerIo { tun, v4, v6 })
     });
-    Ok(workers.collect())
+    Ok(Workers {
+        parts: parts.collect(),
+        share,
+    })
 }
 
-fn bind_tunnel(tunnel: &Tunnel) -> Result<[Option<Udp>; 2], Fault> {
-    let options = UdpOptions {
-        reuse_port: tunnel.workers > 1,
-        ..UdpOptions::default()
-    };
+/// The sockets of each family, one pair for each worker; none of a family that is not listened on.
+fn bind_tunnel(tunnel: &Tunnel) -> Result<[Vec<Lanes>; 2], Fault> {
     let bind = |wanted: fn(&SocketAddr) -> bool| {
         let address = tunnel.listen.iter().find(|address| wanted(address));
-        address
-            .map(|address| Udp::bind(*address, &options))
-            .transpose()
+        address.map_or(Ok(Vec::new()), |address| {
+            lanes::bind(*address, tunnel.workers.into())
+        })
     };
     let bound = bind(SocketAddr::is_ipv4).and_then(|v4| Ok([v4, bind(SocketAddr::is_ipv6)?]));
     bound.map_err(|error| match &error {

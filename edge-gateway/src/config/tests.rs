@@ -31,7 +31,7 @@ fn every_mistake_is_reported_at_once_with_its_key_path() {
         interface = "culvert0; drop"
         addresses = ["10.64.0.1/33"]
         mtu = 1279
-        workers = 2
+        workers = 65
         [dns]
         listen = ["10.64.0.1"]
         provider-name = "pop1.example"

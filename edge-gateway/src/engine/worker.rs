@@ -1,0 +1,512 @@
+//! One worker's loop: packets from the network, packets from the TUN queue, what other workers hand over, handshakes as
+//! far as they leave packets their time, timers, then some of what control asks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use netio::poll::{Interest, Ready};
+use netio::tun::{FRAME_BYTES, Written};
+use netio::udp::Sent;
+use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
+use tokio::sync::mpsc;
+use tunnel::edge::{EdgeEvent, PeerConfig, Taken, UpsertError};
+use tunnel::offload::Accepts;
+use tunnel::{EdgeTunnel, Psk};
+
+use super::budget::{Budget, Worth};
+use super::handover::{Kind, Letter, Post};
+use super::lanes::{INITIATION, Lanes};
+use super::{Away, Command, Totals, WorkerIo};
+use crate::announce::Announcer;
+use crate::exit::Fault;
+use crate::leases::Admitted;
+
+/// Runs or packets taken from one side before the other has its turn: one `UDP_SEGMENT` run's worth.
+const BATCH: usize = 64;
+/// Commands obeyed before packets have their turn: at a few microseconds each, a hundred thousand leases stream in
+/// without a packet waiting for a millisecond.
+const COMMANDS_PER_TURN: usize = 64;
+/// A frame this long fills a call of its own; shorter ones wait for the next.
+const WORTH_SENDING: usize = 16_384;
+/// A lease further away than this is renewed long before.
+const LONGEST_LEASE: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Counters of removed peers that nobody has fetched yet.
+const MAX_ENDED: usize = 65_536;
+
+const TUN: u32 = 0;
+const DATA_V4: u32 = 1;
+const DATA_V6: u32 = 2;
+const HANDSHAKES_V4: u32 = 3;
+const HANDSHAKES_V6: u32 = 4;
+
+/// Drops at the edges of the tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct IoDropped {
+    /// The TUN queue was full.
+    tun_full: u64,
+    /// The kernel did not take the packet.
+    tun_refused: u64,
+    /// The socket's buffer was full; counted in runs.
+    udp_full: u64,
+    /// The kernel did not send; counted in runs.
+    udp_failed: u64,
+    /// An initiation while the gateway drains.
+    draining: u64,
+}
+
+impl IoDropped {
+    /// Each reason's label with its count.
+    fn iter(self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("tun_full", self.tun_full),
+            ("tun_refused", self.tun_refused),
+            ("udp_full", self.udp_full),
+            ("udp_failed", self.udp_failed),
+            ("draining", self.draining),
+        ]
+        .into_iter()
+    }
+}
+
+/// The tunnel's state beside what it reads and writes.
+pub(super) struct Engine {
+    tunnel: EdgeTunnel,
+    io: Io,
+    inbox: mpsc::Receiver<Command>,
+    totals: Totals,
+    io_dropped: IoDropped,
+    admission: Admission,
+    announcer: Announcer,
+    post: Post,
+    budget: Budget,
+}
+
+struct Io {
+    tun: Tun,
+    v4: Option<Lanes>,
+    v6: Option<Lanes>,
+    poller: Poller,
+    waker: Waker,
+    runs: RecvBuffer,
+    frame: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admission {
+    Open,
+    Closed,
+}
+
+/// What may be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ReadyIo {
+    tun: bool,
+    data: [bool; 2],
+    handshakes: [bool; 2],
+    woken: bool,
+}
+
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Go,
+    Stop,
+}
+
+/// Whether all packets that waited have been taken.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    Drained,
+    More,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Engine {
+    pub(super) fn new(
+        mut tunnel: EdgeTunnel,
+        io: WorkerIo,
+        poller: Poller,
+        (inbox, announcer): (mpsc::Receiver<Command>, Announcer),
+        post: Post,
+    ) -> io::Result<Self> {
+        poller.add(&io.tun, TUN, Interest::Readable)?;
+        for (lanes, data, handshakes) in [
+            (&io.v4, DATA_V4, HANDSHAKES_V4),
+            (&io.v6, DATA_V6, HANDSHAKES_V6),
+        ] {
+            if let Some(lanes) = lanes {
+                poller.add(&lanes.data, data, Interest::Readable)?;
+                poller.add(&lanes.handshakes, handshakes, Interest::Readable)?;
+            }
+        }
+        let offloads = io.tun.offloads();
+        tunnel.set_accepts(Accepts {
+            tcp: offloads.tcp,
+            udp: offloads.udp,
+        });
+        let io = Io {
+            tun: io.tun,
+            v4: io.v4,
+            v6: io.v6,
+            waker: poller.waker(),
+            poller,
+            runs: RecvBuffer::new(),
+            frame: vec![0; FRAME_BYTES],
+        };
+        Ok(Self {
+            tunnel,
+            io,
+            inbox,
+            totals: Totals::default(),
+            io_dropped: IoDropped::default(),
+            admission: Admission::Open,
+            announcer,
+            post,
+            budget: Budget::new(Instant::now()),
+        })
+    }
+
+    pub(super) fn run(mut self) -> Result<(), Fault> {
+        loop {
+            let deadline = self.tunnel.poll_timeout().map(|(at, _why)| at);
+            let ready = self
+                .io
+                .wait(deadline)
+                .map_err(|error| Fault::io("wait for packets", &error))?;
+            let now = Instant::now();
+            self.take_packets(ready, now)?;
+            if self
+                .tunnel
+                .poll_timeout()
+                .is_some_and(|(at, _why)| at <= now)
+            {
+                self.tunnel.handle_timeout(now);
+                self.transmit();
+            }
+            self.note_events();
+            if ready.woken && self.obey(now) == Next::Stop {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_packets(&mut self, ready: ReadyIo, now: Instant) -> Result<(), Fault> {
+        let receiving = |error| Fault::io("receive from the tunnel's sockets", &error);
+        let reading = |error| Fault::io("read the TUN device", &error);
+        let network = self.take_from_network(ready, now).map_err(receiving)?;
+        let mut load = network;
+        if ready.tun && self.take_from_tun(now).map_err(reading)? == Load::More {
+            load = Load::More;
+        }
+        if ready.woken {
+            self.take_letters(now).map_err(reading)?;
+        }
+        self.take_handshakes(ready, load).map_err(receiving)?;
+        self.post.wake();
+        Ok(())
+    }
+
+    fn take_from_network(&mut self, ready: ReadyIo, now: Instant) -> io::Result<Load> {
+        let mut load = Load::Drained;
+        for (is_ready, family) in ready.data.into_iter().zip([Family::V4, Family::V6]) {
+            if !is_ready {
+                continue;
+            }
+            load = Load::More;
+            for _ in 0..BATCH {
+                if self.take_run(family, now)? == Next::Stop {
+                    load = Load::Drained;
+                    break;
+                }
+                self.write()?;
+                self.transmit();
+            }
+        }
+        self.tunnel.flush_tun();
+        self.write()?;
+        Ok(load)
+    }
+
+    /// Takes one run of datagrams; stops when none is waiting.
+    fn take_run(&mut self, family: Family, now: Instant) -> io::Result<Next> {
+        let Io { v4, v6, runs, .. } = &mut self.io;
+        let Some(lanes) = (if family == Family::V4 { v4 } else { v6 }) else {
+            return Ok(Next::Stop);
+        };
+        let Some(received) = lanes.data.recv(runs)? else {
+            return Ok(Next::Stop);
+        };
+        let (from, tos) = (received.from, received.tos);
+        for datagram in received.datagrams() {
+            if self.admission == Admission::Closed && datagram.first() == Some(&INITIATION) {
+                self.io_dropped.draining += 1;
+                continue;
+            }
+            // An error is a drop, which the tunnel has counted.
+            if let Ok(Taken::Elsewhere(elsewhere)) =
+                self.tunnel.handle_datagram(datagram, from, tos, now)
+            {
+                let kind = Kind::of_datagram(elsewhere, from, tos);
+                self.post.hand_over(elsewhere.worker, kind, datagram);
+            }
+        }
+        Ok(Next::Go)
+    }
+
+    /// Takes handshakes for a moment; while packets wait, as far as their part of the time reaches.
+    fn take_handshakes(&mut self, ready: ReadyIo, load: Load) -> io::Result<()> {
+        let mut turn = self.budget.turn(Instant::now(), load == Load::More);
+        for (is_ready, family) in ready.handshakes.into_iter().zip([Family::V4, Family::V6]) {
+            while is_ready && turn.is_open() {
+                let Some(outcome) = self.take_handshake(family, turn.now())? else {
+                    break;
+                };
+                turn.note(Instant::now(), outcome);
+            }
+        }
+        self.budget.settle(turn);
+        self.tunnel.flush_tun();
+        self.write()?;
+        self.transmit();
+        Ok(())
+    }
+
+    /// Takes one datagram of the handshakes' lane and says whether it was worth it.
+    fn take_handshake(&mut self, family: Family, now: Instant) -> io::Result<Option<Worth>> {
+        let Io { v4, v6, runs, .. } = &mut self.io;
+        let Some(lanes) = (if family == Family::V4 { v4 } else { v6 }) else {
+            return Ok(None);
+        };
+        let Some(received) = lanes.handshakes.recv(runs)? else {
+            return Ok(None);
+        };
+        if self.admission == Admission::Closed {
+            self.io_dropped.draining += 1;
+            return Ok(Some(Worth::Nothing));
+        }
+        let (from, tos) = (received.from, received.tos);
+        let mut worth = Worth::Nothing;
+        for datagram in received.datagrams() {
+            match self.tunnel.handle_datagram(datagram, from, tos, now) {
+                Ok(Taken::Here) => worth = Worth::Something,
+                Ok(Taken::Elsewhere(elsewhere)) => {
+                    worth = Worth::Something;
+                    let kind = Kind::of_datagram(elsewhere, from, tos);
+                    self.post.hand_over(elsewhere.worker, kind, datagram);
+                }
+                // A drop, which the tunnel has counted.
+                Err(_) => {}
+            }
+        }
+        Ok(Some(worth))
+    }
+
+    /// Takes what other workers have handed over.
+    fn take_letters(&mut self, now: Instant) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let Some(Letter { kind, bytes }) = self.post.take() else {
+                break;
+            };
+            // An error is a drop, which the tunnel has counted; what is not ours either is not sent around again.
+            let _counted = match kind {
+                Kind::Frame => self.tunnel.handle_tun_frame(&bytes, now).map(|_| ()),
+                Kind::Datagram { from, tos } => self
+                    .tunnel
+                    .handle_datagram(&bytes, from, tos, now)
+                    .map(|_| ()),
+                Kind::Initiation { from, initiator } => {
+                    self.tunnel.handle_initiation(&initiator, &bytes, from, now)
+                }
+            };
+            self.post.give_back(bytes);
+            self.write()?;
+            self.transmit();
+        }
+        if self.post.has_letters() {
+            // Nobody else would wake us for the rest.
+            let _woken = self.io.waker.wake();
+        }
+        self.tunnel.flush_tun();
+        self.write()
+    }
+
+    /// Writes what the tunnel has for the internet.
+    fn write(&mut self) -> io::Result<()> {
+        while let Some(frame) = self.tunnel.poll_tun() {
+            match self.io.tun.send(frame)? {
+                Written::Yes => {}
+                Written::Full => self.io_dropped.tun_full += 1,
+                Written::Refused => self.io_dropped.tun_refused += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_from_tun(&mut self, now: Instant) -> io::Result<Load> {
+        let mut load = Load::More;
+        for _ in 0..BATCH {
+            let Some(len) = self.io.tun.recv(&mut self.io.frame)? else {
+                load = Load::Drained;
+                break;
+            };
+            let frame = self.io.frame.get(..len).unwrap_or_default();
+            // An error is a drop, which the tunnel has counted.
+            if let Ok(Taken::Elsewhere(elsewhere)) = self.tunnel.handle_tun_frame(frame, now) {
+                self.post.hand_over(elsewhere.worker, Kind::Frame, frame);
+            }
+            if len >= WORTH_SENDING {
+                self.transmit();
+            }
+        }
+        self.transmit();
+        Ok(load)
+    }
+
+    fn transmit(&mut self) {
+        while let Some(run) = self.tunnel.poll_transmit() {
+            let Some(socket) = self.io.socket_to(run.to) else {
+                self.io_dropped.udp_failed += 1;
+                continue;
+            };
+            match socket.send_marked(run.to, run.payload, run.segment, run.tos) {
+                Sent::Yes => {}
+                Sent::Full => self.io_dropped.udp_full += 1,
+                Sent::Failed(_) => self.io_dropped.udp_failed += 1,
+            }
+        }
+    }
+
+    fn note_events(&mut self) {
+        while let Some(event) = self.tunnel.poll_event() {
+            match event {
+                EdgeEvent::Connected { .. } => self.totals.handshakes += 1,
+                EdgeEvent::Asleep { .. } | EdgeEvent::Roamed { .. } | EdgeEvent::Expired { .. } => {
+                }
+                EdgeEvent::Carried { addresses } => self.announcer.carried(addresses),
+                EdgeEvent::Left { addresses } => self.announcer.left(addresses),
+            }
+        }
+    }
+
+    /// Takes some of the commands that wait; packets come before the rest.
+    fn obey(&mut self, now: Instant) -> Next {
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.inbox.try_recv() {
+                Ok(Command::Admit(admitted, lasts)) => self.admit(admitted, lasts, now),
+                Ok(Command::Remove { device, wg_pub }) => self.remove(device, &wg_pub, now),
+                Ok(Command::Route(Away { wg_pub, addresses })) => {
+                    self.tunnel.route_elsewhere(&wg_pub, &addresses);
+                }
+                Ok(Command::Unroute(Away { wg_pub, addresses })) => {
+                    self.tunnel.unroute_elsewhere(&wg_pub, &addresses);
+                }
+                Ok(Command::Totals(reply)) => {
+                    // Who asked may have given up.
+                    let _unheard = reply.send(self.tell_totals());
+                }
+                Ok(Command::PeerTraffic(reply)) => {
+                    let peers = self.tunnel.peers(now);
+                    // As above.
+                    let _unheard =
+                        reply.send(peers.map(|(id, stats)| (id, stats.traffic)).collect());
+                }
+                Ok(Command::StopAdmitting) => {
+                    self.admission = Admission::Closed;
+                    self.tunnel.drain(now);
+                }
+                Ok(Command::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => {
+                    return Next::Stop;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return Next::Go,
+            }
+        }
+        // Nobody else would wake us for what is left; that it could not be written means that it is set already.
+        let _woken = self.io.waker.wake();
+        Next::Go
+    }
+
+    fn admit(&mut self, admitted: Admitted, lasts: Duration, now: Instant) {
+        let config = PeerConfig {
+            id: admitted.device,
+            public: admitted.wg_pub,
+            psk: admitted.psk.map(|psk| Psk::from(*psk.as_bytes())),
+            allowed: admitted.addresses,
+            not_after: now + lasts.min(LONGEST_LEASE),
+        };
+        if let Err(error) = self.tunnel.upsert_peer(config, now) {
+            self.totals.not_admitted += 1;
+            // The error's own words have the customer's address in them.
+            let cause = match error {
+                UpsertError::Full { .. } => "the table of peers is full",
+                UpsertError::AddressTaken { .. } => "another device has its address",
+                UpsertError::KeyTaken { .. } => "another device has its tunnel key",
+            };
+            tracing::warn!(cause, "a verified lease cannot be used");
+        }
+    }
+
+    fn remove(&mut self, device: [u8; 32], wg_pub: &[u8; 32], now: Instant) {
+        let last = self.tunnel.remove_peer(wg_pub, now);
+        if let Some(last) = last.filter(|_| self.totals.ended.len() < MAX_ENDED) {
+            self.totals.ended.push((device, last.traffic));
+        }
+    }
+
+    fn tell_totals(&mut self) -> Totals {
+        let ended = std::mem::take(&mut self.totals.ended);
+        let inside = self
+            .tunnel
+            .dropped()
+            .iter()
+            .map(|(reason, count)| (reason.as_label(), count));
+        let lost = ("handover_full", self.post.lost());
+        let dropped = inside.chain(self.io_dropped.iter()).chain([lost]).collect();
+        let traffic = self.tunnel.traffic();
+        Totals {
+            handed_over: self.post.handed_over(),
+            rx_packets: traffic.rx_packets,
+            tx_packets: traffic.tx_packets,
+            rx_bytes: traffic.rx_bytes,
+            tx_bytes: traffic.tx_bytes,
+            peers: self.tunnel.peer_count(),
+            awake: self.tunnel.awake_count(),
+            carried: self.tunnel.carried(),
+            dropped,
+            ended,
+            ..self.totals.clone()
+        }
+    }
+}
+
+impl Io {
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<ReadyIo> {
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let mut found = ReadyIo::default();
+        for ready in self.poller.wait(timeout)? {
+            match ready {
+                Ready::Woken => found.woken = true,
+                Ready::Descriptor { token: TUN, .. } => found.tun = true,
+                Ready::Descriptor { token: DATA_V4, .. } => found.data[0] = true,
+                Ready::Descriptor { token: DATA_V6, .. } => found.data[1] = true,
+                Ready::Descriptor {
+                    token: HANDSHAKES_V4,
+                    ..
+                } => found.handshakes[0] = true,
+                Ready::Descriptor { .. } => found.handshakes[1] = true,
+            }
+        }
+        Ok(found)
+    }
+
+    fn socket_to(&self, to: SocketAddr) -> Option<&Udp> {
+        let lanes = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        lanes.as_ref().map(|lanes| &lanes.data)
+    }
+}
