@@ -119,6 +119,7 @@ struct Control {
     metrics: Metrics,
     health: watch::Sender<Health>,
     totals: Totals,
+    by_worker: Vec<Totals>,
     drain: Option<Drain>,
 }
 
@@ -175,12 +176,7 @@ impl Control {
         if let Some(listener) = running.metrics {
             let endpoint = Endpoint::from_listener(listener)
                 .map_err(|error| Fault::io("use the metrics socket", &error))?;
-            let (registry, health) = (metrics.registry(), health.subscribe());
-            ends.spawn(async move {
-                match endpoint
-                    .run(registry, move || health.borrow().clone())
-                    .await {}
-            });
+            ends.spawn(serve_metrics(endpoint, &metrics, &health));
         }
         tracing::info!(id, version = env!("CARGO_PKG_VERSION"), "gateway running");
         Ok(Self {
@@ -200,6 +196,7 @@ impl Control {
             metrics,
             health,
             totals: Totals::default(),
+            by_worker: Vec::new(),
             drain: None,
         })
     }
@@ -293,15 +290,19 @@ impl Control {
 
     /// Fetches the totals and brings metrics, health and the drain up to date.
     async fn refresh(&mut self) -> Result<(), Fault> {
-        let mut totals = Totals::default();
+        let (mut totals, mut by_worker) = (Totals::default(), Vec::new());
         for worker in &self.workers {
-            totals.add(worker.totals().await.map_err(worker_lost)?);
+            let mut told = worker.totals().await.map_err(worker_lost)?;
+            for (device, traffic) in told.ended.drain(..) {
+                self.accounts.settle(&device, traffic);
+            }
+            totals.add(told.clone());
+            by_worker.push(told);
         }
-        for (device, traffic) in totals.ended.drain(..) {
-            self.accounts.settle(&device, traffic);
-        }
+        self.by_worker = by_worker;
         self.totals = totals;
         let stalest = self.stalest();
+        self.metrics.update_workers(&self.by_worker);
         self.metrics.update(
             &self.totals,
             &self.figures.borrow(),
@@ -361,6 +362,19 @@ impl Control {
             worker.send(command()).await.map_err(worker_lost)?;
         }
         Ok(())
+    }
+}
+
+fn serve_metrics(
+    endpoint: Endpoint,
+    metrics: &Metrics,
+    health: &watch::Sender<Health>,
+) -> impl Future<Output = Fault> + use<> {
+    let (registry, health) = (metrics.registry(), health.subscribe());
+    async move {
+        match endpoint
+            .run(registry, move || health.borrow().clone())
+            .await {}
     }
 }
 

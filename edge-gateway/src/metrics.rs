@@ -6,11 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use telemetry::metrics::names;
 use telemetry::{Counter, Gauge, LabelledCounter, Registry};
+use tunnel::share::MAX_WORKERS;
 
 use crate::dns;
 use crate::engine::Totals;
 use crate::peers::Figures;
 use crate::relay;
+
+/// Labels of workers.
+const WORKERS: [&str; MAX_WORKERS as usize] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+    "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32",
+    "33", "34", "35", "36", "37", "38", "39", "40", "41", "42", "43", "44", "45", "46", "47", "48",
+    "49", "50", "51", "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "62", "63",
+];
 
 /// All metrics of the gateway.
 pub(crate) struct Metrics {
@@ -26,6 +35,11 @@ pub(crate) struct Metrics {
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
     lookups_dropped: LabelledCounter,
+    worker_packets: LabelledCounter,
+    worker_bytes: LabelledCounter,
+    worker_handshakes: LabelledCounter,
+    worker_dropped: LabelledCounter,
+    handed_over: LabelledCounter,
     relay_sessions: Gauge,
     relay_accepted: LabelledCounter,
     relay_bytes: LabelledCounter,
@@ -52,6 +66,12 @@ impl Metrics {
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
             lookups_dropped: registry.labelled_counter(names::GATEWAY_DNS_DROPPED, "reason"),
+            worker_packets: registry.labelled_counter(names::GATEWAY_WORKER_PACKETS, "worker"),
+            worker_bytes: registry.labelled_counter(names::GATEWAY_WORKER_BYTES, "worker"),
+            worker_handshakes: registry
+                .labelled_counter(names::GATEWAY_WORKER_HANDSHAKES, "worker"),
+            worker_dropped: registry.labelled_counter(names::GATEWAY_WORKER_DROPPED, "worker"),
+            handed_over: registry.labelled_counter(names::GATEWAY_HANDED_OVER, "worker"),
             relay_sessions: registry.gauge(names::GATEWAY_RELAY_SESSIONS),
             relay_accepted: registry.labelled_counter(names::GATEWAY_RELAY_ACCEPTED, "carrier"),
             relay_bytes: registry.labelled_counter(names::GATEWAY_RELAY_BYTES, "direction"),
@@ -105,6 +125,21 @@ impl Metrics {
 }
 
 impl Metrics {
+    /// Brings each worker's up to date.
+    pub(crate) fn update_workers(&self, workers: &[Totals]) {
+        for (worker, label) in workers.iter().zip(WORKERS) {
+            for (counter, figure) in [
+                (&self.worker_packets, worker.rx_packets + worker.tx_packets),
+                (&self.worker_bytes, worker.rx_bytes + worker.tx_bytes),
+                (&self.worker_handshakes, worker.handshakes),
+                (&self.worker_dropped, worker.dropped.values().sum()),
+                (&self.handed_over, worker.handed_over),
+            ] {
+                follow(&counter.with(label), figure);
+            }
+        }
+    }
+
     /// Brings the relay's up to date.
     pub(crate) fn update_relay(&self, relay: &relay::Figures) {
         let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
@@ -159,9 +194,17 @@ mod tests {
             None,
         );
 
+        let second = Totals {
+            handed_over: 4,
+            ..Totals::default()
+        };
+        metrics.update_workers(&[totals, second]);
+
         let text = metrics.registry().render();
 
         for line in [
+            "culvert_gateway_handed_over_total{worker=\"1\"} 4\n",
+            "culvert_gateway_worker_dropped_packets_total{worker=\"0\"} 3\n",
             "culvert_gateway_tunnel_bytes_total{direction=\"from_routers\"} 15\n",
             "culvert_gateway_dropped_packets_total{reason=\"tun_full\"} 3\n",
             "culvert_gateway_peers 2\n",

@@ -138,6 +138,32 @@ pub(crate) struct TunnelStatus {
     pub handshakes: u64,
     /// Drops, by reason; reasons that never happened are left out.
     pub dropped: BTreeMap<String, u64>,
+    /// Each worker's part of it.
+    #[serde(default)]
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker's part of the traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkerStatus {
+    /// Peers with a lease.
+    pub leased: usize,
+    /// Those with a session or a handshake.
+    pub awake: usize,
+    /// Bytes of inner packets from the routers.
+    pub rx_bytes: u64,
+    /// Bytes of inner packets to the routers.
+    pub tx_bytes: u64,
+    /// Packets from the routers.
+    pub rx_packets: u64,
+    /// Packets to the routers.
+    pub tx_packets: u64,
+    /// Sessions that came to be.
+    pub handshakes: u64,
+    /// What came here and was handed to the worker whose it is.
+    pub handed_over: u64,
+    /// Drops, by reason.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// Lookups.
@@ -376,6 +402,7 @@ impl Status {
         if !self.tunnel.dropped.is_empty() {
             lines.push(format!("dropped    {}", counts(&self.tunnel.dropped)));
         }
+        lines.extend(self.worker_lines());
         match &self.dns {
             Some(dns) if dns.queries > 0 => {
                 lines.push(format!(
@@ -415,6 +442,24 @@ impl Status {
             lines.push(format!("{device} {} {}", bytes.rx_bytes, bytes.tx_bytes));
         }
         lines.join("\n")
+    }
+}
+
+impl Status {
+    /// A line each, where there are several.
+    fn worker_lines(&self) -> impl Iterator<Item = String> {
+        let workers = &self.tunnel.workers;
+        let shown = workers.iter().enumerate().filter(|_| workers.len() > 1);
+        shown.map(|(number, worker)| {
+            format!(
+                "worker {number:<3} {} of {} routers connected, {} and {}, {} handed over",
+                worker.awake,
+                worker.leased,
+                bytes(worker.rx_bytes),
+                bytes(worker.tx_bytes),
+                worker.handed_over
+            )
+        })
     }
 }
 

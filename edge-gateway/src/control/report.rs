@@ -7,11 +7,13 @@ use netio::clock;
 use super::{Control, STALE, worker_lost};
 use crate::announce::Announcer;
 use crate::dns;
+use crate::engine::Totals;
 use crate::exit::Fault;
 use crate::peers;
 use crate::relay;
 use crate::status::{
     DnsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State, Status, TunnelStatus,
+    WorkerStatus,
 };
 
 impl Control {
@@ -74,6 +76,7 @@ impl Control {
                 dropped: dropped
                     .map(|(reason, count)| ((*reason).to_owned(), *count))
                     .collect(),
+                workers: self.by_worker.iter().map(worker_status).collect(),
             },
             dns: self.dns.as_deref().map(dns_status),
             relay: self.relay.as_deref().map(relay_status),
@@ -115,6 +118,23 @@ impl Control {
             warnings.push("the clock was set back while the gateway ran".to_owned());
         }
         warnings
+    }
+}
+
+fn worker_status(totals: &Totals) -> WorkerStatus {
+    let dropped = totals.dropped.iter().filter(|(_, count)| **count > 0);
+    WorkerStatus {
+        leased: totals.peers,
+        awake: totals.awake,
+        rx_bytes: totals.rx_bytes,
+        tx_bytes: totals.tx_bytes,
+        rx_packets: totals.rx_packets,
+        tx_packets: totals.tx_packets,
+        handshakes: totals.handshakes,
+        handed_over: totals.handed_over,
+        dropped: dropped
+            .map(|(reason, count)| ((*reason).to_owned(), *count))
+            .collect(),
     }
 }
 

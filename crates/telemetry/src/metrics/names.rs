@@ -63,6 +63,31 @@ pub const GATEWAY_DNS_DROPPED: Name = name(
     "culvert_gateway_dns_dropped",
     "DNSCrypt packets dropped, by reason",
 );
+/// Inner packets, by worker.
+pub const GATEWAY_WORKER_PACKETS: Name = name(
+    "culvert_gateway_worker_packets",
+    "Inner packets that each worker carried, both ways",
+);
+/// Inner bytes, by worker.
+pub const GATEWAY_WORKER_BYTES: Name = name(
+    "culvert_gateway_worker_bytes",
+    "Bytes of inner packets that each worker carried, both ways",
+);
+/// Sessions, by worker.
+pub const GATEWAY_WORKER_HANDSHAKES: Name = name(
+    "culvert_gateway_worker_handshakes",
+    "Sessions that came to be at each worker",
+);
+/// Drops, by worker.
+pub const GATEWAY_WORKER_DROPPED: Name = name(
+    "culvert_gateway_worker_dropped_packets",
+    "Packets that each worker dropped",
+);
+/// What landed at the wrong worker.
+pub const GATEWAY_HANDED_OVER: Name = name(
+    "culvert_gateway_handed_over",
+    "Frames and datagrams that came to this worker and were handed to another, whose they are",
+);
 /// Routers behind blocked UDP at this moment.
 pub const GATEWAY_RELAY_SESSIONS: Name = name(
     "culvert_gateway_relay_sessions",

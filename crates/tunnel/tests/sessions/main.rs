@@ -8,3 +8,4 @@ mod pair;
 mod psk;
 mod refusals;
 mod rig;
+mod workers;
