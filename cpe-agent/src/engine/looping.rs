@@ -262,6 +262,8 @@ impl Loop {
             let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
             self.not_taken += unsent.runs;
             self.is_path_short |= unsent.too_long;
+            // Answers to packets that are too long for the tunnel.
+            self.not_taken += write_all(tunnel, &self.wires.tun)?;
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ use crate::policy::{self, SourceChecked};
 use crate::psk::Psk;
 use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
+use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
 use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Wg};
 use crate::{DEFAULT_MTU, health};
@@ -119,6 +120,7 @@ pub struct AgentTunnel {
     inbox: Inbox,
     /// Where datagrams are opened.
     opened: Vec<u8>,
+    too_big: TooBig,
     events: VecDeque<AgentEvent>,
     dropped: DropCounts,
 }
@@ -139,6 +141,7 @@ impl AgentTunnel {
             max_waiting: MAX_WAITING,
             tos: OuterTos::default(),
         };
+        let too_big = TooBig::of_path(gateways.iter().flat_map(|gateway| &gateway.inner), now);
         let mut tunnel = Self {
             gate: Gate::new(config.private, HANDSHAKES_PER_S, Arc::default(), now),
             paths: Vec::new(),
@@ -159,6 +162,7 @@ impl AgentTunnel {
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             opened: Vec::new(),
+            too_big,
             events: VecDeque::new(),
             dropped: DropCounts::default(),
         };
@@ -224,7 +228,14 @@ impl AgentTunnel {
         let path = self.paths.get_mut(self.active).ok_or(Dropped::NoSession)?;
         let sealed = path
             .wg
-            .seal(&packets, path.endpoint, &mut self.outbox, now)?;
+            .seal(&packets, path.endpoint, &mut self.outbox, now)
+            .inspect_err(|reason| {
+                if *reason == Dropped::TooBig {
+                    let mtu = u16::try_from(self.shape.mtu).unwrap_or(u16::MAX);
+                    self.inbox
+                        .push_answer(self.too_big.answer(packet, mtu, now));
+                }
+            })?;
         if sealed == Sealed::Sent {
             path.watch.on_sent(now);
         }

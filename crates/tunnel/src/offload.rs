@@ -57,6 +57,12 @@ impl Inbox {
         }
     }
 
+    /// Takes a packet of our own making, if there is one.
+    pub(crate) fn push_answer(&mut self, answer: Option<&[u8]>) {
+        // When it does not fit either, the sender's next packet asks again.
+        let _taken = answer.is_none_or(|answer| self.0.push(answer));
+    }
+
     pub(crate) fn poll(&mut self) -> Option<&[u8]> {
         self.0.poll()
     }

@@ -21,6 +21,9 @@ const ICMP_HEADER: usize = 8;
 const BURST: u32 = 50;
 const REFILL: Duration = Duration::from_millis(10);
 
+const NO_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const NO_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const DESTINATION_UNREACHABLE: u8 = 3;
@@ -55,6 +58,19 @@ impl TooBig {
             refilled: now,
             bytes: Box::new([0; MAX_BYTES]),
         }
+    }
+
+    /// Answers come from the first of these addresses of each family, or from one that stands for a router without any
+    /// (RFC 7600 section 4.8; for IPv6 a link-local one).
+    pub(crate) fn of_path<'a>(inner: impl Iterator<Item = &'a IpAddr>, now: Instant) -> Self {
+        let (mut v4, mut v6) = (None, None);
+        for address in inner {
+            match address {
+                IpAddr::V4(address) => v4 = v4.or(Some(*address)),
+                IpAddr::V6(address) => v6 = v6.or(Some(*address)),
+            }
+        }
+        Self::new(v4.unwrap_or(NO_V4), v6.unwrap_or(NO_V6), now)
     }
 
     /// The packet that tells the sender of `packet` to send at most `mtu` bytes; to be written where `packet` came from.

@@ -474,3 +474,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_home_is_told_when_its_packet_does_not_fit_and_may_not_be_cut() {
+    let mut pair = Pair::connected();
+    pair.agent.set_mtu(1_300);
+    let mut packet = packet(INNER, WEB, 1_400, 1);
+    packet[6] = 0x40;
+
+    assert_eq!(pair.home_sends(&packet), Err(Dropped::TooBig));
+
+    let frame = pair.agent.poll_tun().unwrap();
+    let told = &frame[tunnel::offload::VNET_BYTES..];
+    assert_eq!(
+        (told[9], told[20], told[21]),
+        (1, 3, 4),
+        "ICMP: fragmentation needed"
+    );
+    assert_eq!(told[26..28], 1_300_u16.to_be_bytes());
+    assert_eq!(told[28..48], packet[..20]);
+}
