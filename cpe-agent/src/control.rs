@@ -14,6 +14,7 @@ pub(crate) mod attempt;
 mod gateways;
 mod network;
 mod portal;
+mod way;
 
 use std::io;
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ use crate::exit::{Exit, Failure, chain};
 use crate::net::Network;
 use crate::net::wan::{Path, Wan};
 use crate::psk::Psks;
+use crate::relay::{RelayNews, Relays};
 use crate::state::{Keys, State, StateDir};
 use crate::status::socket::{Answers, Request};
 use crate::status::{Condition, LastWords, LeaseStatus, Status};
@@ -57,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) network: Network,
     pub(crate) wan: Wan,
     pub(crate) engine: Engine,
+    pub(crate) relays: Relays,
     pub(crate) dns: Dns,
     pub(crate) clock: Clock,
     pub(crate) last_words: LastWords,
@@ -89,6 +92,7 @@ pub(crate) struct Control {
     /// Where the gateway in use, or the one that is tried, is looked for.
     endpoint: Option<IpAddr>,
     engine: Engine,
+    relays: Relays,
     dns: Dns,
     clock: Clock,
     status: Status,
@@ -120,6 +124,7 @@ enum Event {
     Request(Option<Request>),
     Attempt(attempt::Outcome),
     Network(io::Result<()>),
+    Relay(Option<RelayNews>),
     Time,
     Stop,
 }
@@ -134,6 +139,7 @@ impl Control {
             network,
             wan,
             engine,
+            relays,
             dns,
             clock,
             last_words,
@@ -156,6 +162,7 @@ impl Control {
             path: None,
             endpoint: None,
             engine,
+            relays,
             dns,
             clock,
             status,
@@ -218,6 +225,7 @@ impl Control {
         let result = loop {
             match self.next_event(&mut inputs).await {
                 Event::News(Some(News::Tunnel(event))) => self.on_tunnel(event),
+                Event::News(Some(News::Way(event))) => self.on_way(event),
                 Event::News(Some(News::PathTooSmall)) => self.look_at_network(),
                 Event::News(Some(News::Broken(error))) => {
                     break Err(Failure::new(
@@ -234,9 +242,11 @@ impl Control {
                 Event::Request(request) => self.on_request(request),
                 Event::Attempt(outcome) => self.on_outcome(outcome),
                 Event::Network(result) => self.on_network(result),
+                Event::Relay(news) => self.on_relay(news),
                 Event::Time => self.look_at_network(),
                 Event::Stop => break Ok(()),
             }
+            self.leave_relays();
             self.on_time();
         };
         self.end(result)
@@ -248,6 +258,7 @@ impl Control {
             .due()
             .into_iter()
             .flatten()
+            .chain(self.relays.poll_timeout())
             .fold(calendar, Instant::min);
         let deadline = self
             .wan
@@ -267,6 +278,7 @@ impl Control {
             news = inputs.news.recv() => Event::News(news),
             request = inputs.requests.recv() => Event::Request(request),
             outcome = attempt => Event::Attempt(outcome),
+            news = self.relays.next() => Event::Relay(news),
             changed = self.wan.changed() => Event::Network(changed),
             () = tokio::time::sleep_until(deadline) => Event::Time,
         }
@@ -281,6 +293,7 @@ impl Control {
             Err(failure) => (Condition::Error, failure.to_string()),
         };
         self.turn(state, Some(reason));
+        self.relays.stop();
         self.engine.stop();
         if let Err(error) = self.network.undo() {
             warn!(error = %chain(&error), "the router's network could not be restored");
@@ -482,6 +495,8 @@ impl Control {
         tunnel.dropped = snapshot.dropped;
         tunnel.wan = self.path.as_ref().map(|path| path.interface.clone());
         tunnel.mtu = self.network.mtu();
+        let carrier = self.carrier.unwrap_or_default();
+        tunnel.transport = self.relays.label(&carrier);
         let left = self.network.window().and_then(|window| window.left());
         self.status.portal_s = left.map(|left| left.as_secs() + 1);
         self.status.dns = self.dns.counters();

@@ -4,6 +4,7 @@
 //! the control loop. Stopping it is safe at any packet: what is in flight is lost as on any wire, and the gateway's session
 //! is made anew. The order of its loop is that of the `tunnel` crate's documentation.
 
+mod detour;
 mod looping;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use tunnel::agent::{AgentConfig, AgentEvent, GatewayConfig, GatewayStatus};
 use crate::config;
 use crate::net::MARK;
 use crate::net::wan::Fit;
+pub(crate) use detour::WayEvent;
 use looping::Loop;
 
 /// Orders that the thread has not taken yet; it takes them at once.
@@ -44,6 +46,8 @@ pub(crate) enum Order {
     Fit(Fit),
     /// Send out of this interface only, or again where the routes lead.
     WayOut(Option<LinkIndex>),
+    /// The gateway with this key can be reached through a relay at this address, or no longer.
+    Relay([u8; 32], Option<SocketAddr>),
     /// There is no lease: carry nothing.
     Rest,
     /// End the thread.
@@ -55,6 +59,8 @@ pub(crate) enum Order {
 pub(crate) enum News {
     /// What the subscriber would notice.
     Tunnel(AgentEvent),
+    /// A gateway is silent, or reached another way.
+    Way(WayEvent),
     /// A datagram is longer than the path takes.
     PathTooSmall,
     /// The device or a socket is gone for good.
@@ -82,6 +88,8 @@ pub(crate) struct Wires {
     tun: Tun,
     v4: Option<Udp>,
     v6: Option<Udp>,
+    /// To relays, which are tasks of this process: neither marked nor bound to a WAN.
+    local: Udp,
 }
 
 impl Wires {
@@ -89,9 +97,21 @@ impl Wires {
     pub(crate) fn open(tun: Tun) -> Result<Self, UdpError> {
         let v4 = bind(IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
         let v6 = bind(IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
-        let wires = Self { tun, v4, v6 };
+        let local = Udp::bind(
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            &UdpOptions {
+                buffer_bytes: BUFFER_BYTES,
+                ..UdpOptions::default()
+            },
+        )?;
+        let wires = Self { tun, v4, v6, local };
         wires.set_fragment(Fragment::Never);
         Ok(wires)
+    }
+
+    /// Where relays find the packet thread.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local.local_addr()
     }
 
     fn set_fragment(&self, fragment: Fragment) {

@@ -6,8 +6,8 @@
 mod agree;
 mod channel;
 mod http;
-mod pin;
-mod provider;
+pub(crate) mod pin;
+pub(crate) mod provider;
 pub(crate) mod schedule;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! nothing out in clear.
 //!
 //! Read in this order: `cli`, `config`, `run` (start and end of the process), `control` (its one loop), `enrol` (the
-//! exchange with provisioning), `engine` (packets), `dns` (lookups), `net` (the router's network), `state` (flash),
+//! exchange with provisioning), `engine` (packets), `dns` (lookups), `relay` (where UDP is blocked), `net` (the router's network), `state` (flash),
 //! `status`.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod enrol;
 mod exit;
 mod net;
 mod psk;
+mod relay;
 mod run;
 mod state;
 mod status;

@@ -28,6 +28,7 @@ use crate::enrol::{self, Exchanged};
 use crate::exit::{Exit, Failure, OrExit, chain};
 use crate::net::wan::Wan;
 use crate::net::{NetError, Network};
+use crate::relay::Relays;
 use crate::state::{LockError, State, StateDir, StateError, WriteError};
 use crate::status::socket;
 use crate::status::{Condition, LastWords, Status, last_words_path};
@@ -153,6 +154,9 @@ async fn serve(
     let wan = Wan::open(config).or_exit(Exit::Io, "watching the router's network")?;
     let (news_sender, news) = mpsc::channel(MAX_NEWS);
     let (request_sender, requests) = mpsc::channel(MAX_REQUESTS);
+    let inside = wires
+        .local_addr()
+        .or_exit(Exit::Io, "asking for the packet thread's own address")?;
     let engine = Engine::start(wires, &config.tunnel, news_sender)
         .or_exit(Exit::Io, "starting the packet thread")?;
     let dns = Dns::start(listeners, clock.clone()).or_exit(Exit::Io, "starting the resolver")?;
@@ -170,6 +174,7 @@ async fn serve(
         network,
         wan,
         engine,
+        relays: Relays::new(inside),
         dns,
         clock,
         last_words,

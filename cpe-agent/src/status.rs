@@ -112,6 +112,8 @@ pub(crate) struct TunnelStatus {
     pub post_quantum: bool,
     /// The interface over which the gateway is reached; null when there is no way to it.
     pub wan: Option<String>,
+    /// How the tunnel's datagrams travel: `direct`, or where UDP is blocked `quic`, or `tls`, which is slower.
+    pub transport: &'static str,
     /// The longest packet inside.
     pub mtu: u16,
     /// Inner bytes received.

@@ -156,3 +156,6 @@ enum IsConnectUdp {
     Yes,
     No,
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,7 +176,7 @@ struct NewGateway {
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',', requires_all = ["relay_name", "relay_spki"])]
     relay: Vec<SocketAddr>,
     /// The name in the relay's certificate.
-    #[arg(long, value_name = "NAME", value_parser = word::<64>, requires = "relay")]
+    #[arg(long, value_name = "NAME", value_parser = host_name, requires = "relay")]
     relay_name: Option<String>,
     /// SHA-256 of the relay's public key, as `edge-gateway relay-pin` prints it.
     #[arg(long, value_name = "HEX", value_delimiter = ',', value_parser = hex_key, requires = "relay")]
@@ -265,6 +265,21 @@ fn word<const MAX: usize>(text: &str) -> Result<String, String> {
     match crate::store::is_word(text, MAX) {
         true => Ok(text.to_owned()),
         false => Err(format!("accepted: 1 to {MAX} letters, digits, - or _")),
+    }
+}
+
+/// A name as certificates have it (RFC 1123 section 2.1).
+fn host_name(text: &str) -> Result<String, &'static str> {
+    let is_label = |label: &str| {
+        let inner = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if text.len() <= 64 && text.split('.').all(is_label) {
+        Ok(text.to_owned())
+    } else {
+        Err("accepted: a host name of 1 to 64 characters, such as www.example.net")
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Allowed {
     pub router: Vec<IpAddr>,
     /// The gateway's WireGuard sockets.
     pub gateways: Vec<SocketAddr>,
+    /// The gateways' relays: QUIC and TLS.
+    pub relays: Vec<SocketAddr>,
     /// The provisioning server's TLS sockets.
     pub provisioning: Vec<SocketAddr>,
 }
@@ -30,6 +32,8 @@ pub enum Kind {
     WireGuard,
     /// TCP between the router and provisioning, carrying TLS records.
     ProvisioningTls,
+    /// QUIC, or TCP carrying TLS records, between the router and a relay.
+    Relay,
     /// ARP, neighbour discovery, multicast listener reports.
     Neighbour,
     /// Anything else: it should not be on this wire.
@@ -106,6 +110,9 @@ impl Allowed {
         };
         match protocol {
             UDP if between(&self.gateways) && looks_like_wireguard(payload) => Kind::WireGuard,
+            // QUIC hides all but its first bits, of which none is sure (RFC 9287).
+            UDP if between(&self.relays) && !looks_like_wireguard(payload) => Kind::Relay,
+            TCP if between(&self.relays) && !starts_in_clear(payload) => Kind::Relay,
             TCP if between(&self.provisioning) && !starts_in_clear(payload) => {
                 Kind::ProvisioningTls
             }
@@ -143,6 +150,7 @@ mod tests {
         Allowed {
             router: vec!["198.18.0.2".parse().unwrap()],
             gateways: vec!["198.18.1.2:51820".parse().unwrap()],
+            relays: vec!["198.18.1.2:443".parse().unwrap()],
             provisioning: vec!["198.18.2.2:8443".parse().unwrap()],
         }
     }
@@ -211,6 +219,15 @@ mod tests {
         );
 
         assert!(matches!(allowed().judge(&packet), Kind::Clear(_)));
+    }
+
+    #[test]
+    fn wireguard_on_the_relays_port_is_clear_and_quic_is_not() {
+        let wireguard = frame(UDP, "198.18.0.2:4000", "198.18.1.2:443", &[4, 0, 0, 0]);
+        let quic = frame(UDP, "198.18.1.2:443", "198.18.0.2:4000", &[0x4c, 1, 2, 3]);
+
+        assert!(matches!(allowed().judge(&wireguard), Kind::Clear(_)));
+        assert_eq!(allowed().judge(&quic), Kind::Relay);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Observer {
 pub struct Findings {
     /// WireGuard frames between router and gateway.
     pub wireguard: u64,
+    /// Frames between router and relay.
+    pub relay: u64,
     /// Frames of the TLS to provisioning.
     pub provisioning_tls: u64,
     /// ARP and neighbour discovery.
@@ -130,6 +132,7 @@ pub fn search(capture: &[u8], allowed: &Allowed, markers: &[&str]) -> Result<Fin
         }
         match allowed.judge(frame) {
             Kind::WireGuard => findings.wireguard += 1,
+            Kind::Relay => findings.relay += 1,
             Kind::ProvisioningTls => findings.provisioning_tls += 1,
             Kind::Neighbour => findings.neighbour += 1,
             Kind::Clear(what) => {
@@ -156,6 +159,7 @@ pub fn allowed_in_the_lab() -> Result<Allowed> {
     Ok(Allowed {
         router: vec![ROUTER_WAN.parse()?, ROUTER_WAN_V6.parse()?],
         gateways: vec![socket(GATEWAY, 51820)?, socket(GATEWAY_V6, 51820)?],
+        relays: vec![socket(GATEWAY, 443)?, socket(GATEWAY_V6, 443)?],
         provisioning: vec![socket(OFFICE, 8443)?],
     })
 }

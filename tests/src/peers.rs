@@ -19,6 +19,7 @@ const WIREGUARD_GO_FORKY: &str = "0.0.20260522-1";
 const KERNEL_SUITE: &str = "bookworm";
 const KERNEL: &str = "linux-image-cloud-amd64";
 const BORINGTUN: &str = "0.7.1";
+const AIOQUIC: &str = "1.7.2";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A Debian after the one that we run on.
@@ -75,6 +76,10 @@ impl Peers {
             ));
         }
         self.encrypted_dns()?;
+        say(&format!(
+            "fetching aioquic {AIOQUIC} from PyPI where it is not there: HTTP/3 to test against"
+        ));
+        self.aioquic()?;
         if !self.kernel_dir().exists() {
             say(
                 "fetching Debian's kernel for virtual machines: Linux's own WireGuard to test against",
@@ -180,6 +185,24 @@ impl Peers {
         let _alone = self.lock()?;
         if !path.exists() {
             self.install("boringtun-cli", BORINGTUN)?;
+        }
+        Ok(path)
+    }
+
+    /// aioquic, the Python QUIC and HTTP/3, from PyPI: the folder to import from.
+    pub fn aioquic(&self) -> Result<PathBuf> {
+        let path = self.dir.join(format!("aioquic-{AIOQUIC}"));
+        let _alone = self.lock()?;
+        if !path.join("aioquic/__init__.py").exists() {
+            run(Command::new("/usr/bin/python3")
+                .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
+                .args([
+                    "--root-user-action=ignore",
+                    "--disable-pip-version-check",
+                    "--target",
+                ])
+                .arg(&path)
+                .arg(format!("aioquic=={AIOQUIC}")))?;
         }
         Ok(path)
     }

@@ -11,6 +11,7 @@ use crate::netns::Netns;
 use crate::office::Office;
 use crate::process::Running;
 use crate::programs::Programs;
+use crate::relay::{Relay, RelaySite};
 use crate::topology::{GATEWAY, GATEWAY_2, GATEWAY_2_V6, GATEWAY_V6, Lab, ROOT_SERVER};
 use crate::zones::Zones;
 
@@ -44,6 +45,7 @@ struct Place {
     folder: &'static str,
     outer: [&'static str; 2],
     inner: [&'static str; 2],
+    relay: Relay,
 }
 
 const FIRST: Place = Place {
@@ -51,18 +53,32 @@ const FIRST: Place = Place {
     folder: "gateway",
     outer: [GATEWAY, GATEWAY_V6],
     inner: [GATEWAY_INNER, GATEWAY_INNER_V6],
+    relay: Relay::Without,
 };
 const SECOND: Place = Place {
     name: "gw2",
     folder: "gateway2",
     outer: [GATEWAY_2, GATEWAY_2_V6],
     inner: ["10.64.0.2", "fd64::2"],
+    relay: Relay::Without,
 };
 
 impl Pop {
     /// Makes the gateway's keys and configuration and adds it to provisioning.
     pub fn install(lab: &Lab, programs: &Programs, office: &Office, zones: &Zones) -> Result<Self> {
-        Self::install_at(FIRST, lab, &lab.pop, (programs, office, zones))
+        Self::install_as(lab, programs, office, zones, Relay::Without)
+    }
+
+    /// The same, with or without a relay.
+    pub fn install_as(
+        lab: &Lab,
+        programs: &Programs,
+        office: &Office,
+        zones: &Zones,
+        relay: Relay,
+    ) -> Result<Self> {
+        let place = Place { relay, ..FIRST };
+        Self::install_at(place, lab, &lab.pop, (programs, office, zones))
     }
 
     /// The same for the second site of a lab that has one.
@@ -81,6 +97,10 @@ impl Pop {
         netns: &Netns,
         (programs, office, zones): (&Programs, &Office, &Zones),
     ) -> Result<Self> {
+        let site = match place.relay {
+            Relay::Without => None,
+            Relay::On443 | Relay::Foreign => Some(RelaySite::make(lab)?),
+        };
         stay_silent(netns)?;
         let state = lab.folder(place.folder)?;
         let state_arg = state.to_string_lossy();
@@ -114,8 +134,10 @@ impl Pop {
             stamp: String::new(),
             wireguard: text(&keys, "wg")?,
         };
-        fs::write(&config, pop.configuration(&state_arg, office, zones)?)
-            .context("writing the gateway's configuration")?;
+        let relay = site.as_ref();
+        let relay = relay.map(|site| site.configuration_for(place.relay));
+        let written = pop.configuration(&state_arg, office, zones)? + &relay.unwrap_or_default();
+        fs::write(&config, written).context("writing the gateway's configuration")?;
         let stamp = netns.run(&[
             program.as_ref(),
             "dns-stamp",
@@ -126,7 +148,8 @@ impl Pop {
             stamp: stamp.trim().to_owned(),
             ..pop
         };
-        pop.add_to(office, &text(&keys, "ed25519")?, &pop.wireguard)?;
+        let more = site.map_or(Vec::new(), |site| site.arguments().to_vec());
+        pop.add_to(office, &text(&keys, "ed25519")?, &more)?;
         Ok(pop)
     }
 
@@ -189,9 +212,9 @@ impl Pop {
             .with_context(|| format!("`edge-gateway drain --json` printed: {said}"))
     }
 
-    fn add_to(&self, office: &Office, ed25519: &str, wireguard: &str) -> Result<()> {
+    fn add_to(&self, office: &Office, ed25519: &str, more: &[String]) -> Result<()> {
         let [outer, outer_v6] = self.place.outer;
-        office.cli(&[
+        let place = [
             "gateway",
             "add",
             "--name",
@@ -199,7 +222,7 @@ impl Pop {
             "--ed25519",
             ed25519,
             "--wg",
-            wireguard,
+            &self.wireguard,
             "--endpoint",
             &format!("{outer}:51820,[{outer_v6}]:51820"),
             "--pop",
@@ -210,7 +233,9 @@ impl Pop {
             &self.place.inner.join(","),
             "--dns",
             &self.stamp,
-        ])?;
+        ];
+        let more = more.iter().map(String::as_str);
+        office.cli(&place.into_iter().chain(more).collect::<Vec<_>>())?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::office::{Office, PROVISIONING_PORT};
 use crate::pop::Pop;
 use crate::process::Running;
 use crate::programs::Programs;
+use crate::relay::Relay;
 use crate::router::{Image, Router};
 use crate::topology::{Lab, OFFICE, WEB};
 use crate::wait::wait_until;
@@ -54,13 +55,22 @@ impl World {
         Ok(world)
     }
 
+    /// Everything but the router's agent is running, and the gateway has a relay.
+    pub fn with_relay(relay: Relay) -> Result<Self> {
+        Self::build(Lab::for_test()?, &Image::default(), relay)
+    }
+
     /// Builds the world in a given lab and for a given image.
     pub fn in_lab(lab: Lab, image: &Image) -> Result<Self> {
+        Self::build(lab, image, Relay::Without)
+    }
+
+    fn build(lab: Lab, image: &Image, relay: Relay) -> Result<Self> {
         let programs = Programs::of_this_build()?;
         let internet = Internet::start(&lab)?;
         let office = Office::init(&lab, &programs)?;
         let provisioning = office.start()?;
-        let pop = Pop::install(&lab, &programs, &office, &internet.zones)?;
+        let pop = Pop::install_as(&lab, &programs, &office, &internet.zones, relay)?;
         let gateway = pop.start()?;
         let router = Router::flash_as(&lab, &programs, &office, "router", image)?;
         Ok(Self {

@@ -12,6 +12,11 @@ use crate::exit::chain;
 use crate::net::choice::Answered;
 use crate::net::wan::Look;
 
+/// A data message's header and tag (WireGuard whitepaper, section 5.4.6).
+const WIREGUARD_BYTES: usize = 32;
+/// The least of IPv6 (RFC 8200 section 5).
+const LEAST_MTU: u16 = 1280;
+
 impl Control {
     pub(super) fn on_network(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
@@ -77,13 +82,14 @@ impl Control {
 
     fn adapt(&mut self, look: Look) {
         let before = self.path.take();
-        let Some(path) = look.path else {
+        let Some(mut path) = look.path else {
             if before.is_some() {
                 info!("no WAN has a way to the gateway");
             }
             self.explain("no WAN has a way to the gateway".to_owned());
             return;
         };
+        path.fit.mtu = self.within_relay(path.fit.mtu);
         if before.as_ref().map(|before| before.out) != Some(path.out) {
             self.engine.order(Order::WayOut(path.out));
         }
@@ -104,6 +110,15 @@ impl Control {
             self.go_new_way(&path.interface);
         }
         self.path = Some(path);
+    }
+
+    /// A relay's datagrams are shorter than the path; what is longer goes, but slower.
+    fn within_relay(&self, mtu: u16) -> u16 {
+        let carrier = self.carrier.unwrap_or_default();
+        let longest = self.relays.longest(&carrier);
+        let inner = longest.map(|longest| longest.saturating_sub(WIREGUARD_BYTES));
+        let inner = inner.and_then(|inner| u16::try_from(inner).ok());
+        inner.map_or(mtu, |inner| mtu.min(inner.max(LEAST_MTU)))
     }
 
     fn go_new_way(&mut self, interface: &str) {

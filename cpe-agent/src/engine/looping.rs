@@ -9,23 +9,25 @@ use std::time::{Duration, Instant};
 use netio::poll::{Interest, Ready};
 use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
-use netio::{Poller, RecvBuffer, Tun, Udp};
+use netio::{Poller, RecvBuffer, Tun};
 use rand_core::{OsRng, RngCore};
 use telemetry::watch::per_second;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
-use tunnel::agent::AgentConfig;
+use tunnel::agent::{AgentConfig, GatewayConfig};
 use tunnel::offload::Accepts;
 use tunnel::offload::ecn::OuterTos;
 use tunnel::{AgentTunnel, Traffic};
 
 use crate::config;
 
+use super::detour::{Detour, WayEvent};
 use super::{News, Order, Snapshot, Wires};
 
 const TUN: u32 = 0;
 const V4: u32 = 1;
 const V6: u32 = 2;
+const LOCAL: u32 = 3;
 /// Runs or packets taken from one descriptor before the others are looked at.
 const BATCH: usize = 64;
 /// A frame this long fills a call of its own; shorter ones wait for the next.
@@ -45,6 +47,7 @@ pub(super) struct Loop {
     snapshot: Arc<Mutex<Snapshot>>,
     snapshot_at: Instant,
     tunnel: Option<AgentTunnel>,
+    detour: Detour,
     not_taken: u64,
     rates: Rates,
     is_path_short: bool,
@@ -77,6 +80,7 @@ impl Loop {
                 poller.add(udp, token, Interest::Readable)?;
             }
         }
+        poller.add(&wires.local, LOCAL, Interest::Readable)?;
         Ok(Self {
             wires,
             mtu: config.mtu,
@@ -87,6 +91,7 @@ impl Loop {
             snapshot,
             snapshot_at: Instant::now(),
             tunnel: None,
+            detour: Detour::default(),
             not_taken: 0,
             rates: Rates::default(),
             is_path_short: false,
@@ -123,6 +128,9 @@ impl Loop {
         if ready.v6 {
             self.take_from_network(V6, now)?;
         }
+        if ready.local {
+            self.take_from_network(LOCAL, now)?;
+        }
         if ready.tun {
             self.take_from_device(now)?;
         }
@@ -136,13 +144,18 @@ impl Loop {
             let timer = tunnel
                 .poll_timeout()
                 .map_or(self.snapshot_at, |(at, _why)| at);
-            timer.min(self.snapshot_at).saturating_duration_since(now)
+            let silence = self.detour.poll_timeout().unwrap_or(timer);
+            timer
+                .min(silence)
+                .min(self.snapshot_at)
+                .saturating_duration_since(now)
         });
         let mut woken = Woken::default();
         for ready in self.poller.wait(deadline)? {
             match ready {
                 Ready::Descriptor { token: TUN, .. } => woken.tun = true,
                 Ready::Descriptor { token: V4, .. } => woken.v4 = true,
+                Ready::Descriptor { token: LOCAL, .. } => woken.local = true,
                 Ready::Descriptor { .. } => woken.v6 = true,
                 Ready::Woken => woken.woken = true,
             }
@@ -154,7 +167,12 @@ impl Loop {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Make(config)) => self.make(*config),
+                Ok(Order::Relay(gateway, relay)) => {
+                    let event = self.detour.set_relay(&gateway, relay, Instant::now());
+                    self.tell_way(event);
+                }
                 Ok(Order::Lease(gateways, addresses)) => {
+                    self.know_ways(&gateways);
                     if let Some(tunnel) = &mut self.tunnel
                         && let Err(error) =
                             tunnel.replace_lease(gateways, addresses, Instant::now())
@@ -188,6 +206,7 @@ impl Loop {
 
     fn make(&mut self, mut config: AgentConfig) {
         self.retire();
+        self.know_ways(&config.gateways);
         let now = Instant::now();
         config.seed = OsRng.next_u64();
         match AgentTunnel::new(config, now) {
@@ -204,6 +223,21 @@ impl Loop {
         }
     }
 
+    fn know_ways(&mut self, gateways: &[GatewayConfig]) {
+        let ways = gateways
+            .iter()
+            .map(|gateway| (gateway.public, gateway.endpoints.as_slice()));
+        self.detour.set_gateways(ways, Instant::now());
+    }
+
+    fn tell_way(&self, event: Option<WayEvent>) {
+        if let Some(event) = event
+            && self.news.try_send(News::Way(event)).is_err()
+        {
+            debug!("the control loop does not take the news");
+        }
+    }
+
     /// Ends the tunnel, but not its counters.
     fn retire(&mut self) {
         if let Some(tunnel) = self.tunnel.take() {
@@ -215,8 +249,9 @@ impl Loop {
 
     fn take_from_network(&mut self, family: u32, now: Instant) -> io::Result<()> {
         let udp = match family {
-            V4 => &self.wires.v4,
-            _ => &self.wires.v6,
+            V4 => self.wires.v4.as_ref(),
+            V6 => self.wires.v6.as_ref(),
+            _ => Some(&self.wires.local),
         };
         let Some(udp) = udp else { return Ok(()) };
         for _ in 0..BATCH {
@@ -226,12 +261,17 @@ impl Loop {
             let Some(tunnel) = &mut self.tunnel else {
                 continue;
             };
+            let (from, event) = self.detour.origin(received.from, now);
             for datagram in received.datagrams() {
                 // What is dropped has been counted by the tunnel.
-                let _ = tunnel.handle_datagram(datagram, received.from, received.tos, now);
+                let _ = tunnel.handle_datagram(datagram, from, received.tos, now);
+            }
+            if let Some(event) = event {
+                // A full queue costs the news; the next change tells it.
+                let _ = self.news.try_send(News::Way(event));
             }
             self.not_taken += write_all(tunnel, &self.wires.tun)?;
-            let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+            let unsent = send_all(tunnel, &self.wires, &mut self.detour, now);
             self.not_taken += unsent.runs;
             self.is_path_short |= unsent.too_long;
         }
@@ -253,13 +293,13 @@ impl Loop {
             // What is dropped has been counted by the tunnel.
             let _ = tunnel.handle_tun_frame(frame, now);
             if length >= WORTH_SENDING {
-                let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+                let unsent = send_all(tunnel, &self.wires, &mut self.detour, now);
                 self.not_taken += unsent.runs;
                 self.is_path_short |= unsent.too_long;
             }
         }
         if let Some(tunnel) = &mut self.tunnel {
-            let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+            let unsent = send_all(tunnel, &self.wires, &mut self.detour, now);
             self.not_taken += unsent.runs;
             self.is_path_short |= unsent.too_long;
             // Answers to packets that are too long for the tunnel.
@@ -275,7 +315,7 @@ impl Loop {
         if tunnel.poll_timeout().is_some_and(|(at, _why)| at <= now) {
             tunnel.handle_timeout(now);
         }
-        let unsent = send_all(tunnel, &self.wires.v4, &self.wires.v6);
+        let unsent = send_all(tunnel, &self.wires, &mut self.detour, now);
         self.not_taken += unsent.runs;
         self.is_path_short |= unsent.too_long;
         let mut is_news = false;
@@ -291,6 +331,8 @@ impl Loop {
             snapshot.rates = self.rates.since_last(snapshot.traffic, now);
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
+        let event = self.detour.handle_timeout(now);
+        self.tell_way(event);
         self.tell_of_path(now);
     }
 
@@ -345,6 +387,7 @@ struct Woken {
     tun: bool,
     v4: bool,
     v6: bool,
+    local: bool,
     woken: bool,
 }
 
@@ -372,16 +415,16 @@ fn counted(tunnel: &AgentTunnel, before: &Snapshot, not_taken: u64, now: Instant
 }
 
 /// Sends what the tunnel has sealed, and returns what nobody took.
-fn send_all(tunnel: &mut AgentTunnel, v4: &Option<Udp>, v6: &Option<Udp>) -> Unsent {
+fn send_all(tunnel: &mut AgentTunnel, wires: &Wires, detour: &mut Detour, now: Instant) -> Unsent {
     let mut unsent = Unsent::default();
     while let Some(run) = tunnel.poll_transmit() {
-        let udp = match run.to {
-            SocketAddr::V4(_) => v4,
-            SocketAddr::V6(_) => v6,
+        let to = detour.way_out(run.to, run.payload.len(), now);
+        let udp = match to {
+            to if to != run.to => Some(&wires.local),
+            SocketAddr::V4(_) => wires.v4.as_ref(),
+            SocketAddr::V6(_) => wires.v6.as_ref(),
         };
-        let sent = udp
-            .as_ref()
-            .map(|udp| udp.send_marked(run.to, run.payload, run.segment, run.tos));
+        let sent = udp.map(|udp| udp.send_marked(to, run.payload, run.segment, run.tos));
         match sent {
             Some(Sent::Yes) => {}
             Some(Sent::Failed(error)) => {

@@ -12,12 +12,12 @@ use super::provider::SIGNATURES;
 
 /// The keys that a server may show, by the SHA-256 of their SubjectPublicKeyInfo.
 #[derive(Debug)]
-pub(super) struct Pins {
+pub(crate) struct Pins {
     pins: Vec<[u8; 32]>,
 }
 
 impl Pins {
-    pub(super) fn new(pins: &[[u8; 32]]) -> Self {
+    pub(crate) fn new(pins: &[[u8; 32]]) -> Self {
         Self {
             pins: pins.to_vec(),
         }

@@ -138,7 +138,10 @@ impl Session {
         if is_short {
             let datagram = payload::quic_datagram(request.into(), udp);
             // Older ones make room: what is late is of less use.
-            let _full = self.connection.datagrams().send(Bytes::from(datagram), true);
+            let _full = self
+                .connection
+                .datagrams()
+                .send(Bytes::from(datagram), true);
         } else if self.unsent.len() < STREAM_BUFFER_BYTES {
             let mut bytes = Vec::with_capacity(udp.len() + 8);
             capsule::write_udp(&mut bytes, udp);

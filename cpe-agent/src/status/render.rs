@@ -138,6 +138,11 @@ fn tunnel_text(tunnel: &Value) -> [String; 2] {
         .sum();
     let wan = tunnel.get("wan").and_then(Value::as_str);
     let over = wan.map_or(String::new(), |wan| format!(" over {wan}"));
+    let through = match tunnel.get("transport").and_then(Value::as_str) {
+        Some("quic") => " inside HTTP/3, since UDP is blocked",
+        Some("tls") => " inside TLS, since UDP is blocked; slower",
+        Some(_) | None => "",
+    };
     let rate = |key: &str| watch::bits(number(key).unwrap_or(0));
     let traffic = format!(
         "{} in at {}, {} out at {}, {dropped} dropped",
@@ -146,7 +151,7 @@ fn tunnel_text(tunnel: &Value) -> [String; 2] {
         watch::bytes(tx),
         rate("tx_bits_per_s")
     );
-    [format!("{handshake}{over}{sealed}"), traffic]
+    [format!("{handshake}{over}{through}{sealed}"), traffic]
 }
 
 fn duration(seconds: u64) -> String {

@@ -166,6 +166,14 @@ impl Udp {
         self.socket.local_addr()
     }
 
+    /// A second descriptor of the same socket, for a run time that waits on it; sending and receiving stay here.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn to_wait_on(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
+    }
+
     /// Sends `payload` to `to`, cut into datagrams of `segment` bytes, of which the last may be shorter.
     ///
     /// At most [`MAX_SEGMENTS`] datagrams and [`MAX_RUN_BYTES`] bytes.

@@ -19,6 +19,9 @@ pub(crate) struct Target {
     pub(crate) c_flags: String,
     /// The emulator and its arguments.
     pub(crate) run: Vec<String>,
+    /// Whether there is room for QUIC (docs/decisions/0010-quic-where-it-fits.md); TLS is the way round blocked UDP everywhere.
+    #[serde(default)]
+    pub(crate) quic: bool,
     /// The most that the stripped agent may weigh.
     pub(crate) budget_bytes: u64,
 }

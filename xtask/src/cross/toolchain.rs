@@ -66,6 +66,9 @@ impl<'a> Toolchain<'a> {
         let flags = format!("{RUST_FLAGS} {SMALLEST}");
         let mut build = self.cargo("build", &flags, "std,panic_abort");
         build.args(["--profile", "router", "--package", "cpe-agent"]);
+        if !self.target.quic {
+            build.arg("--no-default-features");
+        }
         build.env(format!("CFLAGS_{}", self.target.lower()), SMALLEST_C);
         run(&mut build).context("building the agent")?;
         Ok(self

@@ -1,0 +1,162 @@
+//! An access network that blocks UDP: the home goes on inside HTTP/3, or inside TLS, and goes home when it may.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lab::{
+    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, World,
+    allowed_in_the_lab, block, unblock, wait_until,
+};
+
+/// The goal of the project.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// Probes of the direct way come every 2 s at first, and then ever more rarely.
+const HOME_WITHIN: Duration = Duration::from_secs(20);
+
+struct Download {
+    curl: Running,
+    file: PathBuf,
+}
+
+impl Download {
+    /// Begins at a rate that leaves time for something to happen.
+    fn start(world: &World) -> Self {
+        let file = world.lab.work().join("slow.bin");
+        let url = format!("http://{PAGE_NAME}/hundred.bin");
+        let file_text = file.to_string_lossy().into_owned();
+        let args = [
+            "-sSf",
+            "--limit-rate",
+            "6M",
+            "--max-time",
+            "90",
+            "-o",
+            &file_text,
+            &url,
+        ];
+        let args = args.map(std::ffi::OsStr::new);
+        let curl = world.lab.home.spawn("curl", "curl", &args).unwrap();
+        let download = Self { curl, file };
+        download.moves(Duration::from_secs(10));
+        download
+    }
+
+    /// Waits until more of it has come than has now, and says how long that took.
+    #[track_caller]
+    fn moves(&self, within: Duration) -> Duration {
+        let size = || std::fs::metadata(&self.file).map_or(0, |file| file.len());
+        let (start, before) = (Instant::now(), size());
+        // More than what was on its way already.
+        let enough = before + 1_000_000;
+        wait_until("the download goes on", within, || {
+            Ok((size() > enough).then_some(()))
+        })
+        .unwrap();
+        start.elapsed()
+    }
+
+    /// It ends by itself, and every byte is right.
+    fn complete(self, world: &World) {
+        let mut curl = self.curl;
+        let status = curl.finish(Duration::from_secs(60)).unwrap();
+        assert!(status.success(), "{status}: {}", curl.log_tail());
+        let file = self.file.to_string_lossy().into_owned();
+        let original = world.internet.download.to_string_lossy().into_owned();
+        world.lab.home.run(&["cmp", &file, &original]).unwrap();
+    }
+}
+
+/// Everything is running, the gateway's relay too, and the home is protected.
+fn relayed() -> World {
+    let mut world = World::with_relay(Relay::On443).unwrap();
+    world.enrol().unwrap();
+    world
+}
+
+#[track_caller]
+fn wait_transport(world: &World, transport: &str, within: Duration) {
+    wait_until(&format!("the transport is {transport}"), within, || {
+        let status = world.router.status()?;
+        Ok((status["tunnel"]["transport"] == transport).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_download_goes_on_inside_http3_when_wireguard_is_blocked_and_home_when_it_is_not() {
+    let world = relayed();
+    let observer = Observer::start(&world.lab).unwrap();
+    let download = Download::start(&world);
+    assert_eq!(
+        world.router.status().unwrap()["tunnel"]["transport"],
+        "direct"
+    );
+
+    block(&world.lab.access, Blocked::WireGuard).unwrap();
+    let blocked = Instant::now();
+    wait_transport(&world, "quic", BACK_WITHIN);
+    eprintln!("inside HTTP/3 after {:?}", blocked.elapsed());
+    download.moves(BACK_WITHIN);
+    let relay = &world.pop.status().unwrap()["relay"];
+    assert_eq!((&relay["open"], &relay["quic"]), (&1.into(), &1.into()));
+    unblock(&world.lab.access).unwrap();
+    let unblocked = Instant::now();
+    wait_transport(&world, "direct", HOME_WITHIN);
+    eprintln!("home again after {:?}", unblocked.elapsed());
+    download.moves(BACK_WITHIN);
+    download.complete(&world);
+
+    let markers = [NAME_MARKER, PAGE_MARKER];
+    let findings = observer
+        .finish(&world.lab, &allowed_in_the_lab().unwrap(), &markers)
+        .unwrap();
+    assert_eq!(
+        (findings.clear, findings.markers.len()),
+        (0, 0),
+        "{findings:?}"
+    );
+    assert!(findings.relay > 100, "{findings:?}");
+}
+
+#[test]
+fn where_no_udp_passes_at_all_the_home_goes_on_inside_tls() {
+    let world = relayed();
+    let observer = Observer::start(&world.lab).unwrap();
+    let download = Download::start(&world);
+
+    block(&world.lab.access, Blocked::Udp).unwrap();
+    let blocked = Instant::now();
+    wait_transport(&world, "tls", BACK_WITHIN);
+    eprintln!("inside TLS after {:?}", blocked.elapsed());
+    download.moves(BACK_WITHIN);
+    let shown = world.router.agent(&["status"]).unwrap();
+    let said = lab::said(&shown);
+    assert!(said.contains("inside TLS"), "{said}");
+    unblock(&world.lab.access).unwrap();
+    wait_transport(&world, "direct", HOME_WITHIN);
+    download.complete(&world);
+
+    let findings = observer
+        .finish(&world.lab, &allowed_in_the_lab().unwrap(), &[PAGE_MARKER])
+        .unwrap();
+    assert_eq!(
+        (findings.clear, findings.markers.len()),
+        (0, 0),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn a_router_that_is_switched_on_behind_a_block_finds_its_way_too() {
+    let mut world = relayed();
+    world.agent.take().unwrap().kill().unwrap();
+
+    block(&world.lab.access, Blocked::WireGuard).unwrap();
+    world.power_on().unwrap();
+    world.wait_protected().unwrap();
+
+    wait_transport(&world, "quic", BACK_WITHIN);
+    world.page_within(Duration::from_secs(10)).unwrap();
+}
