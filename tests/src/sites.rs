@@ -138,6 +138,16 @@ impl Sites {
         Ok(killed)
     }
 
+    /// Cuts a site off from the access network; its gateway runs on and still speaks to the internet.
+    pub fn cut_off(&mut self, n: usize) -> Result<Instant> {
+        let lab = &self.world.lab;
+        let netns = [&lab.pop, &lab.pop2];
+        let netns = netns.get(n).context("there are two sites")?;
+        let cut = Instant::now();
+        netns.run(&["ip", "link", "set", "acc0", "down"])?;
+        Ok(cut)
+    }
+
     /// Starts a gateway again.
     pub fn restart(&mut self, n: usize) -> Result<()> {
         let pop = self.pops.get(n).context("there are two gateways")?;
