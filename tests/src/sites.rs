@@ -27,6 +27,19 @@ const ROUTED_WITHIN: Duration = Duration::from_secs(20);
 /// A standby is warm within seconds of the first packet.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// Packets are lost, neighbours are not: the access network notices nothing, as with most cuts.
+const CUT: &str = "table inet cut {
+chain input {
+type filter hook prerouting priority -400
+iifname acc0 drop
+}
+chain output {
+type filter hook output priority -400
+oifname acc0 drop
+}
+}
+";
+
 /// One end of a link between a site and the internet.
 struct Link {
     site: [&'static str; 2],
@@ -144,7 +157,7 @@ impl Sites {
         let netns = [&lab.pop, &lab.pop2];
         let netns = netns.get(n).context("there are two sites")?;
         let cut = Instant::now();
-        netns.run(&["ip", "link", "set", "acc0", "down"])?;
+        netns.run(&["nft", CUT])?;
         Ok(cut)
     }
 
