@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use netio::{Poller, Tun, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tunnel::edge::Carried;
-use tunnel::{EdgeTunnel, Traffic};
+use tunnel::{EdgeTunnel, HeaderBytes, Traffic};
 
 use crate::announce::Announcer;
 use crate::exit::Fault;
@@ -92,6 +92,8 @@ pub struct Totals {
     pub rx_packets: u64,
     /// Packets to the routers.
     pub tx_packets: u64,
+    /// Bytes of headers that joining spared the TUN device and that cutting added to what it counts.
+    pub header_bytes: HeaderBytes,
     /// Frames and datagrams that came here and were handed to the worker whose they are.
     pub handed_over: u64,
     /// Drops in the tunnel and around it, by reason.
@@ -114,6 +116,8 @@ impl Totals {
         self.tx_bytes += other.tx_bytes;
         self.rx_packets += other.rx_packets;
         self.tx_packets += other.tx_packets;
+        self.header_bytes.spared += other.header_bytes.spared;
+        self.header_bytes.added += other.header_bytes.added;
         self.handed_over += other.handed_over;
         for (reason, count) in other.dropped {
             *self.dropped.entry(reason).or_default() += count;

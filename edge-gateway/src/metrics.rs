@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     handshakes: Counter,
     write_failures: Counter,
     bytes: LabelledCounter,
+    header_bytes: LabelledCounter,
     dropped: LabelledCounter,
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
@@ -62,6 +63,7 @@ impl Metrics {
             handshakes: registry.counter(names::GATEWAY_HANDSHAKES),
             write_failures: registry.counter(names::GATEWAY_STATE_WRITE_FAILURES),
             bytes: registry.labelled_counter(names::GATEWAY_TUNNEL_BYTES, "direction"),
+            header_bytes: registry.labelled_counter(names::GATEWAY_OFFLOAD_HEADER_BYTES, "offload"),
             dropped: registry.labelled_counter(names::GATEWAY_DROPPED_PACKETS, "reason"),
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
@@ -107,6 +109,11 @@ impl Metrics {
         follow(&self.write_failures, figures.write_failures);
         follow(&self.bytes.with("from_routers"), totals.rx_bytes);
         follow(&self.bytes.with("to_routers"), totals.tx_bytes);
+        follow(
+            &self.header_bytes.with("spared"),
+            totals.header_bytes.spared,
+        );
+        follow(&self.header_bytes.with("added"), totals.header_bytes.added);
         for (reason, count) in &totals.dropped {
             follow(&self.dropped.with(reason), *count);
         }

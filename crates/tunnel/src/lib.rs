@@ -65,7 +65,7 @@ pub use edge::EdgeTunnel;
 pub use policy::SourceChecked;
 pub use psk::Psk;
 pub use share::Share;
-pub use stats::{PeerStats, Traffic};
+pub use stats::{HeaderBytes, PeerStats, Traffic};
 pub use transmit::Transmit;
 
 /// The longest inner packet that fits an Ethernet frame of 1,500 bytes over IPv6, WireGuard's usual MTU.

@@ -473,6 +473,7 @@ impl Engine {
             handed_over: self.post.handed_over(),
             rx_packets: traffic.rx_packets,
             tx_packets: traffic.tx_packets,
+            header_bytes: self.tunnel.header_bytes(),
             rx_bytes: traffic.rx_bytes,
             tx_bytes: traffic.tx_bytes,
             peers: self.tunnel.peer_count(),

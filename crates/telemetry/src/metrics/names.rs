@@ -38,6 +38,11 @@ pub const GATEWAY_TUNNEL_BYTES: Name = name(
     "culvert_gateway_tunnel_bytes",
     "Bytes of inner packets carried, by direction",
 );
+/// Bytes of inner headers, by what became of them: what joining spared the TUN device, what cutting added.
+pub const GATEWAY_OFFLOAD_HEADER_BYTES: Name = name(
+    "culvert_gateway_offload_header_bytes",
+    "Bytes of inner headers that joining spared the TUN device and that cutting added",
+);
 /// Drops by reason.
 pub const GATEWAY_DROPPED_PACKETS: Name = name(
     "culvert_gateway_dropped_packets",
