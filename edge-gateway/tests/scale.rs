@@ -1,5 +1,7 @@
 //! What a hundred thousand leases cost: the time to judge and load them, and the memory that they take for good.
 
+#![expect(clippy::unwrap_used, reason = "a crate of nothing but tests")]
+
 use std::time::{Duration, Instant};
 
 use edge_gateway::leases::{Change, Leases, Scope};

@@ -67,6 +67,8 @@ pub(crate) struct Arrived {
     pub(crate) gbps: f64,
     /// Bytes of payload.
     pub(crate) bytes: f64,
+    /// Processor seconds of both of iperf3's ends.
+    pub(crate) cpu_s: f64,
 }
 
 /// Sends several TCP streams at once.
@@ -94,8 +96,11 @@ pub(crate) fn streams(
             .as_f64()
             .with_context(|| format!("iperf3 reports no {name}"))
     };
+    let busy = &report["end"]["cpu_utilization_percent"];
+    let part = |end: &str| busy[end].as_f64().unwrap_or(0.0) / 100.0;
     Ok(Arrived {
         gbps: figure("bits_per_second")? / 1e9,
         bytes: figure("bytes")?,
+        cpu_s: (part("host_total") + part("remote_total")) * figure("seconds")?,
     })
 }

@@ -152,6 +152,22 @@ impl WireGuardGo {
         self.process.pid()
     }
 
+    /// Its interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Gives a peer a pre-shared key, in base64.
+    pub fn set_psk(&self, public: &str, psk: &str, work: &Path) -> Result<()> {
+        let file = work.join(format!("{}.psk", self.interface));
+        fs::write(&file, psk).context("writing a pre-shared key")?;
+        let file = file.to_string_lossy();
+        let set = ["wg", "set", &self.interface, "peer", public];
+        self.netns
+            .run(&[&set[..], &["preshared-key", file.as_ref()]].concat())?;
+        Ok(())
+    }
+
     /// Seconds since 1970 of the newest handshake with a peer; 0 is never.
     pub fn latest_handshake(&self, public: &str) -> Result<u64> {
         let table = self

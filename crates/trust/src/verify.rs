@@ -99,7 +99,7 @@ pub enum ShardChange {
         logged: LoggedAt,
     },
     /// A device agrees a pre-shared key with one gateway. Stands in no log: its device signed it.
-    Offer(PskOffer),
+    Offer(Box<PskOffer>),
 }
 
 /// Why an entry of a shard's stream is refused.
@@ -307,7 +307,9 @@ impl<'a> ShardJudge<'a> {
             }
             ShardEntry::Psk { offer } => {
                 let offer = PskOffer::verify(&Signed::from_bytes(offer)?)?;
-                Ok(Verified::vouch(ShardChange::Offer(offer.into_inner())))
+                Ok(Verified::vouch(ShardChange::Offer(Box::new(
+                    offer.into_inner(),
+                ))))
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::edge::Standing;
+use crate::edge::{Carried, Standing};
 use crate::policy::Slot;
 use crate::psk::Psk;
 use crate::routes::{Holder, Routes};
@@ -133,6 +133,7 @@ pub(crate) struct Peers {
     expired: BTreeSet<Slot>,
     timers: Wheel,
     awake: usize,
+    pub(crate) carried: Carried,
     max: usize,
     /// Addresses of peers that were carried when they were removed, for the owner to tell.
     pub(crate) removed: Vec<Vec<IpNet>>,
@@ -150,6 +151,7 @@ impl Peers {
             expired: BTreeSet::new(),
             timers: Wheel::new(now),
             awake: 0,
+            carried: Carried::default(),
             removed: Vec::new(),
             max: max.min(MAX_PLACES),
         }
@@ -330,6 +332,7 @@ impl Peers {
         let place = self.place(slot)?;
         let peer = self.places.get_mut(place)?.take()?;
         self.timers.arm(slot >> WORKER_BITS, None);
+        self.carried.note(peer.standing, Standing::default());
         self.free.push(slot);
         self.by_public.remove(&peer.public);
         self.by_id.remove(&peer.id);
@@ -341,6 +344,14 @@ impl Peers {
             self.removed.push(peer.allowed.to_vec());
         }
         Some(peer)
+    }
+
+    /// Sets how the peer stands and returns how it did.
+    pub(crate) fn stand(&mut self, slot: Slot, standing: Standing) -> Option<Standing> {
+        let peer = self.get_mut(slot)?;
+        let before = std::mem::replace(&mut peer.standing, standing);
+        self.carried.note(before, standing);
+        Some(before)
     }
 
     /// Gives a sleeping peer its state machine.

@@ -250,7 +250,8 @@ impl Agreeing {
     }
 
     fn take(&mut self, offer: &PskOffer) -> (Outcome, Vec<Change>) {
-        self.leases.apply(&ShardChange::Offer(offer.clone()), 1)
+        self.leases
+            .apply(&ShardChange::Offer(Box::new(offer.clone())), 1)
     }
 }
 

@@ -134,6 +134,13 @@ pub(super) fn gateway_address() -> Result<SocketAddr> {
         .context("reading the gateway's address")
 }
 
+/// Bytes that the router has sent over the wire of [`join`].
+pub(super) fn bytes_on_the_wire(lab: &Lab) -> Result<f64> {
+    let file = format!("/sys/class/net/{WIRE}/statistics/tx_bytes");
+    let bytes = lab.router.run(&["cat", &file])?;
+    bytes.trim().parse().context("reading a counter of bytes")
+}
+
 /// Joins the router and the gateway's site by a wire of their own: two namespaces and one veth pair, for everybody.
 pub(super) fn join(lab: &Lab) -> Result<()> {
     let pop = lab.pop.name();

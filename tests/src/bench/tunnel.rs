@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::blast::{Blast, Mode, Search, lossless_rate};
 use super::contestants::{self, BORINGTUN, Contestant, GO_2025, OURS};
@@ -136,7 +136,15 @@ fn measure(lab: &Lab, contestant: &Contestant, past: Option<&Round>, pace: &Pace
     ping(&lab.router, inside, 10)?;
     let idle = ping(&lab.router, inside, pace.idle_pings)?;
     let before = cpu_seconds(&contestant.pids)?;
+    let wired = stage::bytes_on_the_wire(lab)?;
     let up = streams(&lab.router, inside, Way::Up, pace.stream_s, 1)?;
+    let wired = stage::bytes_on_the_wire(lab)? - wired;
+    ensure!(
+        wired > up.bytes,
+        "{} has another way than the wire that everybody shares: {wired} of {} bytes are on it",
+        contestant.name,
+        up.bytes
+    );
     let down = streams(&lab.router, inside, Way::Down, pace.stream_s, 1)?;
     let cpu = cpu_seconds(&contestant.pids)? - before;
     let four_up = streams(&lab.router, inside, Way::Up, pace.four_s, 4)?;

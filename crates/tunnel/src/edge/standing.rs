@@ -79,6 +79,15 @@ pub struct Carried {
     pub movable: usize,
 }
 
+impl Carried {
+    /// One peer stands otherwise than before.
+    pub(crate) fn note(&mut self, before: Standing, after: Standing) {
+        let moved = |count, before, after| count + usize::from(after) - usize::from(before);
+        self.active = moved(self.active, before.is_active, after.is_active);
+        self.movable = moved(self.movable, before.can_move(), after.can_move());
+    }
+}
+
 impl EdgeTunnel {
     /// Answers asks at these inner addresses.
     pub fn set_inner(&mut self, addresses: Vec<IpAddr>) {
@@ -95,11 +104,7 @@ impl EdgeTunnel {
     /// How many peers are carried.
     #[must_use]
     pub fn carried(&self) -> Carried {
-        let standings = self.peers.iter().map(|peer| peer.standing);
-        standings.fold(Carried::default(), |carried, standing| Carried {
-            active: carried.active + usize::from(standing.is_active),
-            movable: carried.movable + usize::from(standing.can_move()),
-        })
+        self.peers.carried
     }
 
     /// The addresses of the peers that are carried.
@@ -147,10 +152,9 @@ impl EdgeTunnel {
             moves: ask.moves,
             is_active,
         };
-        let Some(peer) = self.peers.get_mut(slot) else {
+        let Some(before) = self.peers.stand(slot, standing) else {
             return;
         };
-        let before = std::mem::replace(&mut peer.standing, standing);
         if is_active && !(before.is_active && before.moves == ask.moves) {
             self.tell_carried(slot);
         } else if before.is_active && !is_active {
@@ -160,11 +164,19 @@ impl EdgeTunnel {
 
     /// A peer that never asked is one of another hand, and is carried as soon as it sends.
     fn on_packet(&mut self, slot: Slot) {
-        if let Some(peer) = self.peers.get_mut(slot)
-            && !peer.standing.is_active
-            && peer.standing.intent.is_none()
+        let standing = self.peers.get(slot).map(|peer| peer.standing);
+        if let Some(standing) = standing
+            && !standing.is_active
+            && standing.intent.is_none()
         {
-            peer.standing.is_active = true;
+            let is_active = true;
+            self.peers.stand(
+                slot,
+                Standing {
+                    is_active,
+                    ..standing
+                },
+            );
             self.tell_carried(slot);
         }
     }
@@ -179,10 +191,8 @@ impl EdgeTunnel {
 
     /// The peer is not carried any more.
     pub(super) fn stand_down(&mut self, slot: Slot) {
-        let Some(peer) = self.peers.get_mut(slot) else {
-            return;
-        };
-        if std::mem::take(&mut peer.standing).is_active {
+        let before = self.peers.stand(slot, Standing::default());
+        if before.is_some_and(|before| before.is_active) {
             self.tell_left(slot);
         }
     }
