@@ -132,11 +132,14 @@ fn consecutive_segments_of_a_flow_make_one_frame() {
     assert_eq!(frames(&packets), [40 + 40_000]);
 }
 
+/// Makes a packet one that may not follow.
+type Spoil = fn(&mut Made);
+
 #[test]
 fn what_the_kernel_would_not_cut_into_the_same_packets_is_not_joined() {
     let first = Made::tcp(1, 0, &[7; 100]);
     let next = Made::tcp(1, 100, &[8; 100]);
-    let cases: [(&str, fn(&mut Made)); 16] = [
+    let cases: [(&str, Spoil); 16] = [
         ("a gap", |made| made.sequence = 101),
         ("a repetition", |made| made.sequence = 0),
         ("another acknowledgement", |made| made.ack = 78),
