@@ -1,4 +1,4 @@
-//! The soak: a home under steady load on a bad line, a gateway that is killed at random, for as many minutes as asked;
+//! The soak: a home under steady load on a bad line, its two gateways killed at random, for as many minutes as asked;
 //! memory and descriptors of the daemons are sampled, and every frame on the access wire is judged.
 
 mod load;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::observer::{Findings, Observer, allowed_in_the_lab};
-use crate::topology::OBSERVED;
-use crate::world::World;
+use crate::observer::{Findings, Observer};
+use crate::sites::Sites;
+use crate::topology::{Lab, OBSERVED};
 use load::Load;
 use samples::Samples;
 
@@ -22,7 +22,7 @@ const SAMPLE_PERIOD: Duration = Duration::from_secs(5);
 const CAPTURE_PERIOD: Duration = Duration::from_secs(60);
 /// Between two kills: at least the first, and up to the second more.
 const KILL_AFTER_S: (u64, u64) = (15, 45);
-/// A killed gateway stays away for up to this.
+/// A killed gateway stays away for up to this; the other carries the home.
 const AWAY_MS: u64 = 3_000;
 /// The loop's own step.
 const TICK: Duration = Duration::from_millis(200);
@@ -47,7 +47,7 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Minutes of load.
     pub minutes: u32,
-    /// Kills of the gateway.
+    /// Kills of a gateway.
     pub kills: u32,
     /// WireGuard frames seen by the observer.
     pub wireguard_frames: u64,
@@ -73,28 +73,29 @@ pub fn run(options: Options, folder: &std::path::Path) -> Result<Report> {
         true => eprintln!("{line}"),
         false => println!("{line}"),
     };
-    let mut world = World::protected()?;
-    spoil(&world)?;
+    let mut sites = Sites::protected()?;
+    let lab = &sites.world.lab;
+    spoil(lab)?;
     let mut soak = Soak {
-        load: Load::start(&world.lab)?,
+        load: Load::start(lab)?,
         samples: Samples::create(folder)?,
-        observer: Some(Observer::start_as(&world.lab, "soak-0")?),
+        observer: Some(Observer::start_as(lab, "soak-0")?),
         captures: 0,
         findings: Findings::default(),
         kills: 0,
         dice: options.seed | 1,
     };
-    let result = soak.last(&mut world, options, &say);
-    let last_words = world.last_words();
+    let result = soak.last(&mut sites, options, &say);
+    let last_words = sites.world.last_words();
     soak.load.stop();
     result.with_context(|| format!("the soak broke off; the daemons said:\n{last_words}"))?;
-    soak.judge_capture(&world)?;
+    soak.judge_capture(&sites)?;
     Ok(soak.report(options))
 }
 
 /// Makes the access wire a bad one, both ways.
-fn spoil(world: &World) -> Result<()> {
-    for (netns, device) in [(&world.lab.access, OBSERVED), (&world.lab.router, "wan0")] {
+fn spoil(lab: &Lab) -> Result<()> {
+    for (netns, device) in [(&lab.access, OBSERVED), (&lab.router, "wan0")] {
         let line = format!("tc qdisc add dev {device} root netem {NETEM}");
         netns.run(&line.split(' ').collect::<Vec<_>>())?;
     }
@@ -112,41 +113,43 @@ struct Soak {
 }
 
 impl Soak {
-    fn last(&mut self, world: &mut World, options: Options, say: &impl Fn(&str)) -> Result<()> {
+    fn last(&mut self, sites: &mut Sites, options: Options, say: &impl Fn(&str)) -> Result<()> {
         let start = Instant::now();
         let end = start + Duration::from_secs(u64::from(options.minutes) * 60);
         let mut sample_at = start;
         let mut capture_at = start + CAPTURE_PERIOD;
         let mut kill_at = start + self.pause();
-        let mut back_at: Option<Instant> = None;
+        let mut away: Option<(usize, Instant)> = None;
         loop {
             let now = Instant::now();
-            if now >= end && back_at.is_none() {
+            if now >= end && away.is_none() {
                 return Ok(());
             }
             if now >= sample_at {
                 sample_at += SAMPLE_PERIOD;
-                let agent = world.agent.as_mut().context("the router is off")?;
+                let agent = sites.world.agent.as_mut().context("the router is off")?;
                 anyhow::ensure!(agent.ended().is_none(), "the agent ended");
-                let gateway = world.gateway.as_ref().map(|gateway| gateway.pid());
+                let gateways = sites.gateways.iter().flatten().map(|gateway| gateway.pid());
+                let gateways: Vec<u32> = gateways.collect();
                 self.samples
-                    .take(start.elapsed(), agent.pid(), gateway, &self.load)?;
+                    .take(start.elapsed(), agent.pid(), &gateways, &self.load)?;
             }
             if now >= capture_at {
                 capture_at += CAPTURE_PERIOD;
-                self.next_capture(world)?;
+                self.next_capture(sites)?;
                 say(&self.samples.line(self.kills, self.findings.clear));
             }
-            if now >= kill_at && now < end && back_at.is_none() {
-                if let Some(gateway) = world.gateway.take() {
-                    gateway.kill()?;
-                    self.kills += 1;
-                }
-                back_at = Some(now + Duration::from_millis(self.roll(AWAY_MS)));
+            if now >= kill_at && now < end && away.is_none() {
+                let which = usize::try_from(self.roll(2))?;
+                sites.kill(which)?;
+                self.kills += 1;
+                away = Some((which, now + Duration::from_millis(self.roll(AWAY_MS))));
             }
-            if back_at.is_some_and(|at| now >= at) {
-                world.gateway = Some(world.pop.start()?);
-                back_at = None;
+            if let Some((which, at)) = away
+                && now >= at
+            {
+                sites.restart(which)?;
+                away = None;
                 kill_at = Instant::now() + self.pause();
             }
             std::thread::sleep(TICK);
@@ -154,20 +157,20 @@ impl Soak {
     }
 
     /// Starts the next capture before it judges the one before: no frame is missed.
-    fn next_capture(&mut self, world: &World) -> Result<()> {
+    fn next_capture(&mut self, sites: &Sites) -> Result<()> {
         self.captures += 1;
-        let next = Observer::start_as(&world.lab, &format!("soak-{}", self.captures))?;
-        self.judge_capture(world)?;
+        let next = Observer::start_as(&sites.world.lab, &format!("soak-{}", self.captures))?;
+        self.judge_capture(sites)?;
         self.observer = Some(next);
         Ok(())
     }
 
-    fn judge_capture(&mut self, world: &World) -> Result<()> {
+    fn judge_capture(&mut self, sites: &Sites) -> Result<()> {
         let Some(observer) = self.observer.take() else {
             return Ok(());
         };
         let file = observer.file().to_owned();
-        let found = observer.finish(&world.lab, &allowed_in_the_lab()?, &[load::MARKER])?;
+        let found = observer.finish(&sites.world.lab, &sites.allowed()?, &[load::MARKER])?;
         // Two captures overlap for a moment; what is counted twice is nothing in a good run.
         self.findings.wireguard += found.wireguard;
         self.findings.clear += found.clear + found.markers.len() as u64;

@@ -15,8 +15,8 @@ const WARM_UP: Duration = Duration::from_secs(60);
 const SLACK_KIB: u64 = 1_024;
 /// Descriptors come and go with connections to provisioning and to resolvers.
 const SLACK_DESCRIPTORS: u64 = 6;
-/// A gateway is away for up to three seconds, starts in one, and TCP's own pauses double.
-const LONGEST_PAUSE: Duration = Duration::from_secs(45);
+/// The home moves in under three seconds; on this line TCP's own pauses double beside it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
@@ -27,7 +27,7 @@ struct Sample {
 }
 
 /// What a process holds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Held {
     rss_kib: u64,
     descriptors: u64,
@@ -61,13 +61,13 @@ impl Samples {
         &mut self,
         at: Duration,
         agent: u32,
-        gateway: Option<u32>,
+        gateways: &[u32],
         load: &Load,
     ) -> Result<()> {
         let sample = Sample {
             at,
             agent: held(agent)?,
-            gateway: gateway.and_then(|pid| held(pid).ok()),
+            gateway: gateways.iter().filter_map(|pid| held(*pid).ok()).max(),
             moved: load.down() + load.up(),
         };
         let gateway = sample.gateway.map_or(",".to_owned(), |held| {
