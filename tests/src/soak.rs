@@ -17,6 +17,8 @@ use samples::Samples;
 
 /// Loss and delay each way; two per cent and 40 ms for a round trip's answer.
 const NETEM: &str = "delay 20ms 3ms 25% loss 1% reorder 5% 50% limit 20000";
+/// Where the kernel has no netem: one in a hundred packets each way is lost.
+const LOSS: &str = "table inet line { chain c { type filter hook forward priority 0; numgen random mod 100 < 1 drop; }; }";
 const SAMPLE_PERIOD: Duration = Duration::from_secs(5);
 /// An observer's capture is judged and thrown away this often, so that hours fit on a disk.
 const CAPTURE_PERIOD: Duration = Duration::from_secs(60);
@@ -45,6 +47,8 @@ pub struct Report {
     pub ok: bool,
     /// What did not hold, one sentence each.
     pub failures: Vec<String>,
+    /// How bad the line was.
+    pub line: &'static str,
     /// Minutes of load.
     pub minutes: u32,
     /// Kills of a gateway.
@@ -75,8 +79,10 @@ pub fn run(options: Options, folder: &std::path::Path) -> Result<Report> {
     };
     let mut sites = Sites::protected()?;
     let lab = &sites.world.lab;
-    spoil(lab)?;
+    let line = spoil(lab)?;
+    say(&format!("the line: {line}"));
     let mut soak = Soak {
+        line,
         load: Load::start(lab)?,
         samples: Samples::create(folder)?,
         observer: Some(Observer::start_as(lab, "soak-0")?),
@@ -93,16 +99,23 @@ pub fn run(options: Options, folder: &std::path::Path) -> Result<Report> {
     Ok(soak.report(options))
 }
 
-/// Makes the access wire a bad one, both ways.
-fn spoil(lab: &Lab) -> Result<()> {
+/// Makes the access wire a bad one, both ways, and says how bad it could be made.
+fn spoil(lab: &Lab) -> Result<&'static str> {
+    let mut is_spoilt = true;
     for (netns, device) in [(&lab.access, OBSERVED), (&lab.router, "wan0")] {
         let line = format!("tc qdisc add dev {device} root netem {NETEM}");
-        netns.run(&line.split(' ').collect::<Vec<_>>())?;
+        let output = netns.output(&line.split(' ').collect::<Vec<_>>())?;
+        is_spoilt &= output.status.success();
     }
-    Ok(())
+    if is_spoilt {
+        return Ok("2 % loss, 40 ms, reordering (netem)");
+    }
+    lab.access.run(&["nft", LOSS])?;
+    Ok("2 % loss by nftables alone: this kernel has no netem, so no delay and no reordering")
 }
 
 struct Soak {
+    line: &'static str,
     load: Load,
     samples: Samples,
     observer: Option<Observer>,
@@ -192,6 +205,7 @@ impl Soak {
         Report {
             ok: failures.is_empty(),
             failures,
+            line: self.line,
             minutes: options.minutes,
             kills: self.kills,
             wireguard_frames: self.findings.wireguard,
