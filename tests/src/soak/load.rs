@@ -18,6 +18,8 @@ const PORT: u16 = 7;
 /// Streams each way.
 const STREAMS: usize = 3;
 const BLOCK_BYTES: usize = 16 * 1024;
+/// Between two blocks: some 6 Mbit/s a stream, so that a minute's capture is small on a machine without netem.
+const PACE: Duration = Duration::from_millis(20);
 /// A stream on which nothing moves for this long is begun anew.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first byte of a connection says which way it flows.
@@ -136,6 +138,7 @@ fn pour(stream: &mut TcpStream, stop: &AtomicBool) -> Result<()> {
     let block = block();
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&block)?;
+        std::thread::sleep(PACE);
     }
     Ok(())
 }
