@@ -115,3 +115,26 @@ fn provisioning_that_puts_its_own_key_in_the_gateways_place_is_refused() {
     world.try_in_clear().unwrap();
     assert_ne!(world.router.status().unwrap()["state"], "protected");
 }
+
+#[test]
+fn a_router_changes_tunnel_key_and_agreed_key_while_a_download_runs() {
+    let mut world = World::new().unwrap();
+    drop(world.provisioning.take());
+    let short = |text: String| format!("{text}\n[lease]\nlifetime-s = 600\nrenew-after-s = 60\n");
+    world.office.edit_config(short).unwrap();
+    world.provisioning = Some(world.office.start().unwrap());
+    key_is_stated(&world);
+    world.enrol().unwrap();
+    let agreed = || store(&world, "SELECT hex(statement) FROM psk_offer");
+    let before = agreed();
+
+    // 100 MB at this rate last longer than the 86 s after which such a lease is renewed at the latest.
+    world
+        .download(&["--limit-rate", "1100k", "--max-time", "110"])
+        .unwrap();
+
+    let status = world.router.status().unwrap();
+    assert!(status["lease"]["epoch"].as_u64().unwrap() > 1, "{status}");
+    assert!(is_post_quantum(&world));
+    assert_ne!(agreed(), before);
+}
