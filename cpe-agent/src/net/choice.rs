@@ -81,7 +81,7 @@ impl Choice {
             State::First | State::Trial(_) if !usable.first && usable.second => State::Lost(None),
             State::Lost(_) | State::Silent(_) if !usable.second && usable.first => State::First,
             State::Lost(since) => State::Lost(usable.first.then(|| since.unwrap_or(now))),
-            state => state,
+            State::First | State::Trial(_) | State::Silent(_) => self.state,
         };
         self.handle_timeout(Answered::No, now);
     }

@@ -85,9 +85,9 @@ pub(super) fn rules(window: &Window, lan: &str, wans: &str, mark: u32) -> Rules 
     );
     if let Some(resolver) = window.resolver {
         // Writing to a String cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             forward,
-            "    iifname {lan} oifname {wans} ip saddr @{SET} ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept\n"
+            "    iifname {lan} oifname {wans} ip saddr @{SET} ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept"
         );
         let _ = write!(
             chains,

@@ -23,6 +23,7 @@ mod objects;
 mod parsers;
 #[cfg(test)]
 mod policies;
+#[cfg(test)]
 mod psk;
 #[cfg(test)]
 mod vectors;
