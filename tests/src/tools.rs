@@ -100,6 +100,11 @@ pub const TESTS: &[Package] = &[
         "that machine's programs",
     ),
     package(
+        "python3-pip",
+        "/usr/lib/python3/dist-packages/pip/__init__.py",
+        "brings the HTTP/3 of another hand",
+    ),
+    package(
         "faketime",
         "/usr/bin/faketime",
         "a router whose clock is wrong",
