@@ -2,41 +2,45 @@
 //! come back are returned; the caller has the sockets and the clock.
 //!
 //! Both roles have the same verbs. The law: after any `handle_*`, drain `poll_transmit` and `poll_event` to
-//! empty before waiting again; `handle_tun_input` and `handle_network_input` may be called for a batch first.
-//! A dropped packet is an `Err` that is counted already; the caller goes on with the next.
+//! empty before waiting again; `handle_tun_frame` and `handle_datagram` may be called for a batch first. What was opened is
+//! in `poll_tun` as soon as its frame is full; `flush_tun` ends the batch and completes the rest. A dropped packet is an `Err`
+//! that is counted already; the caller goes on with the next. `handle_tun_input` and `handle_network_input` do the same for
+//! one whole packet, without frames.
 //!
 //! # The loop
 //!
 //! Both engines run this order, one thread and one buffer of each kind for ever (`tun`, `udp`, `poller` are `netio`'s):
 //!
 //! ```text
-//! let mut packets = RecvBuffer::new();
-//! let mut inner = vec![0; 65_536];
+//! let mut runs = RecvBuffer::new();
+//! let mut frame = vec![0; FRAME_BYTES];
 //! loop {
 //!     let now = Instant::now();
 //!     let deadline = tunnel.poll_timeout().map(|(at, _why)| at.saturating_duration_since(now));
 //!     for ready in poller.wait(deadline)? { /* note which of tun, udp, waker */ }
 //!     let now = Instant::now();
 //!
-//!     // 1. the network, at most BATCH runs: opened, and written to the TUN device
+//!     // 1. the network, at most BATCH runs: opened, joined, and written to the TUN device
 //!     for _ in 0..BATCH {
-//!         let Some(received) = udp.recv(&mut packets)? else { break };
+//!         let Some(received) = udp.recv(&mut runs)? else { break };
 //!         for datagram in received.datagrams() {
-//!             if let Ok(Some(packet)) = tunnel.handle_network_input(datagram, received.from, &mut inner, now) {
-//!                 tun.send(packet.as_bytes())?;
-//!             }
+//!             let _counted = tunnel.handle_datagram(datagram, received.from, received.tos, now);
 //!         }
-//!         while let Some(run) = tunnel.poll_transmit() { udp.send(run.to, run.payload, run.segment); }
+//!         while let Some(frame) = tunnel.poll_tun() { tun.send(frame)?; }
+//!         while let Some(run) = tunnel.poll_transmit() { udp.send_marked(run.to, run.payload, run.segment, run.tos); }
 //!     }
-//!     // 2. the TUN device, at most BATCH packets (64 make one UDP_SEGMENT run): sealed side by side
+//!     tunnel.flush_tun();
+//!     while let Some(frame) = tunnel.poll_tun() { tun.send(frame)?; }
+//!     // 2. the TUN device, at most BATCH frames: cut, and sealed side by side
 //!     for _ in 0..BATCH {
-//!         let Some(len) = tun.recv(&mut inner)? else { break };
-//!         let _counted = tunnel.handle_tun_input(&inner[..len], now);
+//!         let Some(len) = tun.recv(&mut frame)? else { break };
+//!         let _counted = tunnel.handle_tun_frame(&frame[..len], now);
+//!         // a large frame fills a call by itself, small ones wait for each other
 //!     }
-//!     while let Some(run) = tunnel.poll_transmit() { udp.send(run.to, run.payload, run.segment); }
+//!     while let Some(run) = tunnel.poll_transmit() { udp.send_marked(run.to, run.payload, run.segment, run.tos); }
 //!     // 3. time
 //!     if tunnel.poll_timeout().is_some_and(|(at, _)| at <= now) { tunnel.handle_timeout(now); }
-//!     while let Some(run) = tunnel.poll_transmit() { udp.send(run.to, run.payload, run.segment); }
+//!     while let Some(run) = tunnel.poll_transmit() { udp.send_marked(run.to, run.payload, run.segment, run.tos); }
 //!     while let Some(event) = tunnel.poll_event() { /* state, log, metrics */ }
 //! }
 //! ```
