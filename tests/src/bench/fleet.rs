@@ -66,15 +66,7 @@ pub(super) fn lease_all(
     )? {
         tree.append(&unhex(&entry)?);
     }
-    let next = column(
-        &store,
-        "SELECT 1 + coalesce(max(seq), -1) FROM shard_entry WHERE shard = 1",
-    )?;
-    let next: u64 = next
-        .first()
-        .context("no answer")?
-        .parse()
-        .context("reading a number")?;
+    let next = end_of_stream(&store)?;
     let now = now();
     let mut sqlite = Command::new("sqlite3")
         .args(["-bail", "-cmd", ".timeout 10000"])
@@ -170,6 +162,17 @@ fn rows(lease: &Lease, offset: u32, seq: u64, tree: &mut Tree) -> Result<String>
     Ok(sql)
 }
 
+/// The first free place of the stream. Offers of pre-shared keys stand in it too, and a gateway asks for no place twice.
+fn end_of_stream(store: &Path) -> Result<u64> {
+    let query = format!(
+        "SELECT 1 + coalesce(max(seq), -1) FROM \
+         (SELECT shard, seq FROM shard_entry UNION ALL SELECT shard, seq FROM psk_offer) WHERE shard = {SHARD}"
+    );
+    let answer = column(store, &query)?;
+    let end = answer.first().context("no answer")?;
+    end.parse().context("reading a number")
+}
+
 /// Signs and cosigns the head with the office's own keys.
 fn seal(data: &Path, tree: &Tree, now: u64) -> Result<String> {
     let seed = |name: &str| -> Result<[u8; 32]> {
@@ -244,6 +247,40 @@ mod tests {
         assert!(unhex("abc").is_err());
         assert!(unhex("zz").is_err());
         assert_eq!(unhex(&hex(&[0, 171, 255])).unwrap(), [0, 171, 255]);
+    }
+
+    #[test]
+    fn a_stream_ends_behind_its_last_offer_of_a_pre_shared_key_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store.db");
+        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../provisioning/migrations");
+        let mut files: Vec<_> = fs::read_dir(migrations)
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .collect();
+        files.sort();
+        for file in files {
+            // A file that begins with a comment would be taken for an option.
+            let schema = fs::read_to_string(file).unwrap();
+            column(&store, &format!(";{schema}")).unwrap();
+        }
+
+        assert_eq!(end_of_stream(&store).unwrap(), 0);
+        for (insert, end) in [
+            ("INSERT INTO shard_entry VALUES (1, 0, 0, 0)", 1),
+            (
+                "INSERT INTO psk_offer VALUES (zeroblob(32), zeroblob(32), 1, 1, x'00')",
+                2,
+            ),
+            (
+                "INSERT INTO psk_offer VALUES (zeroblob(32), randomblob(32), 2, 7, x'00')",
+                2,
+            ),
+            ("INSERT INTO shard_entry VALUES (1, 2, 0, 1)", 3),
+        ] {
+            column(&store, insert).unwrap();
+            assert_eq!(end_of_stream(&store).unwrap(), end, "{insert}");
+        }
     }
 
     #[test]
