@@ -189,7 +189,7 @@ impl Loop {
                     self.mtu = fit.mtu;
                     self.wires.set_fragment(fit.fragment);
                     if let Some(tunnel) = &mut self.tunnel {
-                        tunnel.set_mtu(fit.mtu);
+                        tunnel.set_mtu(fit.mtu, Instant::now());
                     }
                 }
                 Ok(Order::WayOut(link)) => {

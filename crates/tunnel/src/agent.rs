@@ -188,11 +188,13 @@ impl AgentTunnel {
     }
 
     /// Takes packets up to another length from now on, since the path to the gateway has changed.
-    pub fn set_mtu(&mut self, mtu: u16) {
+    pub fn set_mtu(&mut self, mtu: u16, now: Instant) {
         self.shape.mtu = mtu.into();
         for path in &mut self.paths {
             path.wg.set_mtu(mtu.into());
+            path.watch.tell(now);
         }
+        self.work(now);
     }
 
     /// Tells what the TUN device takes.

@@ -2,6 +2,7 @@
 //! by the static key it claims; an inner packet by its destination. A peer is asleep until one of them asks for it.
 
 mod elsewhere;
+mod report;
 mod standing;
 
 pub use elsewhere::{Elsewhere, Taken};
@@ -11,10 +12,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use x25519_dalek::StaticSecret;
 
 pub use crate::peers::{PeerConfig, UpsertError, Upserted};
+pub use report::EdgeEvent;
 pub use standing::Carried;
 pub(crate) use standing::Standing;
 
@@ -29,8 +30,9 @@ use crate::peers::{Due, Peer, Peers};
 use crate::policy::{Slot, SourceChecked};
 use crate::routes::Holder;
 use crate::share::Share;
-use crate::stats::{HeaderBytes, PeerStats, Traffic};
+use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
+use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
 use standing::Duty;
 
@@ -73,43 +75,6 @@ impl Default for EdgeLimits {
     }
 }
 
-/// What an operator may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EdgeEvent {
-    /// The peer has a session.
-    Connected {
-        /// The device.
-        id: [u8; 32],
-    },
-    /// The peer has none any more.
-    Asleep {
-        /// The device.
-        id: [u8; 32],
-    },
-    /// The peer speaks from another address.
-    Roamed {
-        /// The device.
-        id: [u8; 32],
-    },
-    /// The peer's lease has ended; nothing passes until it is renewed.
-    Expired {
-        /// The device.
-        id: [u8; 32],
-        /// Its WireGuard key.
-        public: [u8; 32],
-    },
-    /// A peer's packets come and go by this gateway, and no longer by another.
-    Carried {
-        /// Its inner addresses.
-        addresses: Vec<IpNet>,
-    },
-    /// They do not any more.
-    Left {
-        /// Its inner addresses.
-        addresses: Vec<IpNet>,
-    },
-}
-
 /// The tunnel of one gateway, or of one worker of it.
 pub struct EdgeTunnel {
     gate: Gate,
@@ -124,6 +89,7 @@ pub struct EdgeTunnel {
     inbox: Inbox,
     /// Where datagrams are opened.
     opened: Vec<u8>,
+    too_big: TooBig,
     events: VecDeque<EdgeEvent>,
     dropped: DropCounts,
     received: Traffic,
@@ -183,6 +149,7 @@ impl EdgeTunnel {
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             opened: Vec::new(),
+            too_big: TooBig::of_destinations(now),
             events: VecDeque::new(),
             dropped: DropCounts::default(),
             received: Traffic::default(),
@@ -209,7 +176,8 @@ impl EdgeTunnel {
         self.count(result.and_then(|taken| taken.here(Dropped::NotRouted)))
     }
 
-    /// Takes a frame of the TUN device, which may stand for many packets for one of the peers.
+    /// Takes a frame of the TUN device, which may stand for many packets for one of the peers. What is too long for its
+    /// peer's path is answered by [`EdgeTunnel::poll_tun`].
     ///
     /// # Errors
     /// When it or a part of it is dropped, and then counted once.
@@ -241,7 +209,14 @@ impl EdgeTunnel {
             .get_mut(slot)
             .and_then(|peer| peer.awake.as_mut())
             .ok_or(Dropped::NoSession)?;
-        let sealed = wg.seal(&packets, to, &mut self.outbox, now);
+        let sealed = wg
+            .seal(&packets, to, &mut self.outbox, now)
+            .inspect_err(|reason| {
+                if *reason == Dropped::TooBig {
+                    let answer = self.too_big.answer(packet, wg.mtu(), now);
+                    self.inbox.push_answer(answer);
+                }
+            });
         self.header_bytes_added += (packets.total() - packet.len()) as u64;
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
@@ -505,60 +480,6 @@ impl EdgeTunnel {
         while let Some(addresses) = self.peers.removed.pop() {
             self.tell(EdgeEvent::Left { addresses });
         }
-    }
-
-    /// A peer's counters.
-    #[must_use]
-    pub fn peer_stats(&self, public: &[u8; 32], now: Instant) -> Option<PeerStats> {
-        let slot = self.peers.slot_of(public)?;
-        self.peers.get(slot).map(|peer| peer.stats(now))
-    }
-
-    /// What passed for all peers together, present and past.
-    #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        self.received.plus(self.outbox.carried())
-    }
-
-    /// What joining packets spared the device: its counter of received bytes shows so many less than
-    /// [`EdgeTunnel::traffic`], and of sent bytes what cutting added.
-    #[must_use]
-    pub fn header_bytes(&self) -> HeaderBytes {
-        HeaderBytes {
-            spared: self.inbox.spared(),
-            added: self.header_bytes_added,
-        }
-    }
-
-    /// Every device with its counters.
-    pub fn peers(&self, now: Instant) -> impl Iterator<Item = ([u8; 32], PeerStats)> + '_ {
-        self.peers
-            .iter()
-            .map(move |peer| (peer.id, peer.stats(now)))
-    }
-
-    /// How many leases the table has.
-    #[must_use]
-    pub fn peer_count(&self) -> usize {
-        self.peers.len()
-    }
-
-    /// How many of them have a session or a handshake.
-    #[must_use]
-    pub fn awake_count(&self) -> usize {
-        self.peers.awake()
-    }
-
-    /// Our own key.
-    #[must_use]
-    pub fn public(&self) -> [u8; 32] {
-        self.gate.public()
-    }
-
-    /// How packets died.
-    #[must_use]
-    pub fn dropped(&self) -> &DropCounts {
-        &self.dropped
     }
 
     fn wake(&mut self, slot: Slot, now: Instant) -> Result<(), Dropped> {

@@ -6,7 +6,7 @@
 //!   0  43 56 48 01   "CVH", version 1
 //!   4  kind          1 ask, 2 answer
 //!   5  state         ask: 0 standby, 1 active, 2 active and without another gateway; answer: 0 serving, 1 draining
-//!   6  00 00         ignored
+//!   6  mtu           ask: the longest packet that the agent's path takes, 0 for unknown; answer: ignored
 //!   8  sequence      of the ask; 0 in an answer that nobody asked for
 //!  12  moves         ask: how often the agent has changed gateways; answer: 0
 //! ```
@@ -59,6 +59,8 @@ pub struct Ask {
     pub sequence: u32,
     /// Differs after the agent has changed gateways.
     pub moves: u32,
+    /// The longest packet that the agent's path takes; 0 for unknown.
+    pub mtu: u16,
 }
 
 /// A gateway's answer.
@@ -93,7 +95,13 @@ pub fn encode_ask(from: IpAddr, to: IpAddr, ask: Ask) -> Option<HealthPacket> {
         Intent::Active => 1,
         Intent::Stuck => 2,
     };
-    encode(from, to, [KIND_ASK, state], [ask.sequence, ask.moves])
+    encode(
+        from,
+        to,
+        [KIND_ASK, state],
+        ask.mtu,
+        [ask.sequence, ask.moves],
+    )
 }
 
 /// The packet that answers; `None` for addresses of different families.
@@ -103,13 +111,13 @@ pub fn encode_answer(from: IpAddr, to: IpAddr, answer: Answer) -> Option<HealthP
         Service::Serving => 0,
         Service::Draining => 1,
     };
-    encode(from, to, [KIND_ANSWER, state], [answer.sequence, 0])
+    encode(from, to, [KIND_ANSWER, state], 0, [answer.sequence, 0])
 }
 
 /// Reads a packet as an ask; whom it is from and for is the caller's to check.
 #[must_use]
 pub fn decode_ask(packet: &[u8]) -> Option<Ask> {
-    let (kind, state, [sequence, moves]) = decode(packet)?;
+    let (kind, state, mtu, [sequence, moves]) = decode(packet)?;
     let intent = match (kind, state) {
         (KIND_ASK, 0) => Intent::Standby,
         (KIND_ASK, 1) => Intent::Active,
@@ -120,13 +128,14 @@ pub fn decode_ask(packet: &[u8]) -> Option<Ask> {
         intent,
         sequence,
         moves,
+        mtu,
     })
 }
 
 /// Reads a packet as an answer; whom it is from and for is the caller's to check.
 #[must_use]
 pub fn decode_answer(packet: &[u8]) -> Option<Answer> {
-    let (kind, state, [sequence, _]) = decode(packet)?;
+    let (kind, state, _, [sequence, _]) = decode(packet)?;
     let service = match (kind, state) {
         (KIND_ANSWER, 0) => Service::Serving,
         (KIND_ANSWER, 1) => Service::Draining,
@@ -135,7 +144,13 @@ pub fn decode_answer(packet: &[u8]) -> Option<Answer> {
     Some(Answer { service, sequence })
 }
 
-fn encode(from: IpAddr, to: IpAddr, kind: [u8; 2], numbers: [u32; 2]) -> Option<HealthPacket> {
+fn encode(
+    from: IpAddr,
+    to: IpAddr,
+    kind: [u8; 2],
+    mtu: u16,
+    numbers: [u32; 2],
+) -> Option<HealthPacket> {
     let mut udp = [0; UDP_BYTES];
     let port = PORT.to_be_bytes();
     let length = (UDP_BYTES as u16).to_be_bytes();
@@ -147,7 +162,7 @@ fn encode(from: IpAddr, to: IpAddr, kind: [u8; 2], numbers: [u32; 2]) -> Option<
         &[0, 0],
         &MAGIC,
         &kind,
-        &[0, 0],
+        &mtu.to_be_bytes(),
         &sequence,
         &moves,
     ];
@@ -228,8 +243,8 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-/// Kind, state and the two numbers of a health datagram, whatever kind it is.
-fn decode(bytes: &[u8]) -> Option<(u8, u8, [u32; 2])> {
+/// Kind, state, MTU and the two numbers of a health datagram, whatever kind it is.
+fn decode(bytes: &[u8]) -> Option<(u8, u8, u16, [u32; 2])> {
     let len = packet::parse(bytes).ok()?.len;
     let (udp, protocol) = match len {
         V4_BYTES => {
@@ -252,7 +267,8 @@ fn decode(bytes: &[u8]) -> Option<(u8, u8, [u32; 2])> {
         let bytes: [u8; 4] = payload.get(at..at + 4)?.try_into().ok()?;
         Some(u32::from_be_bytes(bytes))
     };
-    is_ours.then_some((payload[4], payload[5], [number(8)?, number(12)?]))
+    let mtu = u16::from_be_bytes([payload[6], payload[7]]);
+    is_ours.then_some((payload[4], payload[5], mtu, [number(8)?, number(12)?]))
 }
 
 #[cfg(test)]
@@ -268,6 +284,7 @@ mod tests {
             intent: Intent::Active,
             sequence: 0x0102_0304,
             moves: 9,
+            mtu: 1_420,
         };
         encode_ask(from.parse().unwrap(), to.parse().unwrap(), ask).unwrap()
     }
@@ -331,6 +348,7 @@ mod tests {
                     intent,
                     sequence: u32::MAX,
                     moves: 7,
+                    mtu: 1_340,
                 };
                 let mut bytes = encode_ask(from, to, ask).unwrap().as_bytes().to_vec();
                 bytes.extend([0; 4]);

@@ -40,20 +40,36 @@ const MAX_EXTENSIONS: usize = 8;
 /// Makes the answers of one sender of them, a worker or an agent.
 #[derive(Debug)]
 pub struct TooBig {
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
+    from: From,
     tokens: u32,
     refilled: Instant,
     bytes: Box<[u8; MAX_BYTES]>,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    /// A router with these addresses.
+    Router(Ipv4Addr, Ipv6Addr),
+    /// Whom the packet was for. A gateway's own address would be a martian where its kernel reads the answer.
+    Destination,
 }
 
 impl TooBig {
     /// Answers come from these addresses: the router's own inside the tunnel.
     #[must_use]
     pub fn new(v4: Ipv4Addr, v6: Ipv6Addr, now: Instant) -> Self {
+        Self::answering(From::Router(v4, v6), now)
+    }
+
+    /// Answers come from where the packet was to go.
+    pub(crate) fn of_destinations(now: Instant) -> Self {
+        Self::answering(From::Destination, now)
+    }
+
+    fn answering(from: From, now: Instant) -> Self {
         Self {
-            v4,
-            v6,
+            from,
             tokens: BURST,
             refilled: now,
             bytes: Box::new([0; MAX_BYTES]),
@@ -79,19 +95,27 @@ impl TooBig {
         let header = packet::parse(packet).ok()?;
         let packet = packet.get(..header.len)?;
         let length = match (header.source, header.destination) {
-            (IpAddr::V4(source), IpAddr::V4(_)) => {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 if !may_answer_v4(packet, source) {
                     return None;
                 }
                 self.spend(now)?;
-                write_v4(self.bytes.as_mut_slice(), self.v4, source, packet, mtu)?
+                let from = match self.from {
+                    From::Router(v4, _) => v4,
+                    From::Destination => destination,
+                };
+                write_v4(self.bytes.as_mut_slice(), from, source, packet, mtu)?
             }
-            (IpAddr::V6(source), IpAddr::V6(_)) => {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 if !may_answer_v6(packet, source) {
                     return None;
                 }
                 self.spend(now)?;
-                write_v6(self.bytes.as_mut_slice(), self.v6, source, packet, mtu)?
+                let from = match self.from {
+                    From::Router(_, v6) => v6,
+                    From::Destination => destination,
+                };
+                write_v6(self.bytes.as_mut_slice(), from, source, packet, mtu)?
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
         };

@@ -252,6 +252,11 @@ impl Wg {
         self.shape.mtu = mtu;
     }
 
+    /// The longest packet that is taken.
+    pub(crate) fn mtu(&self) -> u16 {
+        u16::try_from(self.shape.mtu).unwrap_or(u16::MAX)
+    }
+
     /// Seals the packets of one frame for `to`, or keeps them until there is a session. With several the answer is the
     /// last one's, or the first refusal's.
     pub(crate) fn seal(

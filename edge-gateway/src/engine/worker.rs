@@ -366,6 +366,8 @@ impl Engine {
             }
         }
         self.transmit();
+        // Answers to packets that are too long for their peers.
+        self.write()?;
         Ok(load)
     }
 

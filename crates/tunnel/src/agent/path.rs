@@ -252,6 +252,7 @@ impl Path {
             intent: want.intent,
             sequence: self.watch.ask(now),
             moves,
+            mtu: self.wg.mtu(),
         };
         let Some(packet) = health::encode_ask(from, to, ask) else {
             return;

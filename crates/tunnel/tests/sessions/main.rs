@@ -5,6 +5,7 @@
 mod any_bytes;
 mod failover;
 mod pair;
+mod path_mtu;
 mod psk;
 mod refusals;
 mod rig;

@@ -478,7 +478,7 @@ proptest! {
 #[test]
 fn the_home_is_told_when_its_packet_does_not_fit_and_may_not_be_cut() {
     let mut pair = Pair::connected();
-    pair.agent.set_mtu(1_300);
+    pair.agent.set_mtu(1_300, pair.now);
     let mut packet = packet(INNER, WEB, 1_400, 1);
     packet[6] = 0x40;
 
