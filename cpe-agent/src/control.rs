@@ -320,6 +320,7 @@ impl Control {
                 self.on_silence(endpoint);
             }
             AgentEvent::Roamed { endpoint } => self.on_endpoint(endpoint),
+            AgentEvent::PathMtu { mtu } => self.use_mtu(mtu),
         }
     }
 

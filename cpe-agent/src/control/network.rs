@@ -95,21 +95,22 @@ impl Control {
         }
         if before.is_none_or(|before| before.fit != path.fit) {
             self.engine.order(Order::Fit(path.fit));
-            if self.network.mtu() != path.fit.mtu {
-                info!(
-                    wan = path.interface,
-                    mtu = path.fit.mtu,
-                    "the tunnel's MTU follows its path"
-                );
-            }
-            if let Err(error) = self.network.set_mtu(path.fit.mtu) {
-                warn!(error = %chain(&error), "the tunnel's MTU could not be set");
-            }
+            self.use_mtu(path.fit.mtu);
         }
         if look.is_new {
             self.go_new_way(&path.interface);
         }
         self.path = Some(path);
+    }
+
+    /// What the links say, or what probes have found where nobody says anything.
+    pub(super) fn use_mtu(&mut self, mtu: u16) {
+        if self.network.mtu() != mtu {
+            info!(mtu, "the tunnel's MTU follows its path");
+        }
+        if let Err(error) = self.network.set_mtu(mtu) {
+            warn!(error = %chain(&error), "the tunnel's MTU could not be set");
+        }
     }
 
     /// A relay's datagrams are shorter than the path; what is longer goes, but slower.

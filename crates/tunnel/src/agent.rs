@@ -10,6 +10,8 @@
 
 mod choice;
 mod path;
+mod path_mtu;
+mod probe;
 mod report;
 mod watch;
 
@@ -37,6 +39,7 @@ use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Wg};
 use crate::{DEFAULT_MTU, health};
 use choice::Hold;
 use path::Path;
+use probe::Probe;
 pub use report::{AgentEvent, GatewayState, GatewayStatus, Link, MoveReason};
 
 /// More gateways of a lease are not looked at: each costs a session.
@@ -121,6 +124,7 @@ pub struct AgentTunnel {
     /// Where datagrams are opened.
     opened: Vec<u8>,
     too_big: TooBig,
+    probe: Probe,
     events: VecDeque<AgentEvent>,
     dropped: DropCounts,
 }
@@ -163,6 +167,7 @@ impl AgentTunnel {
             inbox: Inbox::default(),
             opened: Vec::new(),
             too_big,
+            probe: Probe::new(DEFAULT_MTU),
             events: VecDeque::new(),
             dropped: DropCounts::default(),
         };
@@ -174,6 +179,7 @@ impl AgentTunnel {
     #[must_use]
     pub fn with_mtu(mut self, mtu: u16, now: Instant) -> Self {
         self.shape.mtu = mtu.into();
+        self.probe.set_ceiling(mtu);
         for index in 0..self.paths.len() {
             self.renew(index, now);
         }
@@ -185,16 +191,6 @@ impl AgentTunnel {
     pub fn with_outer_tos(mut self, tos: OuterTos) -> Self {
         self.shape.tos = tos;
         self
-    }
-
-    /// Takes packets up to another length from now on, since the path to the gateway has changed.
-    pub fn set_mtu(&mut self, mtu: u16, now: Instant) {
-        self.shape.mtu = mtu.into();
-        for path in &mut self.paths {
-            path.wg.set_mtu(mtu.into());
-            path.watch.tell(now);
-        }
-        self.work(now);
     }
 
     /// Tells what the TUN device takes.
@@ -331,7 +327,9 @@ impl AgentTunnel {
         if path.is_inner(header.source)
             && let Some(answer) = health::decode_answer(packet.as_bytes())
         {
-            path.watch.on_answer(answer, now);
+            if !self.probe.handle_answer(answer.sequence, now) {
+                path.watch.on_answer(answer, now);
+            }
             self.work(now);
             return Ok(None);
         }
@@ -363,6 +361,7 @@ impl AgentTunnel {
         let (is_up, has_moved) = (path.is_up(), path.endpoint != from);
         path.endpoint = from;
         if has_moved && index == self.active {
+            self.probe.restart();
             self.tell(AgentEvent::Roamed { endpoint: from });
         }
         let connects = matches!(self.link, Link::Connecting { .. }) && is_up;

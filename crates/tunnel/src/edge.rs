@@ -36,7 +36,7 @@ use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
 use standing::Duty;
 
-use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Tick};
+use crate::wg::{Gate, Heard, MIN_OPENED, Message, OVERHEAD_BYTES, Sealed, Shape, Tick};
 
 /// Initiations to a peer that does not answer, before it is left asleep.
 const MAX_TRIES: u32 = 4;
@@ -336,7 +336,8 @@ impl EdgeTunnel {
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
         let header = packet::parse(packet)?;
         let packet = SourceChecked::from_peer(packet, &header, &peer.allowed)?;
-        if self.take_ask(slot, packet.as_bytes(), &header, now) {
+        let room = datagram.len().saturating_sub(OVERHEAD_BYTES);
+        if self.take_ask(slot, (packet.as_bytes(), room), &header, now) {
             return Ok(Received::Nothing);
         }
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;

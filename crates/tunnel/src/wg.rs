@@ -301,6 +301,24 @@ impl Wg {
         Ok(())
     }
 
+    /// Seals a packet of our own with padding up to `length`, whatever the MTU; it counts as nobody's.
+    pub(crate) fn seal_padded(
+        &mut self,
+        packet: &[u8],
+        length: usize,
+        to: SocketAddr,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        if self.timers.session_since(now).is_none() {
+            return Err(Dropped::NoSession);
+        }
+        let mut padded = packet.to_vec();
+        padded.resize(packet.len().next_multiple_of(PADDING_BYTES).max(length), 0);
+        self.timers.on_data_sent(now);
+        self.seal_one(&padded, (to, 0), outbox, now)
+    }
+
     /// Keeps packets for the session to come.
     fn keep(&mut self, packets: &Segments<'_>, now: Instant) -> Result<Sealed, Dropped> {
         self.timers.want_handshake(now);

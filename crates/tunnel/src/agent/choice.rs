@@ -70,6 +70,7 @@ impl AgentTunnel {
     /// Does what is due for each gateway and for the choice among them.
     pub(super) fn work(&mut self, now: Instant) {
         self.handled = Some(now);
+        self.follow_probe(now);
         for index in 0..self.paths.len() {
             self.tick(index, now);
         }
@@ -84,6 +85,7 @@ impl AgentTunnel {
             next.extend(path.ask_at(&want));
             next.extend(path.rest_end().filter(|_| want.session));
         }
+        next.extend(self.probe_path(now));
         self.planned = next.into_iter().filter(|at| *at > now).min();
     }
 
@@ -127,7 +129,7 @@ impl AgentTunnel {
     }
 
     /// What is wanted of a gateway now.
-    fn want(&self, index: usize, now: Instant) -> Want {
+    pub(super) fn want(&self, index: usize, now: Instant) -> Want {
         let mut want = Want {
             intent: Intent::Standby,
             session: true,
@@ -281,6 +283,7 @@ impl AgentTunnel {
             return;
         }
         self.moves = self.moves.wrapping_add(1);
+        self.probe.restart();
         let mut waiting = None;
         if let Some(path) = self.paths.get_mut(from) {
             path.set_pace(self.shape.pace.standby());

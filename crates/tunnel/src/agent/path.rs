@@ -266,6 +266,32 @@ impl Path {
         self.wg.traffic = counted;
     }
 
+    /// Asks with so much padding that the datagram is as long as one with a packet of `length`.
+    pub(super) fn probe(
+        &mut self,
+        want: &Want,
+        (sequence, moves): (u32, u32),
+        length: u16,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) {
+        let ask = Ask {
+            intent: want.intent,
+            sequence,
+            moves,
+            mtu: self.wg.mtu(),
+        };
+        let packet = self
+            .ends
+            .and_then(|(from, to)| health::encode_ask(from, to, ask));
+        if let Some(packet) = packet {
+            // One that does not leave is one that is not answered.
+            let _sealed =
+                self.wg
+                    .seal_padded(packet.as_bytes(), length.into(), self.endpoint, outbox, now);
+        }
+    }
+
     /// When it is to be asked next.
     pub(super) fn ask_at(&self, want: &Want) -> Option<Instant> {
         let up_since = self.up_since.filter(|_| self.ends.is_some())?;

@@ -39,6 +39,11 @@ pub enum AgentEvent {
         /// Where it is heard.
         endpoint: SocketAddr,
     },
+    /// The path takes packets of another length.
+    PathMtu {
+        /// The longest.
+        mtu: u16,
+    },
 }
 
 /// Why the home's packets take another gateway.

@@ -15,7 +15,6 @@ use ipnet::IpNet;
 
 use super::{EdgeEvent, EdgeTunnel};
 use crate::health::{self, Answer, Ask, Intent, Service};
-use crate::offload::segment::Segments;
 use crate::packet::Header;
 use crate::policy::Slot;
 use crate::share::WORKER_BITS;
@@ -117,11 +116,12 @@ impl EdgeTunnel {
             .map(|peer| &*peer.allowed)
     }
 
-    /// Takes a packet from a peer that may be an ask; whether it was one, and was answered.
+    /// Takes a packet from a peer that may be an ask; whether it was one, and was answered as long as it was with its
+    /// padding: that is what probes for the path's length want to see.
     pub(super) fn take_ask(
         &mut self,
         slot: Slot,
-        packet: &[u8],
+        (packet, padded): (&[u8], usize),
         header: &Header,
         now: Instant,
     ) -> bool {
@@ -137,7 +137,8 @@ impl EdgeTunnel {
                     service: self.duty.service,
                     sequence: ask.sequence,
                 };
-                self.send_answer(slot, (header.destination, header.source), answer, now);
+                let ends = (header.destination, header.source);
+                self.send_answer(slot, ends, (answer, padded), now);
                 true
             }
             None => {
@@ -229,7 +230,7 @@ impl EdgeTunnel {
         &mut self,
         slot: Slot,
         (from, to): (IpAddr, IpAddr),
-        answer: Answer,
+        (answer, padded): (Answer, usize),
         now: Instant,
     ) {
         let Some(packet) = health::encode_answer(from, to, answer) else {
@@ -239,11 +240,9 @@ impl EdgeTunnel {
             return;
         };
         if let (Some(wg), Some(endpoint)) = (&mut peer.awake, peer.endpoint) {
-            // Answers are not the home's: they are not counted. One that does not leave is asked for again.
-            let counted = wg.traffic;
-            let packets = Segments::plain(packet.as_bytes());
-            let _sealed = wg.seal(&packets, endpoint, &mut self.outbox, now);
-            wg.traffic = counted;
+            // One that does not leave is asked for again.
+            let _sealed =
+                wg.seal_padded(packet.as_bytes(), padded, endpoint, &mut self.outbox, now);
         }
     }
 
@@ -281,7 +280,7 @@ impl EdgeTunnel {
                 service: Service::Draining,
                 sequence: 0,
             };
-            self.send_answer(slot, ends, answer, now);
+            self.send_answer(slot, ends, (answer, 0), now);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::rig::{INNER, INNER6, Pair, WEB, WEB6, packet};
 use tunnel::Dropped;
+use tunnel::agent::AgentEvent;
 use tunnel::offload::VNET_BYTES;
 
 const ICMP: u8 = 1;
@@ -102,4 +103,70 @@ fn a_router_that_claims_less_than_ipv6_needs_gets_ipv6s_least() {
 
     assert_eq!(pair.internet_sends(0, &whole(1_280)), Ok(()));
     assert_eq!(pair.internet_sends(0, &whole(1_281)), Err(Dropped::TooBig));
+}
+
+/// The home sends something small ten times a second.
+fn work(pair: &mut Pair, seconds: u32) {
+    for n in 0..seconds * 10 {
+        _ = pair.home_sends(&packet(INNER, WEB, 100, n));
+        pair.advance(ms(100));
+    }
+}
+
+fn told_mtus(pair: &Pair) -> Vec<u16> {
+    let mtu = |event: &AgentEvent| {
+        let AgentEvent::PathMtu { mtu } = event else {
+            return None;
+        };
+        Some(*mtu)
+    };
+    pair.agent_events.iter().filter_map(mtu).collect()
+}
+
+#[test]
+fn a_path_on_which_long_packets_vanish_is_measured_and_both_sides_keep_to_it() {
+    let mut pair = Pair::new();
+    pair.hole = Some(1_400);
+    pair.connect();
+
+    work(&mut pair, 3);
+
+    assert_eq!(told_mtus(&pair).last(), Some(&1_340));
+    assert_eq!(
+        pair.home_sends(&packet(INNER, WEB, 1_341, 1)),
+        Err(Dropped::TooBig)
+    );
+    assert_eq!(pair.internet_sends(0, &whole(1_341)), Err(Dropped::TooBig));
+    pair.at_home.clear();
+    pair.internet_sends(0, &whole(1_340)).unwrap();
+    pair.advance(ms(100));
+    assert_eq!(pair.at_home.len(), 1);
+}
+
+#[test]
+fn a_hole_that_opens_under_work_is_found_and_one_that_closes_is_forgotten() {
+    let mut pair = Pair::connected();
+    work(&mut pair, 10);
+    assert_eq!(told_mtus(&pair), []);
+
+    pair.hole = Some(1_400);
+    work(&mut pair, 8);
+    assert_eq!(told_mtus(&pair).last(), Some(&1_340));
+
+    pair.hole = None;
+    work(&mut pair, 130);
+    assert_eq!(told_mtus(&pair).last(), Some(&1_420));
+}
+
+#[test]
+fn an_outage_of_everything_shortens_no_packets() {
+    let mut pair = Pair::connected();
+    work(&mut pair, 3);
+
+    pair.gateways[0].is_up = false;
+    work(&mut pair, 30);
+    pair.gateways[0].is_up = true;
+    work(&mut pair, 10);
+
+    assert_eq!(told_mtus(&pair), []);
 }

@@ -19,6 +19,9 @@ pub(crate) const INNER6: &str = "fd64::7";
 pub(crate) const WEB: &str = "203.0.113.10";
 pub(crate) const WEB6: &str = "2001:db8:f::10";
 
+/// IPv4's header and UDP's.
+const OUTSIDE: usize = 28;
+
 /// What the cable does to a datagram.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cable {
@@ -62,6 +65,8 @@ pub(crate) struct Pair {
     pub(crate) agent_events: Vec<AgentEvent>,
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) cable: Cable,
+    /// IPv4 packets longer than this vanish on the cable, and nobody says so.
+    pub(crate) hole: Option<usize>,
     /// Everything ever sent, as an observer on the wire has it.
     pub(crate) seen: Vec<Flying>,
     pub(crate) at_internet: Vec<Vec<u8>>,
@@ -190,6 +195,7 @@ impl Pair {
             agent_events: Vec::new(),
             gateways,
             cable,
+            hole: None,
             seen: Vec::new(),
             at_internet: Vec::new(),
             at_home: Vec::new(),
@@ -379,6 +385,12 @@ impl Pair {
         }
         for flying in sent {
             self.seen.push(flying.clone());
+            if self
+                .hole
+                .is_some_and(|hole| flying.bytes.len() + OUTSIDE > hole)
+            {
+                continue;
+            }
             let copies = 1 + usize::from(self.draw(100) < self.cable.duplicate_percent);
             for _ in 0..copies {
                 if self.draw(100) >= self.cable.loss_percent {
