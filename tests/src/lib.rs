@@ -3,6 +3,8 @@
 //!
 //! Nothing of a lab outlives its owner: see `undertaker`.
 
+mod cable;
+mod dice;
 mod netns;
 mod process;
 mod topology;
@@ -42,6 +44,7 @@ pub mod demo;
 pub mod soak;
 
 pub use bulk::{Bulk, Frames};
+pub use cable::{Cable, Carried, Quality};
 pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
 pub use dns_peers::{Asking, DnscryptProxy, DnscryptStub, ForeignServer, resolves};

@@ -126,29 +126,35 @@ impl Observer {
 pub fn search(capture: &[u8], allowed: &Allowed, markers: &[&str]) -> Result<Findings> {
     let mut findings = Findings::default();
     for frame in Frames::parse(capture)? {
-        let frame = frame?;
+        findings.look_at(frame?, allowed, markers);
+    }
+    Ok(findings)
+}
+
+impl Findings {
+    /// Judges one frame, or its beginning.
+    pub(crate) fn look_at(&mut self, frame: &[u8], allowed: &Allowed, markers: &[&str]) {
         if contains(frame, LAST_FRAME) {
-            continue;
+            return;
         }
         match allowed.judge(frame) {
-            Kind::WireGuard => findings.wireguard += 1,
-            Kind::Relay => findings.relay += 1,
-            Kind::ProvisioningTls => findings.provisioning_tls += 1,
-            Kind::Neighbour => findings.neighbour += 1,
+            Kind::WireGuard => self.wireguard += 1,
+            Kind::Relay => self.relay += 1,
+            Kind::ProvisioningTls => self.provisioning_tls += 1,
+            Kind::Neighbour => self.neighbour += 1,
             Kind::Clear(what) => {
-                findings.clear += 1;
-                if findings.examples.len() < EXAMPLES && !findings.examples.contains(&what) {
-                    findings.examples.push(what);
+                self.clear += 1;
+                if self.examples.len() < EXAMPLES && !self.examples.contains(&what) {
+                    self.examples.push(what);
                 }
             }
         }
         for marker in markers {
-            if !findings.markers.iter().any(|m| m == marker) && contains(frame, marker.as_bytes()) {
-                findings.markers.push((*marker).to_owned());
+            if !self.markers.iter().any(|m| m == marker) && contains(frame, marker.as_bytes()) {
+                self.markers.push((*marker).to_owned());
             }
         }
     }
-    Ok(findings)
 }
 
 /// The talks that the lab's addresses allow.

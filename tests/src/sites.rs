@@ -73,7 +73,11 @@ pub struct Sites {
 impl Sites {
     /// Everything is running, the home is protected, and both gateways are ready for it.
     pub fn protected() -> Result<Self> {
-        let lab = Lab::for_test()?;
+        Self::in_lab(Lab::for_test()?)
+    }
+
+    /// The same in a lab whose wires somebody has seen to.
+    pub fn in_lab(lab: Lab) -> Result<Self> {
         lab.add_second_pop()?;
         let programs = Programs::of_this_build()?;
         let internet = Internet::start(&lab)?;

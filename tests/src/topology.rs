@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cable::{Cable, Quality};
 use crate::netns::Netns;
 use crate::undertaker::{Undertaker, sweep};
 
@@ -201,6 +202,8 @@ impl Lab {
         for (netns, plan) in [
             (&self.home, HOME_PLAN),
             (&self.router, ROUTER_PLAN),
+            (&self.router, ROUTER_WAN_PLAN),
+            (&self.access, ACCESS_WIRE_PLAN),
             (&self.access, ACCESS_PLAN),
             (&self.pop, POP_PLAN),
             (&self.internet, INTERNET_PLAN),
@@ -225,6 +228,20 @@ impl Lab {
             ip(&["-n", netns.name(), "-batch", "-"], &batch(plan))?;
         }
         Ok(())
+    }
+
+    /// Puts a cable of ours in the place of the wire between router and provider, before anything runs on it.
+    pub fn lay_cable(&self, quality: Quality) -> Result<Cable> {
+        ip(&["-n", self.access.name(), "link", "del", OBSERVED], "")?;
+        let ends = [(&self.router, "wan0"), (&self.access, OBSERVED)];
+        let cable = Cable::lay(ends, quality)?;
+        for (netns, plan) in [
+            (&self.router, ROUTER_WAN_PLAN),
+            (&self.access, ACCESS_WIRE_PLAN),
+        ] {
+            ip(&["-n", netns.name(), "-batch", "-"], &batch(plan))?;
+        }
+        Ok(cable)
     }
 
     /// Sets what a namespace's programs find in `/etc/resolv.conf`.
@@ -260,19 +277,21 @@ const HOME_PLAN: Plan = &[
     "default via 192.168.1.1",
     "default via fd01::1",
 ];
-const ROUTER_PLAN: Plan = &[
-    "lan0 192.168.1.1/24 fd01::1/64",
+const ROUTER_PLAN: Plan = &["lan0 192.168.1.1/24 fd01::1/64"];
+const ROUTER_WAN_PLAN: Plan = &[
     "wan0 198.18.0.2/24 2001:db8:a::2/64",
     "default via 198.18.0.1",
     "default via 2001:db8:a::1",
 ];
-const ACCESS_PLAN: Plan = &[
+const ACCESS_WIRE_PLAN: Plan = &[
     "rtr0 198.18.0.1/24 2001:db8:a::1/64",
+    "192.168.1.0/24 via 198.18.0.2",
+    "fd01::/64 via 2001:db8:a::2",
+];
+const ACCESS_PLAN: Plan = &[
     "pop0 198.18.1.1/24 2001:db8:b::1/64",
     "off0 198.18.2.1/24 2001:db8:c::1/64",
     "net0 198.18.3.1/24 2001:db8:d::1/64",
-    "192.168.1.0/24 via 198.18.0.2",
-    "fd01::/64 via 2001:db8:a::2",
     "203.0.113.0/24 via 198.18.3.2",
     "2001:db8:f::/64 via 2001:db8:d::2",
 ];

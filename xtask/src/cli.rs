@@ -48,12 +48,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// A home under load on a bad line, its gateway killed at random; ends with a verdict
+    /// A home under load on a bad line, its daemons killed at random; ends with a verdict
     Soak {
         /// How long
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         minutes: u32,
-        /// What the moments of the kills are drawn from
+        /// Per cent of frames that are lost, each way
+        #[arg(long, default_value_t = 2.0, value_parser = per_cent)]
+        loss: f64,
+        /// Milliseconds that a frame is under way, each way
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(..=1_000))]
+        delay: u64,
+        /// Per cent of frames that others overtake, each way
+        #[arg(long, default_value_t = 5.0, value_parser = per_cent)]
+        reorder: f64,
+        /// Kill gateways and agent at random; `--kill=false` lets them live
+        #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+        kill: bool,
+        /// What loss and the moments of the kills are drawn from
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// End with one JSON object on stdout
@@ -80,6 +92,14 @@ enum Command {
     },
     /// Makes a tarball of each server's binary in dist/
     Dist,
+}
+
+fn per_cent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let is_share = (0.0..=100.0).contains(&number);
+    is_share
+        .then_some(number)
+        .ok_or_else(|| "not from 0 to 100".to_owned())
 }
 
 /// Runs the command that was asked for.
@@ -115,11 +135,19 @@ pub(crate) fn run() -> Result<ExitCode> {
         }
         Command::Soak {
             minutes,
+            loss,
+            delay,
+            reorder,
+            kill,
             seed,
             json,
         } => {
             let options = lab::soak::Options {
                 minutes,
+                loss,
+                delay_ms: delay,
+                reorder,
+                kill,
                 seed,
                 json,
             };

@@ -19,8 +19,9 @@ pub(crate) fn run(workspace: &Workspace, options: lab::soak::Options) -> Result<
         );
     } else {
         println!(
-            "{report:#?}\nsamples: {}",
-            folder.join("soak.csv").display()
+            "{}samples and drawing: {}",
+            report.text()?,
+            folder.display()
         );
     }
     Ok(if report.ok {

@@ -1,4 +1,4 @@
-//! Linux as Culvert needs it: the TUN device, UDP sockets with segmentation offload, waiting, clocks,
+//! Linux as Culvert needs it: TUN and TAP devices, UDP sockets with segmentation offload, waiting, clocks,
 //! addresses and routes, the firewall, and giving up root. The only crate that may use `unsafe`; it knows
 //! nothing of WireGuard, DNSCrypt or leases.
 //!
@@ -10,9 +10,11 @@ pub mod netlink;
 pub mod nftables;
 pub mod poll;
 pub mod privileges;
+pub mod tap;
 pub mod tun;
 pub mod udp;
 
 pub use poll::{Poller, Waker};
+pub use tap::Tap;
 pub use tun::Tun;
 pub use udp::{RecvBuffer, Udp, UdpOptions};

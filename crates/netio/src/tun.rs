@@ -144,21 +144,7 @@ impl Tun {
     }
 
     fn open_queue(name: &str, queues: usize, offload: Offload) -> Result<Self, TunError> {
-        let os = |what, source| TunError::Os {
-            what,
-            name: name.to_owned(),
-            source,
-        };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")
-            .map_err(|e| match e.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
-                Some(libc::EACCES | libc::EPERM) => TunError::Permission,
-                _ => os("opening /dev/net/tun", e),
-            })?;
+        let file = open_driver(name)?;
         let mut flags = libc::IFF_TUN | libc::IFF_NO_PI;
         if queues > 1 {
             flags |= libc::IFF_MULTI_QUEUE;
@@ -166,16 +152,10 @@ impl Tun {
         let has_header = match attach(&file, name, flags | libc::IFF_VNET_HDR) {
             Ok(()) => true,
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                attach(&file, name, flags).map_err(|e| os("attaching a queue", e))?;
+                attach(&file, name, flags).map_err(|e| not_attached(name, e))?;
                 false
             }
-            Err(e) => {
-                return Err(match e.raw_os_error() {
-                    Some(libc::EPERM | libc::EACCES) => TunError::Permission,
-                    Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
-                    _ => os("attaching a queue", e),
-                });
-            }
+            Err(e) => return Err(not_attached(name, e)),
         };
         let offloads = if has_header {
             choose_offloads(&file, offload)
@@ -218,19 +198,37 @@ impl Tun {
     /// When the device is gone.
     pub fn send(&self, frame: &[u8]) -> io::Result<Written> {
         let ours = if self.has_header { 0 } else { HEADER_BYTES };
-        match (&self.file).write(frame.get(ours..).unwrap_or_default()) {
-            Ok(_) => Ok(Written::Yes),
-            Err(e) if is_transient(&e) => Ok(Written::Full),
-            Err(e)
-                if matches!(
-                    e.raw_os_error(),
-                    Some(libc::EIO | libc::EINVAL | libc::ENOBUFS)
-                ) =>
-            {
-                Ok(Written::Refused)
-            }
-            Err(e) => Err(e),
-        }
+        write_to(&self.file, frame.get(ours..).unwrap_or_default())
+    }
+}
+
+/// A descriptor of the driver, for [`attach`].
+pub(crate) fn open_driver(name: &str) -> Result<File, TunError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun");
+    opened.map_err(|source| match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
+        Some(libc::EACCES | libc::EPERM) => TunError::Permission,
+        _ => TunError::Os {
+            what: "opening /dev/net/tun",
+            name: name.to_owned(),
+            source,
+        },
+    })
+}
+
+pub(crate) fn not_attached(name: &str, source: io::Error) -> TunError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => TunError::Permission,
+        Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
+        _ => TunError::Os {
+            what: "attaching a queue",
+            name: name.to_owned(),
+            source,
+        },
     }
 }
 
@@ -240,14 +238,30 @@ impl AsFd for Tun {
     }
 }
 
-fn is_transient(e: &io::Error) -> bool {
+pub(crate) fn write_to(mut file: &File, frame: &[u8]) -> io::Result<Written> {
+    match file.write(frame) {
+        Ok(_) => Ok(Written::Yes),
+        Err(e) if is_transient(&e) => Ok(Written::Full),
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EIO | libc::EINVAL | libc::ENOBUFS)
+            ) =>
+        {
+            Ok(Written::Refused)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+pub(crate) fn is_transient(e: &io::Error) -> bool {
     matches!(
         e.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
 }
 
-fn is_interface_name(name: &str) -> bool {
+pub(crate) fn is_interface_name(name: &str) -> bool {
     (1..libc::IFNAMSIZ).contains(&name.len())
         && name != "."
         && name != ".."
@@ -269,7 +283,7 @@ fn ifreq(name: &str, value: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
 }
 
 #[expect(unsafe_code, reason = "TUNSETIFF has no safe form")]
-fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
+pub(crate) fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     let flags = libc::c_short::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
     let request = ifreq(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags });
     // SAFETY: the descriptor is open and `request` is a whole, initialised ifreq that outlives the call.

@@ -1,4 +1,4 @@
-//! Memory and descriptors of the daemons over time, written down as they are taken, and judged at the end.
+//! What each daemon holds over time, a series for each of its lives, written down as it is taken.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -7,37 +7,44 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::load::Load;
+use super::load::Moved;
 
-/// What is before belongs to the start: buffers and tables reach their size.
-const WARM_UP: Duration = Duration::from_secs(60);
-/// Allocators do not give back at once: a leak is more than a tenth and a megabyte in the end.
-const SLACK_KIB: u64 = 1_024;
-/// Descriptors come and go with connections to provisioning and to resolvers.
-const SLACK_DESCRIPTORS: u64 = 6;
-/// The home moves in under three seconds; on this line TCP's own pauses double beside it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    at: Duration,
-    agent: Held,
-    gateway: Option<Held>,
-    moved: u64,
+/// What a process holds at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Since the soak's start.
+    pub(super) at: Duration,
+    pub(super) rss_kib: u64,
+    pub(super) descriptors: u64,
+    pub(super) threads: u64,
 }
 
-/// What a process holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Held {
-    rss_kib: u64,
-    descriptors: u64,
+/// One life of a daemon: from a start to its end.
+#[derive(Debug, Clone)]
+pub(super) struct Life {
+    pub(super) who: &'static str,
+    pub(super) pid: u32,
+    pub(super) held: Vec<Held>,
+}
+
+/// What the home got between two samples.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub(super) at: Duration,
+    pub(super) down_mbit: f64,
+    pub(super) up_mbit: f64,
 }
 
 /// All samples of a run.
 #[derive(Debug)]
 pub(super) struct Samples {
     csv: File,
-    all: Vec<Sample>,
+    pub(super) lives: Vec<Life>,
+    pub(super) flows: Vec<Flow>,
+    /// The fullest that a UDP socket's queue was seen, in bytes, and what they dropped at most in one life.
+    pub(super) queue_peak: u64,
+    pub(super) queue_drops: u64,
+    last: (Duration, u64, u64),
 }
 
 impl Samples {
@@ -47,157 +54,144 @@ impl Samples {
         let mut csv = File::create(folder.join("soak.csv")).context("creating soak.csv")?;
         writeln!(
             csv,
-            "seconds,agent_rss_kib,agent_descriptors,gateway_rss_kib,gateway_descriptors,down_bytes,up_bytes,streams"
+            "seconds,daemon,pid,rss_kib,descriptors,threads,udp_queue_bytes,udp_drops,path,down_bytes,up_bytes"
         )
         .context("writing soak.csv")?;
         Ok(Self {
             csv,
-            all: Vec::new(),
+            lives: Vec::new(),
+            flows: Vec::new(),
+            queue_peak: 0,
+            queue_drops: 0,
+            last: (Duration::ZERO, 0, 0),
         })
     }
 
-    /// Takes one.
+    /// Takes one of each daemon that runs.
     pub(super) fn take(
         &mut self,
         at: Duration,
-        agent: u32,
-        gateways: &[u32],
-        load: &Load,
+        daemons: &[(&'static str, u32)],
+        moved: Moved,
+        path: &str,
     ) -> Result<()> {
-        let sample = Sample {
-            at,
-            agent: held(agent)?,
-            gateway: gateways.iter().filter_map(|pid| held(*pid).ok()).max(),
-            moved: load.down() + load.up(),
+        for (who, pid) in daemons {
+            let held = held(*pid, at)?;
+            let (queued, dropped) = udp_queues(*pid);
+            self.queue_peak = self.queue_peak.max(queued);
+            self.queue_drops = self.queue_drops.max(dropped);
+            writeln!(
+                self.csv,
+                "{:.1},{who},{pid},{},{},{},{queued},{dropped},{path},{},{}",
+                at.as_secs_f64(),
+                held.rss_kib,
+                held.descriptors,
+                held.threads,
+                moved.down_bytes,
+                moved.up_bytes
+            )
+            .context("writing soak.csv")?;
+            match self.lives.iter_mut().find(|life| life.pid == *pid) {
+                Some(life) => life.held.push(held),
+                None => self.lives.push(Life {
+                    who,
+                    pid: *pid,
+                    held: vec![held],
+                }),
+            }
+        }
+        let (before, down, up) = self.last;
+        let mbit = |now: u64, then: u64| {
+            let seconds = (at - before).as_secs_f64().max(0.001);
+            now.saturating_sub(then) as f64 * 8.0 / 1e6 / seconds
         };
-        let gateway = sample.gateway.map_or(",".to_owned(), |held| {
-            format!("{},{}", held.rss_kib, held.descriptors)
+        self.flows.push(Flow {
+            at,
+            down_mbit: mbit(moved.down_bytes, down),
+            up_mbit: mbit(moved.up_bytes, up),
         });
-        writeln!(
-            self.csv,
-            "{},{},{},{gateway},{},{},{}",
-            at.as_secs(),
-            sample.agent.rss_kib,
-            sample.agent.descriptors,
-            load.down(),
-            load.up(),
-            load.begun()
-        )
-        .context("writing soak.csv")?;
-        self.all.push(sample);
+        self.last = (at, moved.down_bytes, moved.up_bytes);
         Ok(())
     }
 
     /// How it goes, for a person who waits.
-    pub(super) fn line(&self, kills: u32, clear: u64) -> String {
-        let Some(last) = self.all.last() else {
+    pub(super) fn line(&self) -> String {
+        let Some(flow) = self.flows.last() else {
             return String::new();
         };
-        format!(
-            "{:>4} min: agent {} KiB, {} descriptors; {:.1} MB moved; {kills} kills; {clear} frames in clear",
-            last.at.as_secs() / 60,
-            last.agent.rss_kib,
-            last.agent.descriptors,
-            last.moved as f64 / 1e6
-        )
-    }
-
-    /// Memory after the start and at the end, each the middle of a sixth of the samples.
-    pub(super) fn agent_memory(&self) -> (u64, u64) {
-        self.begin_and_end(|sample| sample.agent.rss_kib)
-    }
-
-    /// Descriptors, likewise.
-    pub(super) fn agent_descriptors(&self) -> (u64, u64) {
-        self.begin_and_end(|sample| sample.agent.descriptors)
-    }
-
-    /// The most that a gateway held.
-    pub(super) fn gateway_peak(&self) -> (u64, u64) {
-        let held = || self.all.iter().filter_map(|sample| sample.gateway);
-        let most = |of: fn(Held) -> u64| held().map(of).max().unwrap_or(0);
-        (most(|held| held.rss_kib), most(|held| held.descriptors))
-    }
-
-    /// What grew, one sentence each.
-    pub(super) fn leaks(&self) -> Vec<String> {
-        let mut leaks = Vec::new();
-        let (begin, end) = self.agent_memory();
-        if end > begin + begin / 10 + SLACK_KIB {
-            leaks.push(format!("the agent's memory grew from {begin} to {end} KiB"));
-        }
-        let (begin, end) = self.agent_descriptors();
-        if end > begin + SLACK_DESCRIPTORS {
-            leaks.push(format!(
-                "the agent's descriptors grew from {begin} to {end}"
-            ));
-        }
-        // Each life of the gateway begins anew: what outlives them would be in its files, and show in the later ones.
-        let gateway: Vec<Held> = self.all.iter().filter_map(|s| s.gateway).collect();
-        let half = gateway.len() / 2;
-        let most = |lives: &[Held]| lives.iter().map(|held| held.rss_kib).max().unwrap_or(0);
-        let (early, late) = (most(&gateway[..half]), most(&gateway[half..]));
-        if late > early + early / 5 + 4 * SLACK_KIB {
-            leaks.push(format!(
-                "the gateway's later lives hold {late} KiB, the earlier ones {early}"
-            ));
-        }
-        leaks
-    }
-
-    /// A time without progress that is too long.
-    pub(super) fn stalls(&self) -> Vec<String> {
-        let pause = self.longest_pause();
-        let is_stalled =
-            pause > LONGEST_PAUSE || self.all.last().is_none_or(|last| last.moved == 0);
-        is_stalled
-            .then(|| format!("nothing arrived for {} s", pause.as_secs()))
-            .into_iter()
-            .collect()
-    }
-
-    /// The longest time in which nothing arrived.
-    pub(super) fn longest_pause(&self) -> Duration {
-        let mut longest = Duration::ZERO;
-        let mut moved_at = Duration::ZERO;
-        for pair in self.all.windows(2) {
-            let [before, after] = pair else { continue };
-            if after.moved > before.moved {
-                longest = longest.max(before.at.saturating_sub(moved_at));
-                moved_at = after.at;
+        let mut words = format!(
+            "{:>5.1} min: {:.0} Mb/s down, {:.0} up",
+            flow.at.as_secs_f64() / 60.0,
+            flow.down_mbit,
+            flow.up_mbit
+        );
+        for life in &self.lives {
+            if let Some(held) = life.held.last()
+                && held.at == flow.at
+            {
+                words += &format!(
+                    "; {} {:.1} MiB {} fd",
+                    life.who,
+                    held.rss_kib as f64 / 1024.0,
+                    held.descriptors
+                );
             }
         }
-        let end = self.all.last().map_or(Duration::ZERO, |last| last.at);
-        longest.max(end.saturating_sub(moved_at))
-    }
-
-    fn begin_and_end(&self, of: impl Fn(&Sample) -> u64) -> (u64, u64) {
-        let warm: Vec<u64> = self
-            .all
-            .iter()
-            .filter(|s| s.at >= WARM_UP)
-            .map(of)
-            .collect();
-        let sixth = (warm.len() / 6).max(1).min(warm.len());
-        let middle = |part: &[u64]| {
-            let mut sorted = part.to_vec();
-            sorted.sort_unstable();
-            sorted.get(sorted.len() / 2).copied().unwrap_or(0)
-        };
-        (middle(&warm[..sixth]), middle(&warm[warm.len() - sixth..]))
+        words
     }
 }
 
-fn held(pid: u32) -> Result<Held> {
+/// Memory, descriptors and threads of a process.
+fn held(pid: u32, at: Duration) -> Result<Held> {
     let status =
-        fs::read_to_string(format!("/proc/{pid}/status")).context("reading a daemon's memory")?;
-    let rss = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
+        fs::read_to_string(format!("/proc/{pid}/status")).context("reading a daemon's status")?;
+    let figure = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.with_context(|| format!("no {name} in a daemon's status"))?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).context("counting descriptors")?;
     Ok(Held {
-        rss_kib: rss.trim().trim_end_matches(" kB").parse()?,
+        at,
+        rss_kib: figure("VmRSS:")?,
         descriptors: descriptors.count() as u64,
+        threads: figure("Threads:")?,
     })
+}
+
+/// Bytes that wait in the UDP sockets of a process's namespace, and datagrams that these dropped.
+fn udp_queues(pid: u32) -> (u64, u64) {
+    let (mut queued, mut dropped) = (0, 0);
+    for table in ["udp", "udp6"] {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let received = fields.get(4).and_then(|field| field.split(':').nth(1));
+            queued += received.map_or(0, |hex| u64::from_str_radix(hex, 16).unwrap_or(0));
+            dropped += fields.last().map_or(0, |drops| drops.parse().unwrap_or(0));
+        }
+    }
+    (queued, dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_process_opens_is_counted() {
+        let me = std::process::id();
+        let before = held(me, Duration::ZERO).unwrap();
+
+        let files: Vec<File> = (0..200)
+            .map(|_| File::open("/proc/self/stat").unwrap())
+            .collect();
+        let ballast = vec![1_u8; 32 << 20];
+
+        let after = held(me, Duration::ZERO).unwrap();
+        // Other tests of this process open and close some of their own.
+        assert!(after.descriptors >= before.descriptors + 150, "{after:?}");
+        assert!(after.rss_kib >= before.rss_kib + 24 * 1024, "{after:?}");
+        drop((files, ballast));
+    }
 }

@@ -1,0 +1,232 @@
+//! The judge of growth: within a life by the slope of its second half, and from life to life by their middles.
+//!
+//! The slope is Theil and Sen's, the median over all pairs of samples: a third of the samples may be outliers, and one
+//! step, as an allocator makes it, is no slope. A leak grows all the time and moves the median.
+
+use serde::Serialize;
+
+use super::samples::{Held, Life};
+
+/// What is before belongs to the start: buffers and tables reach their size.
+const WARM_UP_S: f64 = 60.0;
+/// A judged half has at least so many samples; shorter lives are judged beside each other.
+const LEAST: usize = 12;
+/// 64 pages, what an allocator takes at once, over the judged half. Thirty minutes thus see a leak of 2 MiB an hour, or a
+/// third of a byte for each packet of this load, and a day sees one of 22 KiB an hour.
+const MEMORY_KIB: f64 = 256.0;
+/// Connections to provisioning and resolvers come and go; one leaked in each of the judged half's kills is far more.
+const DESCRIPTORS: f64 = 2.0;
+const THREADS: f64 = 2.0;
+/// From the first of many lives to the last: a life's memory is what its load asked for, within this.
+const LIVES_MEMORY_KIB: f64 = 2_048.0;
+/// Lives that can be compared.
+const LEAST_LIVES: usize = 6;
+
+/// One thing of one daemon over one life, or over its lives.
+#[derive(Debug, Clone, Serialize)]
+pub struct Growth {
+    /// The daemon, and what of it.
+    pub of: String,
+    /// Seconds that were judged.
+    pub seconds: f64,
+    /// By how much it grew in that time, robustly.
+    pub growth: f64,
+    /// The most that is allowed.
+    pub bound: f64,
+    /// The last value.
+    pub last: f64,
+}
+
+impl Growth {
+    /// Whether it is a leak.
+    pub fn is_leak(&self) -> bool {
+        self.growth > self.bound
+    }
+}
+
+/// Judges all lives.
+pub(super) fn growths(lives: &[Life]) -> Vec<Growth> {
+    let mut found: Vec<Growth> = lives.iter().flat_map(within_a_life).collect();
+    let mut names: Vec<&str> = lives.iter().map(|life| life.who).collect();
+    names.sort_unstable();
+    names.dedup();
+    for who in names {
+        let of_this: Vec<&Life> = lives.iter().filter(|life| life.who == who).collect();
+        found.extend(over_lives(who, &of_this));
+    }
+    found
+}
+
+type Measure = (&'static str, fn(&Held) -> u64, f64);
+
+const MEASURES: [Measure; 3] = [
+    ("memory, KiB", |held| held.rss_kib, MEMORY_KIB),
+    ("descriptors", |held| held.descriptors, DESCRIPTORS),
+    ("threads", |held| held.threads, THREADS),
+];
+
+fn within_a_life(life: &Life) -> Vec<Growth> {
+    let Some(born) = life.held.first().map(|held| held.at.as_secs_f64()) else {
+        return Vec::new();
+    };
+    let at = |held: &Held| held.at.as_secs_f64();
+    let warm: Vec<&Held> = life
+        .held
+        .iter()
+        .filter(|held| at(held) - born >= WARM_UP_S)
+        .collect();
+    let half = warm.get(warm.len() / 2..).unwrap_or_default();
+    if half.len() < LEAST {
+        return Vec::new();
+    }
+    let judge = |(what, of, bound): Measure| {
+        let points: Vec<(f64, f64)> = half.iter().map(|h| (at(h), of(h) as f64)).collect();
+        growth(format!("{} {what}", life.who), &points, bound)
+    };
+    MEASURES.into_iter().filter_map(judge).collect()
+}
+
+/// The middle of each life by the time of its start: what outlives a process is in its files.
+fn over_lives(who: &str, lives: &[&Life]) -> Vec<Growth> {
+    let judge = |(what, of, bound): Measure| {
+        let points: Vec<(f64, f64)> = lives
+            .iter()
+            .filter_map(|life| {
+                let values = life.held.iter().map(|held| of(held) as f64);
+                Some((
+                    life.held.first()?.at.as_secs_f64(),
+                    median(values.collect())?,
+                ))
+            })
+            .collect();
+        let bound = if what.starts_with("memory") {
+            LIVES_MEMORY_KIB
+        } else {
+            bound
+        };
+        growth(
+            format!("{who} {what}, over {} lives", points.len()),
+            &points,
+            bound,
+        )
+    };
+    if lives.len() < LEAST_LIVES {
+        return Vec::new();
+    }
+    MEASURES.into_iter().filter_map(judge).collect()
+}
+
+fn growth(of: String, points: &[(f64, f64)], bound: f64) -> Option<Growth> {
+    let (first, last) = (points.first()?, points.last()?);
+    let seconds = last.0 - first.0;
+    Some(Growth {
+        of,
+        seconds,
+        growth: slope(points)? * seconds,
+        bound,
+        last: last.1,
+    })
+}
+
+/// The median of the slopes between all pairs.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let mut slopes = Vec::new();
+    for (n, (x, y)) in points.iter().enumerate() {
+        for (later, value) in points.get(n + 1..).unwrap_or_default() {
+            if later > x {
+                slopes.push((value - y) / (later - x));
+            }
+        }
+    }
+    median(slopes)
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dice::Dice;
+
+    /// A life of so many minutes with a sample each five seconds, as a function of the second says.
+    fn life(minutes: u64, of: impl Fn(f64) -> (f64, f64)) -> Life {
+        let held = (0..minutes * 12).map(|n| {
+            let at = Duration::from_secs(n * 5);
+            let (rss, descriptors) = of(at.as_secs_f64());
+            Held {
+                at,
+                rss_kib: rss as u64,
+                descriptors: descriptors as u64,
+                threads: 4,
+            }
+        });
+        Life {
+            who: "gw1",
+            pid: 1,
+            held: held.collect(),
+        }
+    }
+
+    fn leaks(lives: &[Life]) -> Vec<String> {
+        let found = growths(lives).into_iter().filter(Growth::is_leak);
+        found.map(|growth| growth.of).collect()
+    }
+
+    #[test]
+    fn a_planted_leak_of_three_mebibytes_an_hour_is_found_under_noise() {
+        let leaking = life(18, |s| {
+            let noise = Dice::new(s as u64).fraction() * 200.0;
+            (10_000.0 + noise + s * 3_072.0 / 3_600.0, 20.0)
+        });
+
+        assert_eq!(leaks(&[leaking]), ["gw1 memory, KiB"]);
+    }
+
+    #[test]
+    fn a_descriptor_leaked_each_minute_is_found_though_others_come_and_go() {
+        let leaking = life(18, |s| {
+            (10_000.0, 20.0 + (s / 60.0).floor() + (s / 5.0) % 3.0)
+        });
+
+        assert_eq!(leaks(&[leaking]), ["gw1 descriptors"]);
+    }
+
+    #[test]
+    fn a_leak_that_outlives_its_process_is_found_over_the_lives() {
+        let lives: Vec<Life> = (0_u32..10)
+            .map(|n| {
+                let mut life = life(1, |_| (10_000.0 + f64::from(n) * 300.0, 20.0));
+                life.pid = n;
+                for held in &mut life.held {
+                    held.at += Duration::from_secs(60 * u64::from(n));
+                }
+                life
+            })
+            .collect();
+
+        assert_eq!(leaks(&lives), ["gw1 memory, KiB, over 10 lives"]);
+    }
+
+    #[test]
+    fn a_start_that_fills_its_buffers_a_step_and_noise_are_no_leak() {
+        let sound = life(18, |s| {
+            let noise = Dice::new(s as u64).fraction() * 400.0;
+            let start = 4_000.0 * (1.0 - (-s / 40.0).exp());
+            let step = if s > 900.0 { 600.0 } else { 0.0 };
+            (10_000.0 + start + step + noise, 20.0 + (s / 5.0) % 5.0)
+        });
+
+        assert!(leaks(std::slice::from_ref(&sound)).is_empty());
+        assert_eq!(growths(&[sound]).len(), 3);
+    }
+
+    #[test]
+    fn a_life_that_is_too_short_is_not_judged() {
+        assert!(growths(&[life(2, |s| (10_000.0 + s * 10.0, 20.0))]).is_empty());
+    }
+}
