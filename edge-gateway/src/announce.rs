@@ -5,15 +5,19 @@
 //! later one wins wherever lower metrics do (a kernel table, or BGP's MED); the earlier one may not know yet that
 //! the router has left.
 //!
+//! A word that finds no room is not said again: its worker says, a moment later, all that it carries.
+//!
 //! The thread owns a netlink socket and the list of what stands in the table; it waits for [`Word`]s from the workers
 //! and ends with the last of their senders. Killed at any point, it leaves routes that the kernel removes together with
 //! the tunnel's interface.
 
-use std::collections::HashMap;
+mod standing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netio::clock;
@@ -21,48 +25,71 @@ use netio::netlink::{LinkIndex, Netlink, NetlinkError, Route, Via};
 
 use crate::config::{Announce, Config};
 use crate::exit::Fault;
+use standing::{Change, Standing, Word};
 
 /// Words that the thread has not taken yet; a route takes it some microseconds.
 const MAX_WORDS: usize = 65_536;
 
-/// What a worker tells.
-#[derive(Debug, PartialEq, Eq)]
-enum Word {
-    Carried(Vec<IpNet>),
-    Left(Vec<IpNet>),
-}
+/// How long after a word was lost everything is said, and how often that is tried: it takes a walk over all peers.
+const SAY_ALL_AFTER: Duration = Duration::from_secs(1);
 
 /// A worker's end; without `[announce]` it leads nowhere.
 #[derive(Clone, Debug, Default)]
 pub struct Announcer {
-    words: Option<SyncSender<Word>>,
+    words: Option<SyncSender<(u8, Word)>>,
     lost: Arc<AtomicUsize>,
+    worker: u8,
+    /// When everything is to be said, since something was lost.
+    say_all_at: Option<Instant>,
 }
 
 impl Announcer {
+    /// The end of the worker with this number.
+    #[must_use]
+    pub fn of_worker(&self, worker: u8) -> Self {
+        Self {
+            worker,
+            ..self.clone()
+        }
+    }
+
     /// These addresses are carried here from now on.
-    pub fn carried(&self, addresses: Vec<IpNet>) {
-        self.say(Word::Carried(addresses));
+    pub fn carried(&mut self, addresses: Vec<IpNet>, now: Instant) {
+        self.say(Word::Carried(addresses), now);
     }
 
     /// These are not any more.
-    pub fn left(&self, addresses: Vec<IpNet>) {
-        self.say(Word::Left(addresses));
+    pub fn left(&mut self, addresses: Vec<IpNet>, now: Instant) {
+        self.say(Word::Left(addresses), now);
     }
 
-    /// How many words found no room: routes that are missing, or that stand too long.
+    /// When [`Announcer::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.say_all_at
+    }
+
+    /// Says everything that is carried, if that is due.
+    pub fn handle_timeout<'a>(&mut self, carried: impl Iterator<Item = &'a [IpNet]>, now: Instant) {
+        if self.say_all_at.take_if(|at| *at <= now).is_some() {
+            self.say(Word::All(carried.flatten().copied().collect()), now);
+        }
+    }
+
+    /// How many words found no room. What they would have said is said a second later.
     pub fn lost(&self) -> usize {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn say(&self, word: Word) {
+    fn say(&mut self, word: Word, now: Instant) {
         let Some(words) = &self.words else {
             return;
         };
-        match words.try_send(word) {
+        match words.try_send((self.worker, word)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
+                self.say_all_at.get_or_insert(now + SAY_ALL_AFTER);
             }
         }
     }
@@ -82,7 +109,7 @@ pub(crate) fn start(config: &Config) -> Result<(Announcer, Option<JoinHandle<()>
         netlink,
         link,
         announce,
-        standing: HashMap::new(),
+        standing: Standing::default(),
     };
     let thread = std::thread::Builder::new()
         .name("announcer".to_owned())
@@ -90,7 +117,7 @@ pub(crate) fn start(config: &Config) -> Result<(Announcer, Option<JoinHandle<()>
         .map_err(|error| Fault::io("start the announcer's thread", &error))?;
     let announcer = Announcer {
         words: Some(words),
-        lost: Arc::default(),
+        ..Announcer::default()
     };
     Ok((announcer, Some(thread)))
 }
@@ -100,52 +127,39 @@ struct Table {
     netlink: Netlink,
     link: LinkIndex,
     announce: Announce,
-    /// Each address with the metric of its route.
-    standing: HashMap<IpNet, u32>,
+    standing: Standing,
 }
 
 impl Table {
-    fn run(&mut self, inbox: &Receiver<Word>) {
-        while let Ok(word) = inbox.recv() {
-            let result = match word {
-                Word::Carried(addresses) => self.add(&addresses, metric(clock::unix_s())),
-                Word::Left(addresses) => self.remove(&addresses),
-            };
-            if let Err(error) = result {
-                // The address is a customer's, and stays out of the log.
-                tracing::warn!(%error, "a carried address is not announced as it should be");
+    fn run(&mut self, inbox: &Receiver<(u8, Word)>) {
+        while let Ok((worker, word)) = inbox.recv() {
+            let metric = metric(clock::unix_s());
+            for change in self.standing.apply(worker, word, metric) {
+                if let Err(error) = self.make(change) {
+                    // The address is a customer's, and stays out of the log.
+                    tracing::warn!(%error, "a carried address is not announced as it should be");
+                }
             }
         }
-        let all: Vec<IpNet> = self.standing.keys().copied().collect();
-        if let Err(error) = self.remove(&all) {
-            tracing::debug!(%error, "announced addresses go with the interface");
+        for change in self.standing.clear() {
+            if let Err(error) = self.make(change) {
+                tracing::debug!(%error, "announced addresses go with the interface");
+            }
         }
     }
 
-    fn add(&mut self, addresses: &[IpNet], metric: u32) -> Result<(), NetlinkError> {
-        for address in addresses {
-            let before = self.standing.insert(*address, metric);
-            self.netlink
-                .add_route_of(&self.route(*address, metric), self.announce.protocol)?;
-            if let Some(before) = before.filter(|before| *before != metric) {
-                self.delete(*address, before)?;
+    fn make(&mut self, change: Change) -> Result<(), NetlinkError> {
+        let protocol = self.announce.protocol;
+        match change {
+            Change::Add(to, metric) => {
+                let route = self.route(to, metric);
+                self.netlink.add_route_of(&route, protocol)
+            }
+            Change::Delete(to, metric) => {
+                let route = self.route(to, metric);
+                self.netlink.delete_route_of(&route, protocol)
             }
         }
-        Ok(())
-    }
-
-    fn remove(&mut self, addresses: &[IpNet]) -> Result<(), NetlinkError> {
-        for address in addresses {
-            if let Some(metric) = self.standing.remove(address) {
-                self.delete(*address, metric)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn delete(&mut self, to: IpNet, metric: u32) -> Result<(), NetlinkError> {
-        self.netlink
-            .delete_route_of(&self.route(to, metric), self.announce.protocol)
     }
 
     fn route(&self, to: IpNet, metric: u32) -> Route {
@@ -173,22 +187,50 @@ mod tests {
         assert_eq!((metric(0), metric(u64::MAX)), (u32::MAX, 0));
     }
 
-    #[test]
-    fn words_beyond_the_bound_are_counted_and_nobody_waits() {
-        let (words, inbox) = sync_channel(1);
+    fn bounded(words: SyncSender<(u8, Word)>) -> Announcer {
         let announcer = Announcer {
             words: Some(words),
-            lost: Arc::default(),
+            ..Announcer::default()
         };
-        let net: IpNet = "10.64.0.16/32".parse().unwrap();
+        announcer.of_worker(3)
+    }
 
-        announcer.carried(vec![net]);
-        announcer.left(vec![net]);
+    #[test]
+    fn without_announcements_nothing_is_lost_or_due() {
+        let mut nowhere = Announcer::default();
 
-        assert_eq!(announcer.lost(), 1);
-        assert_eq!(inbox.recv(), Ok(Word::Carried(vec![net])));
-        let nowhere = Announcer::default();
-        nowhere.carried(vec![net]);
-        assert_eq!(nowhere.lost(), 0);
+        nowhere.carried(vec!["10.64.0.16/32".parse().unwrap()], Instant::now());
+
+        assert_eq!((nowhere.lost(), nowhere.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn after_words_were_lost_everything_is_said_as_soon_as_there_is_room() {
+        let (words, inbox) = sync_channel(1);
+        let mut announcer = bounded(words);
+        let (start, nets): (_, [IpNet; 2]) = (
+            Instant::now(),
+            ["10.64.0.16/32", "10.64.0.17/32"].map(|net| net.parse().unwrap()),
+        );
+        let table = || [&nets[..1], &nets[1..]].into_iter();
+        announcer.carried(vec![nets[0]], start);
+        assert_eq!(announcer.poll_timeout(), None);
+
+        announcer.carried(vec![nets[1]], start);
+        announcer.left(vec![nets[1]], start);
+
+        let due = start + SAY_ALL_AFTER;
+        assert_eq!((announcer.lost(), announcer.poll_timeout()), (2, Some(due)));
+        announcer.handle_timeout(table(), due - Duration::from_millis(1));
+        announcer.handle_timeout(table(), due);
+        assert_eq!(
+            announcer.poll_timeout(),
+            Some(due + SAY_ALL_AFTER),
+            "still full"
+        );
+        assert_eq!(inbox.recv(), Ok((3, Word::Carried(vec![nets[0]]))));
+        announcer.handle_timeout(table(), due + SAY_ALL_AFTER);
+        assert_eq!(inbox.recv(), Ok((3, Word::All(nets.to_vec()))));
+        assert_eq!(announcer.poll_timeout(), None);
     }
 }

@@ -186,7 +186,8 @@ pub fn start(
         .map(|(number, (((tunnel, io), poller), post))| {
             let waker = poller.waker();
             let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
-            let control = (inbox, announcer.clone());
+            let named = announcer.of_worker(u8::try_from(number).unwrap_or(u8::MAX));
+            let control = (inbox, named);
             let engine = Engine::new(tunnel, io, poller, control, post)
                 .map_err(|error| Fault::io("set up the packet loop", &error))?;
             start_one(number, engine, Worker { commands, waker })

@@ -111,7 +111,7 @@ impl Control {
         let lost = self.announcer.as_ref().map_or(0, Announcer::lost);
         if lost > 0 {
             warnings.push(format!(
-                "{lost} announcements of routers were lost; restart the gateway when it is quiet"
+                "{lost} announcements of routers found no room at once; each was made good within some seconds"
             ));
         }
         if clock::unix_s() < self.since {

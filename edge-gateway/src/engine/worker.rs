@@ -176,6 +176,10 @@ impl Engine {
     pub(super) fn run(mut self) -> Result<(), Fault> {
         loop {
             let deadline = self.tunnel.poll_timeout().map(|(at, _why)| at);
+            let deadline = deadline
+                .into_iter()
+                .chain(self.announcer.poll_timeout())
+                .min();
             let ready = self
                 .io
                 .wait(deadline)
@@ -190,7 +194,7 @@ impl Engine {
                 self.tunnel.handle_timeout(now);
                 self.transmit();
             }
-            self.note_events();
+            self.note_events(now);
             if ready.woken && self.obey(now) == Next::Stop {
                 return Ok(());
             }
@@ -385,16 +389,18 @@ impl Engine {
         }
     }
 
-    fn note_events(&mut self) {
+    fn note_events(&mut self, now: Instant) {
         while let Some(event) = self.tunnel.poll_event() {
             match event {
                 EdgeEvent::Connected { .. } => self.totals.handshakes += 1,
                 EdgeEvent::Asleep { .. } | EdgeEvent::Roamed { .. } | EdgeEvent::Expired { .. } => {
                 }
-                EdgeEvent::Carried { addresses } => self.announcer.carried(addresses),
-                EdgeEvent::Left { addresses } => self.announcer.left(addresses),
+                EdgeEvent::Carried { addresses } => self.announcer.carried(addresses, now),
+                EdgeEvent::Left { addresses } => self.announcer.left(addresses, now),
             }
         }
+        let carried = self.tunnel.carried_addresses();
+        self.announcer.handle_timeout(carried, now);
     }
 
     /// Takes some of the commands that wait; packets come before the rest.
