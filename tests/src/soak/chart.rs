@@ -32,49 +32,7 @@ struct Strip<'a> {
 
 /// Draws what was sampled and what was killed.
 pub(super) fn svg(subtitle: &str, samples: &Samples, strikes: &[Strike]) -> Result<String> {
-    let lives = |of: fn(&Held) -> f64| -> Vec<(&str, Vec<(f64, f64)>)> {
-        let line = |held: &[Held]| held.iter().map(|h| (h.at.as_secs_f64(), of(h))).collect();
-        samples
-            .lives
-            .iter()
-            .map(|life| (life.who, line(&life.held)))
-            .collect()
-    };
-    let flow = |of: fn(&super::samples::Flow) -> f64| {
-        samples
-            .flows
-            .iter()
-            .map(|f| (f.at.as_secs_f64(), of(f)))
-            .collect()
-    };
-    let outages = strikes.iter().map(|strike| {
-        let name = match strike.victim {
-            Victim::Agent => "agent",
-            Victim::Gateway(0) => "gw1",
-            Victim::Gateway(_) => "gw2",
-        };
-        // A bar: up from nothing and down again.
-        let at = strike.at_s;
-        (name, vec![(at, 0.0), (at, strike.outage_s)])
-    });
-    let strips = [
-        Strip {
-            title: "resident memory, MiB",
-            lines: lives(|held| held.rss_kib as f64 / 1_024.0),
-        },
-        Strip {
-            title: "descriptors",
-            lines: lives(|held| held.descriptors as f64),
-        },
-        Strip {
-            title: "throughput, Mb/s",
-            lines: vec![("down", flow(|f| f.down_mbit)), ("up", flow(|f| f.up_mbit))],
-        },
-        Strip {
-            title: "time without service after each kill, s",
-            lines: outages.collect(),
-        },
-    ];
+    let strips = strips(samples, strikes);
     let end = samples
         .flows
         .last()
@@ -107,6 +65,52 @@ pub(super) fn svg(subtitle: &str, samples: &Samples, strikes: &[Strike]) -> Resu
     )?;
     out += "</svg>\n";
     Ok(out)
+}
+
+fn strips<'a>(samples: &'a Samples, strikes: &[Strike]) -> [Strip<'a>; 4] {
+    let lives = |of: fn(&Held) -> f64| -> Vec<(&str, Vec<(f64, f64)>)> {
+        let line = |held: &[Held]| held.iter().map(|h| (h.at.as_secs_f64(), of(h))).collect();
+        samples
+            .lives
+            .iter()
+            .map(|life| (life.who, line(&life.held)))
+            .collect()
+    };
+    let flow = |of: fn(&super::samples::Flow) -> f64| {
+        samples
+            .flows
+            .iter()
+            .map(|f| (f.at.as_secs_f64(), of(f)))
+            .collect()
+    };
+    let outages = strikes.iter().map(|strike| {
+        let name = match strike.victim {
+            Victim::Agent => "agent",
+            Victim::Gateway(0) => "gw1",
+            Victim::Gateway(_) => "gw2",
+        };
+        // A bar: up from nothing and down again.
+        let at = strike.at_s;
+        (name, vec![(at, 0.0), (at, strike.outage_s)])
+    });
+    [
+        Strip {
+            title: "resident memory, MiB",
+            lines: lives(|held| held.rss_kib as f64 / 1_024.0),
+        },
+        Strip {
+            title: "descriptors",
+            lines: lives(|held| held.descriptors as f64),
+        },
+        Strip {
+            title: "throughput, Mb/s",
+            lines: vec![("down", flow(|f| f.down_mbit)), ("up", flow(|f| f.up_mbit))],
+        },
+        Strip {
+            title: "time without service after each kill, s",
+            lines: outages.collect(),
+        },
+    ]
 }
 
 fn draw(out: &mut String, top: f64, end: f64, strip: &Strip<'_>) -> Result<()> {
@@ -164,4 +168,53 @@ fn text(
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>"
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::soak::samples::{Flow, Life};
+
+    #[test]
+    fn each_life_has_a_line_of_its_own_and_each_kill_one_across() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut samples = Samples::create(folder.path()).unwrap();
+        for pid in [1, 2] {
+            let held = [0, 60].map(|at| Held {
+                at: Duration::from_secs(at),
+                rss_kib: 2_048,
+                descriptors: 9,
+                threads: 4,
+            });
+            samples.lives.push(Life {
+                who: "gw1",
+                pid,
+                held: held.to_vec(),
+            });
+        }
+        samples.flows.push(Flow {
+            at: Duration::from_secs(120),
+            down_mbit: 5.0,
+            up_mbit: 5.0,
+        });
+        let strike = Strike {
+            at_s: 60.0,
+            victim: Victim::Gateway(0),
+            in_use: true,
+            away_s: 1.0,
+            outage_s: 1.5,
+            stall_s: 2.0,
+        };
+
+        let drawn = svg("a<b", &samples, &[strike]).unwrap();
+
+        // Two lives in two strips, two flows, one outage.
+        assert_eq!(drawn.matches("<polyline").count(), 7);
+        // Half of the time is in the middle.
+        assert!(drawn.contains("<line x1=\"485.0\""), "{drawn}");
+        assert!(drawn.contains("a&lt;b") && drawn.contains("gw1</text>"));
+        assert!(drawn.ends_with("</svg>\n"));
+    }
 }

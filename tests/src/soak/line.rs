@@ -22,7 +22,7 @@ pub(super) enum Line {
     /// The kernel, at both ends of the access wire.
     Netem,
     /// A cable of ours.
-    Ours(Cable),
+    Ours(Box<Cable>),
 }
 
 /// What the cable did, the way from the home first.
@@ -55,7 +55,7 @@ impl Line {
             seed: options.seed,
             ..Quality::default()
         })?;
-        Ok(Self::Ours(cable))
+        Ok(Self::Ours(Box::new(cable)))
     }
 
     /// How it is told.

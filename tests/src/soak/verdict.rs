@@ -1,7 +1,7 @@
 //! The judge of growth: within a life by the slope of its second half, and from life to life by their middles.
 //!
-//! The slope is Theil and Sen's, the median over all pairs of samples: a third of the samples may be outliers, and one
-//! step, as an allocator makes it, is no slope. A leak grows all the time and moves the median.
+//! The slope is Theil and Sen's, the median over all pairs of samples, which outliers do not move. A leak grows all the time:
+//! what grows in one third alone, as by an allocator's step, counts only as far as it also grows in the others.
 
 use serde::Serialize;
 
@@ -11,8 +11,8 @@ use super::samples::{Held, Life};
 const WARM_UP_S: f64 = 60.0;
 /// A judged half has at least so many samples; shorter lives are judged beside each other.
 const LEAST: usize = 12;
-/// 64 pages, what an allocator takes at once, over the judged half. Thirty minutes thus see a leak of 2 MiB an hour, or a
-/// third of a byte for each packet of this load, and a day sees one of 22 KiB an hour.
+/// 64 pages, what an allocator takes at once, over the judged half. Thirty minutes thus see a leak of 2 MiB an hour, or an
+/// eighth of a byte for each packet of this load, and a day sees one of 22 KiB an hour.
 const MEMORY_KIB: f64 = 256.0;
 /// Connections to provisioning and resolvers come and go; one leaked in each of the judged half's kills is far more.
 const DESCRIPTORS: f64 = 2.0;
@@ -122,7 +122,7 @@ fn growth(of: String, points: &[(f64, f64)], bound: f64) -> Option<Growth> {
     Some(Growth {
         of,
         seconds,
-        growth: slope(points)? * seconds,
+        growth: (slope(points)? * seconds).min(3.0 * least_rise(points)?),
         bound,
         last: last.1,
     })
@@ -139,6 +139,18 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
         }
     }
     median(slopes)
+}
+
+/// The smaller of the two rises between the middles of the three thirds.
+fn least_rise(points: &[(f64, f64)]) -> Option<f64> {
+    let middles: Vec<f64> = points
+        .chunks(points.len().div_ceil(3))
+        .filter_map(|third| median(third.iter().map(|(_, y)| *y).collect()))
+        .collect();
+    let [first, second, third] = middles[..] else {
+        return None;
+    };
+    Some((second - first).min(third - second))
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
