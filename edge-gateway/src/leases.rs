@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use trust::{Lease, Pair, Psk, PskError, PskOffer, ShardChange};
+use trust::{Lease, Limits, Pair, Psk, PskError, PskOffer, ShardChange};
 
 use crate::keyring::{Keyring, Rotation};
 
@@ -61,6 +61,8 @@ pub struct Admitted {
     pub addresses: Vec<IpNet>,
     /// Last second of the lease.
     pub not_after: u64,
+    /// What it may carry.
+    pub limits: Limits,
 }
 
 /// What became of an entry; the label of a metric.
@@ -157,6 +159,8 @@ struct Current {
     wg_pub: [u8; 32],
     addresses: Box<[IpNet]>,
     not_after: u64,
+    /// None of a lease without limits.
+    limits: Option<Box<Limits>>,
 }
 
 /// Beside it a device costs its addresses and a share of the tree's nodes, together under 120 bytes.
@@ -270,6 +274,7 @@ impl Leases {
             wg_pub: lease.wg_pub,
             addresses: lease.addresses.as_slice().into(),
             not_after: lease.not_after,
+            limits: (lease.limits != Limits::default()).then(|| Box::new(lease.limits)),
         });
         self.first_end = self.first_end.min(lease.not_after);
         let psk = self.psk(&lease.devid_hash, &lease.wg_pub);
@@ -282,6 +287,7 @@ impl Leases {
             psk,
             addresses: lease.addresses.clone(),
             not_after: lease.not_after,
+            limits: lease.limits,
         });
         // A new tunnel key takes over the addresses, so the old one goes first.
         let changes = match former {
@@ -426,6 +432,7 @@ fn admitted(device: &[u8; 32], current: &Current) -> Admitted {
         psk: None,
         addresses: current.addresses.to_vec(),
         not_after: current.not_after,
+        limits: current.limits.as_deref().copied().unwrap_or_default(),
     }
 }
 

@@ -42,6 +42,7 @@ fn lease(n: u32) -> Lease {
         dns: Vec::new(),
         not_before: NOW - 10,
         not_after: NOW + 604_800,
+        limits: trust::Limits::default(),
     }
 }
 
@@ -112,6 +113,7 @@ fn install(tunnel: &mut EdgeTunnel, changes: Vec<Change>, now: Instant) {
             psk: None,
             allowed: admitted.addresses,
             not_after: now + Duration::from_secs(604_800),
+            rates: tunnel::rate::Rates::default(),
         };
         tunnel.upsert_peer(peer, now).unwrap();
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use trust::{BitRate, NotARate};
 
 use crate::config::{ConfigErrors, DEFAULT_DATA_DIR};
 use crate::datadir::{DataDir, ServerUrl};
@@ -115,6 +116,12 @@ struct NewClaim {
     /// The point of presence where the device will be homed.
     #[arg(long, default_value = "pop1", value_parser = word::<32>)]
     pop: String,
+    /// What the device may receive, in bits a second such as 50M; without it as much as there is.
+    #[arg(long, value_name = "RATE")]
+    down: Option<BitRate>,
+    /// What it may send.
+    #[arg(long, value_name = "RATE")]
+    up: Option<BitRate>,
     #[command(flatten)]
     output: Output,
 }
@@ -130,6 +137,19 @@ enum Device {
         #[command(flatten)]
         output: Output,
     },
+    /// Changes what a device may carry; its gateways follow within seconds, and no connection ends.
+    Limit {
+        /// Its id, or the beginning of it.
+        id: String,
+        /// What it may receive: bits a second such as 50M, or none for as much as there is. Without it: as before.
+        #[arg(long, value_name = "RATE", value_parser = limit, required_unless_present = "up")]
+        down: Option<Limit>,
+        /// What it may send.
+        #[arg(long, value_name = "RATE", value_parser = limit)]
+        up: Option<Limit>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Ends a device's leases; its gateways drop it within seconds.
     Revoke {
         /// Its id, or the beginning of it.
@@ -140,6 +160,10 @@ enum Device {
         output: Output,
     },
 }
+
+/// A rate, or the word that there is none.
+#[derive(Clone, Copy, Debug)]
+struct Limit(Option<BitRate>);
 
 #[derive(Debug, Subcommand)]
 enum Gateway {
@@ -259,6 +283,16 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
 
 fn level(text: &str) -> Result<telemetry::Level, telemetry::UnknownLevel> {
     telemetry::parse_level(text)
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        rate => rate
+            .parse()
+            .map(|rate| Limit(Some(rate)))
+            .map_err(|error: NotARate| format!("{error}, or none")),
+    }
 }
 
 fn word<const MAX: usize>(text: &str) -> Result<String, String> {

@@ -5,7 +5,7 @@ use anyhow::Context;
 use rand_core::{OsRng, RngCore};
 use sqlx::sqlite::SqliteConnection;
 use trust::lease::fleet_entry;
-use trust::{EnrolFacts, Lease, LeaseBundle, Verified, key_id};
+use trust::{EnrolFacts, Lease, LeaseBundle, Limits, Verified, key_id};
 
 use crate::assign::{self, NoPlace};
 use crate::config::LeaseTimes;
@@ -103,7 +103,15 @@ enum Home {
     /// Where it lived before.
     Kept(Box<Device>),
     /// A shard of this point of presence, yet to be chosen.
-    New { pop: String, slot: Option<String> },
+    New(Contract),
+}
+
+/// What a claim says of the line that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Contract {
+    pop: String,
+    slot: Option<String>,
+    limits: Limits,
 }
 
 /// Which lease the device gets.
@@ -162,26 +170,33 @@ pub fn decide(request: &Request, facts: &Facts, times: &LeaseTimes, now: u64) ->
         return match (&facts.claim, claim) {
             (Some(shown), ClaimUse::Bind) => Decision::Admit(Admission {
                 claim,
-                home: Home::New {
+                home: Home::New(Contract {
                     pop: shown.pop.clone(),
                     slot: shown.slot.clone(),
-                },
+                    limits: shown.limits,
+                }),
                 lease: LeaseUse::Issue { epoch: 1 },
             }),
             _ => Decision::Refuse(Refusal::DeviceUnknown),
         };
     };
+    let mut device = device.clone();
+    let before = device.limits;
+    if let (ClaimUse::Bind, Some(shown)) = (claim, &facts.claim) {
+        device.limits = shown.limits;
+    }
+    let has_same_terms = |lease: &IssuedLease| {
+        lease.wg_pub == request.wg_pub && is_fresh(lease, times, now) && device.limits == before
+    };
     let lease = match &facts.lease {
-        Some(lease) if lease.wg_pub == request.wg_pub && is_fresh(lease, times, now) => {
-            LeaseUse::Repeat { epoch: lease.epoch }
-        }
+        Some(lease) if has_same_terms(lease) => LeaseUse::Repeat { epoch: lease.epoch },
         _ => LeaseUse::Issue {
             epoch: device.epoch + 1,
         },
     };
     Decision::Admit(Admission {
         claim,
-        home: Home::Kept(Box::new(device.clone())),
+        home: Home::Kept(Box::new(device)),
         lease,
     })
 }
@@ -239,7 +254,7 @@ pub async fn enrol(
     };
     let device = match admission.home {
         Home::Kept(device) => *device,
-        Home::New { pop, slot } => match place(db, request, pop, slot, now).await? {
+        Home::New(contract) => match place(db, request, contract, now).await? {
             Ok(device) => device,
             Err(refusal) => return Ok(Outcome::Refused(refusal)),
         },
@@ -275,6 +290,7 @@ pub async fn enrol(
     if let (ClaimUse::Bind, Some(claim)) = (admission.claim, &facts.claim) {
         claims::bind(db, &claim.claim_pub, &device.devid_hash, now).await?;
         devices::set_slot(db, &device.devid_hash, claim.slot.as_deref()).await?;
+        devices::set_limits(db, &device.devid_hash, &claim.limits).await?;
     }
     Ok(Outcome::Leased(Leased {
         devid_hash: device.devid_hash,
@@ -310,8 +326,7 @@ async fn gather(db: &mut SqliteConnection, request: &Request) -> anyhow::Result<
 async fn place(
     db: &mut SqliteConnection,
     request: &Request,
-    pop: String,
-    slot: Option<String>,
+    Contract { pop, slot, limits }: Contract,
     now: u64,
 ) -> anyhow::Result<Result<Device, Refusal>> {
     let taken = gateways::inner_addresses(db, &pop).await?;
@@ -325,6 +340,7 @@ async fn place(
             shard,
             pool_offset,
             epoch: 1,
+            limits,
             enrolled_at: now,
             revoked: None,
         }),
@@ -370,23 +386,33 @@ async fn issue(
         dns,
         not_before: now,
         not_after: now.saturating_add(times.lifetime.as_secs()),
+        limits: device.limits,
     };
+    log_lease(db, &lease, now).await
+}
+
+/// Appends a lease to the fleet log and its shard's stream. The caller seals the log.
+pub(crate) async fn log_lease(
+    db: &mut SqliteConnection,
+    lease: &Lease,
+    issued_at: u64,
+) -> anyhow::Result<()> {
     let statement = lease.to_bytes();
     let mut salt = [0; 32];
     OsRng.fill_bytes(&mut salt);
     let leaf = log::append(db, Log::Fleet, &fleet_entry(&salt, &statement)).await?;
     let issued = IssuedLease {
-        devid_hash: device.devid_hash,
+        devid_hash: lease.devid_hash,
         epoch: lease.epoch,
         wg_pub: lease.wg_pub,
         statement,
         salt,
         leaf,
-        issued_at: now,
+        issued_at,
         not_after: lease.not_after,
     };
     leases::add(db, &issued).await?;
-    stream::append(db, device.shard, EntryKind::Lease, leaf).await
+    stream::append(db, lease.shard, EntryKind::Lease, leaf).await
 }
 
 /// What the device receives: its lease, proved under the present head of the fleet log, the gateways

@@ -25,6 +25,7 @@ pub mod gateways;
 
 pub mod psk;
 
+pub mod limit;
 pub mod revoke;
 
 // Where it stands, and who hears of it.

@@ -21,6 +21,7 @@ pub mod claims;
 pub mod devices;
 pub mod gateways;
 pub mod leases;
+mod limits;
 pub mod pools;
 pub mod psk;
 pub mod stream;

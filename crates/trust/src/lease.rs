@@ -8,12 +8,15 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use crate::cbor::{self, DecodeError, Object, Reader, Writer};
+use crate::limits::Limits;
 
 pub(crate) const MAX_NAME: usize = 64;
 pub(crate) const MAX_STAMP: usize = 512;
 pub(crate) const MAX_STAMPS: usize = 8;
 const MAX_GATEWAYS: usize = 8;
 const MAX_ADDRESSES: usize = 16;
+/// Keys of what a lease may carry; left out where it is not limited.
+const LIMITS: [u8; 2] = [12, 13];
 
 /// The right of one device to use some gateways with one tunnel key for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Lease {
     pub dns: Vec<String>,
     pub not_before: u64,
     pub not_after: u64,
+    /// Enforced by the gateways, which is why the device need not look at them.
+    pub limits: Limits,
 }
 
 impl Lease {
@@ -49,7 +54,7 @@ impl Object for Lease {
     const MAX_BYTES: usize = 8 * 1024;
 
     fn write(&self, w: &mut Writer) {
-        w.open(11, self.v);
+        w.open(11 + self.limits.fields(), self.v);
         w.bytes(1, &self.devid_hash);
         w.uint(2, self.epoch);
         w.bytes(3, &self.wg_pub);
@@ -61,11 +66,12 @@ impl Object for Lease {
         // Key 9 is reserved for the exit of the blind relay.
         w.uint(10, self.not_before);
         w.uint(11, self.not_after);
+        self.limits.write(w, LIMITS);
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            v: r.open(11)?,
+            v: r.open_at_least(11)?,
             devid_hash: r.array(1)?,
             epoch: r.uint(2)?,
             wg_pub: r.array(3)?,
@@ -76,6 +82,7 @@ impl Object for Lease {
             dns: r.list(8, MAX_STAMPS, |r| r.item_text(MAX_STAMP))?,
             not_before: r.uint(10)?,
             not_after: r.uint(11)?,
+            limits: Limits::read(r, LIMITS)?,
         })
     }
 }

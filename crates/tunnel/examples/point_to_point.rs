@@ -182,6 +182,7 @@ fn edge() -> io::Result<EdgeTunnel> {
         psk: None,
         allowed: vec![IpNet::from(std::net::IpAddr::from(AGENT_ADDRESS))],
         not_after: now + Duration::from_secs(86_400),
+        rates: tunnel::rate::Rates::default(),
     };
     edge.upsert_peer(peer, now).map_err(io::Error::other)?;
     Ok(edge)

@@ -31,13 +31,15 @@ pub enum Dropped {
     QueueFull,
     /// Too many peers are awake.
     TableFull,
+    /// More than the rate of the lease.
+    OverLimit,
     /// The path marked congestion and the inner flow cannot be told (RFC 6040).
     Congested,
 }
 
 impl Dropped {
     /// Every reason, in the order of [`DropCounts`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::TooBig,
         Self::NotRouted,
@@ -52,6 +54,7 @@ impl Dropped {
         Self::LeaseExpired,
         Self::QueueFull,
         Self::TableFull,
+        Self::OverLimit,
         Self::Congested,
     ];
 
@@ -73,6 +76,7 @@ impl Dropped {
             Self::LeaseExpired => "lease_expired",
             Self::QueueFull => "queue_full",
             Self::TableFull => "table_full",
+            Self::OverLimit => "over_limit",
             Self::Congested => "congested",
         }
     }
@@ -101,8 +105,12 @@ impl DropCounts {
     }
 
     pub(crate) fn add(&mut self, reason: Dropped) {
+        self.add_many(reason, 1);
+    }
+
+    pub(crate) fn add_many(&mut self, reason: Dropped, packets: usize) {
         if let Some(count) = self.0.get_mut(reason as usize) {
-            *count += 1;
+            *count += packets as u64;
         }
     }
 }

@@ -4,6 +4,7 @@
 mod elsewhere;
 mod report;
 mod standing;
+mod wakes;
 
 pub use elsewhere::{Elsewhere, Taken};
 use elsewhere::{Found, Received};
@@ -35,6 +36,7 @@ use crate::timers::{Jitter, Pace};
 use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
 use standing::Duty;
+use wakes::Wakes;
 
 use crate::wg::{Gate, Heard, MIN_OPENED, Message, OVERHEAD_BYTES, Sealed, Shape, Tick};
 
@@ -42,8 +44,6 @@ use crate::wg::{Gate, Heard, MIN_OPENED, Message, OVERHEAD_BYTES, Sealed, Shape,
 const MAX_TRIES: u32 = 4;
 /// Packets that wait for a peer's session.
 const MAX_WAITING: usize = 8;
-/// Peers that packets from the internet may wake in a second: each costs a handshake.
-const WAKES_PER_S: u32 = 200;
 /// Peers ticked in one call, so that a crowd does not hold packets up; the rest stays due.
 const TICKS_PER_CALL: usize = 256;
 /// Events that the shell has not taken yet; it takes them after every call.
@@ -96,12 +96,6 @@ pub struct EdgeTunnel {
     header_bytes_added: u64,
 }
 
-/// The budget for waking peers in the current second.
-struct Wakes {
-    since: Instant,
-    left: u32,
-}
-
 impl EdgeTunnel {
     /// A gateway without peers and with the default limits.
     #[must_use]
@@ -140,10 +134,7 @@ impl EdgeTunnel {
                 tos: OuterTos::default(),
             },
             max_awake: limits.max_awake,
-            wakes: Wakes {
-                since: now,
-                left: WAKES_PER_S,
-            },
+            wakes: Wakes::new(now),
             duty: Duty::SERVING,
             jitter: Jitter(seed),
             outbox: Outbox::default(),
@@ -180,7 +171,7 @@ impl EdgeTunnel {
     /// peer's path is answered by [`EdgeTunnel::poll_tun`].
     ///
     /// # Errors
-    /// When it or a part of it is dropped, and then counted once.
+    /// When it is dropped, or a part of it for another reason than the lease's rate, and then counted.
     pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<Taken, Dropped> {
         let result = Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
         self.count(result)
@@ -189,18 +180,27 @@ impl EdgeTunnel {
     fn send(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<Taken, Dropped> {
         let header = packet::parse(packet)?;
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
-        let packets = Segments::of(vnet, packet)?;
+        let mut packets = Segments::of(vnet, packet)?;
         let slot = match self.peers.routes.lookup(header.destination) {
             Some(Holder::Here(slot)) => slot,
             Some(Holder::Elsewhere { worker, .. }) => return Ok(Taken::elsewhere(worker)),
             None => return Err(Dropped::NotRouted),
         };
-        let peer = self.peers.get(slot).ok_or(Dropped::NotRouted)?;
+        self.header_bytes_added += (packets.total() - packet.len()) as u64;
+        let peer = self.peers.get_mut(slot).ok_or(Dropped::NotRouted)?;
         if peer.is_expired(now) {
             return Err(Dropped::LeaseExpired);
         }
         let to = peer.endpoint.ok_or(Dropped::NoSession)?;
-        if peer.awake.is_none() {
+        let is_asleep = peer.awake.is_none();
+        let over = peer.over_limit(&packets, now);
+        if over == packets.count() {
+            self.dropped.add_many(Dropped::OverLimit, over - 1);
+            return Err(Dropped::OverLimit);
+        }
+        packets.leave_out(over);
+        self.dropped.add_many(Dropped::OverLimit, over);
+        if is_asleep {
             self.wakes.take(now)?;
             self.wake(slot, now)?;
         }
@@ -217,7 +217,6 @@ impl EdgeTunnel {
                     self.inbox.push_answer(answer);
                 }
             });
-        self.header_bytes_added += (packets.total() - packet.len()) as u64;
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
         }
@@ -341,6 +340,11 @@ impl EdgeTunnel {
             return Ok(Received::Nothing);
         }
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
+        if let Some(meter) = &mut peer.meter
+            && !meter.take_from_router(header.len, now)
+        {
+            return Err(Dropped::OverLimit);
+        }
         if let Some(wg) = &mut peer.awake {
             wg.traffic.count_received(header.len);
         }
@@ -506,18 +510,5 @@ impl EdgeTunnel {
             self.dropped.add(*reason);
         }
         result
-    }
-}
-
-impl Wakes {
-    fn take(&mut self, now: Instant) -> Result<(), Dropped> {
-        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
-            *self = Self {
-                since: now,
-                left: WAKES_PER_S,
-            };
-        }
-        self.left = self.left.checked_sub(1).ok_or(Dropped::RateLimited)?;
-        Ok(())
     }
 }

@@ -54,6 +54,7 @@ pub mod packet;
 mod peers;
 pub mod policy;
 mod psk;
+pub mod rate;
 mod routes;
 pub mod share;
 pub mod stats;

@@ -12,8 +12,10 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::edge::{Carried, Standing};
+use crate::offload::segment::Segments;
 use crate::policy::Slot;
 use crate::psk::Psk;
+use crate::rate::{Meter, Rates};
 use crate::routes::{Holder, Routes};
 use crate::share::{WORKER_BITS, WORKER_MASK};
 use crate::stats::{PeerStats, Traffic};
@@ -40,6 +42,8 @@ pub struct PeerConfig {
     pub allowed: Vec<IpNet>,
     /// When the lease ends.
     pub not_after: Instant,
+    /// What it may carry; other rates end no session.
+    pub rates: Rates,
 }
 
 /// What came of [`crate::edge::EdgeTunnel::upsert_peer`].
@@ -88,12 +92,20 @@ pub(crate) struct Peer {
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) awake: Option<Box<Wg>>,
     pub(crate) standing: Standing,
+    pub(crate) meter: Option<Box<Meter>>,
     traffic: Traffic,
 }
 
 impl Peer {
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.not_after <= now
+    }
+
+    /// How many packets of a frame, its last ones, are more than the lease's rate admits.
+    pub(crate) fn over_limit(&mut self, packets: &Segments<'_>, now: Instant) -> usize {
+        let count = packets.count();
+        let within = |meter: &mut Box<Meter>| meter.take_to_router(packets, now);
+        count - self.meter.as_mut().map_or(count, within)
     }
 
     pub(crate) fn stats(&self, now: Instant) -> PeerStats {
@@ -280,6 +292,13 @@ impl Peers {
         let allowed = std::mem::replace(&mut peer.allowed, config.allowed.clone().into());
         let not_after = config.not_after;
         peer.not_after = not_after;
+        let rates = peer
+            .meter
+            .as_ref()
+            .map_or(Rates::default(), |meter| meter.rates());
+        if rates != config.rates {
+            peer.meter = Meter::renewed(peer.meter.as_deref(), config.rates, now).map(Box::new);
+        }
         for net in allowed {
             self.routes.remove(net, Holder::Here(slot));
         }
@@ -314,6 +333,7 @@ impl Peers {
             endpoint: None,
             awake: None,
             standing: Standing::default(),
+            meter: None,
             traffic: Traffic::default(),
         };
         self.by_public.insert(config.public, slot);

@@ -10,8 +10,10 @@ use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
 use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
 use tokio::sync::mpsc;
+use trust::BitRate;
 use tunnel::edge::{EdgeEvent, PeerConfig, Taken, UpsertError};
 use tunnel::offload::Accepts;
+use tunnel::rate::Rates;
 use tunnel::{EdgeTunnel, Psk};
 
 use super::budget::{Budget, Worth};
@@ -447,6 +449,10 @@ impl Engine {
             psk: admitted.psk.map(|psk| Psk::from(*psk.as_bytes())),
             allowed: admitted.addresses,
             not_after: now + lasts.min(LONGEST_LEASE),
+            rates: Rates {
+                to_router: admitted.limits.down.map(BitRate::bits_per_s),
+                from_router: admitted.limits.up.map(BitRate::bits_per_s),
+            },
         };
         if let Err(error) = self.tunnel.upsert_peer(config, now) {
             self.totals.not_admitted += 1;

@@ -30,6 +30,7 @@ fn lease(device: u8, epoch: u64, key: u8) -> Lease {
         dns: Vec::new(),
         not_before: 100,
         not_after: 200,
+        limits: Limits::default(),
     }
 }
 
@@ -252,6 +253,31 @@ impl Agreeing {
     fn take(&mut self, offer: &PskOffer) -> (Outcome, Vec<Change>) {
         self.leases
             .apply(&ShardChange::Offer(Box::new(offer.clone())), 1)
+    }
+}
+
+#[test]
+fn a_renewed_lease_with_other_limits_keeps_its_peer_and_a_later_offer_keeps_the_limits() {
+    let mut gateway = Agreeing::new();
+    gateway.admit(gateway.lease(1, 1));
+    let limits = Limits {
+        down: trust::BitRate::new(50_000_000),
+        up: None,
+    };
+    let renewed = Lease {
+        limits,
+        ..gateway.lease(2, 1)
+    };
+    let (_, offer) = gateway.offer(&renewed);
+
+    let (_, changes) = gateway.admit(renewed);
+    let (_, agreed) = gateway.take(&offer);
+
+    for changes in [changes, agreed, gateway.leases.admitted().collect()] {
+        let [Change::Admit(admitted)] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(admitted.limits, limits);
     }
 }
 

@@ -66,6 +66,7 @@ impl Fleet {
             dns: Vec::new(),
             not_before: now - 10,
             not_after: now + 3_600,
+            limits: trust::Limits::default(),
         };
         let (lease, salt) = (lease.to_bytes(), [device; 32]);
         let proof = self.log(&salt, &lease);

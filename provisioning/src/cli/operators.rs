@@ -3,14 +3,17 @@
 use anyhow::Context;
 use rand_core::OsRng;
 use serde_json::{Value, json};
-use trust::{Anchors, ClaimCode, GatewayRecord, Lease, RelayRecord};
+use trust::{Anchors, BitRate, ClaimCode, GatewayRecord, Lease, Limits, RelayRecord};
 
 use super::answers::{date, say, say_json};
-use super::{Alerts, Claim, Device, Gateway, Init, Logs, NewClaim, NewGateway, Operator, Output};
+use super::{
+    Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, NewGateway, Operator, Output,
+};
 use crate::clock::unix_now;
 use crate::datadir::DataDir;
 use crate::failure::{Blame, Failure};
 use crate::gateways;
+use crate::limit::{self, Limited};
 use crate::log::{self, Log, replay};
 use crate::revoke::{self, Reason};
 use crate::store::{self, alerts, claims, devices, leases, pools};
@@ -27,6 +30,12 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
         Operator::Claim(Claim::List(output)) => claim_list(dir, &output).await,
         Operator::Device(Device::List(output)) => device_list(dir, &output).await,
         Operator::Device(Device::Show { id, output }) => device_show(dir, &id, &output).await,
+        Operator::Device(Device::Limit {
+            id,
+            down,
+            up,
+            output,
+        }) => device_limit(dir, &id, [down, up], &output).await,
         Operator::Device(Device::Revoke { id, reason, output }) => {
             device_revoke(dir, &id, reason, &output).await
         }
@@ -63,6 +72,10 @@ async fn claim_new(dir: &DataDir, new: NewClaim) -> anyhow::Result<()> {
         claim_pub: code.signing_key().verifying_key().to_bytes(),
         slot: new.slot,
         pop: new.pop,
+        limits: Limits {
+            down: new.down,
+            up: new.up,
+        },
         created_at: now,
         expires_at: now + new.days * DAY_S,
         bound: None,
@@ -114,6 +127,7 @@ fn claim_json(claim: &claims::Claim) -> Value {
         "claim": hex::encode(claim.claim_pub),
         "slot": claim.slot,
         "pop": claim.pop,
+        "limits": limits_json(&claim.limits),
         "created": claim.created_at,
         "expires": claim.expires_at,
         "device": claim.bound.map(hex::encode),
@@ -147,10 +161,27 @@ fn device_json(device: &devices::Device) -> Value {
         "pop": device.pop,
         "shard": device.shard,
         "epoch": device.epoch,
+        "limits": limits_json(&device.limits),
         "enrolled": device.enrolled_at,
         "revoked": device.revoked.map(|revoked| revoked.at),
         "reason": device.revoked.map(|revoked| revoked.reason),
     })
+}
+
+/// In bits a second.
+fn limits_json(limits: &Limits) -> Value {
+    json!({
+        "down": limits.down.map(BitRate::bits_per_s),
+        "up": limits.up.map(BitRate::bits_per_s),
+    })
+}
+
+fn limits_in_words(limits: &Limits) -> String {
+    let rate = |rate: Option<BitRate>| match rate {
+        Some(rate) => format!("{rate}bit/s"),
+        None => "as much as there is".to_owned(),
+    };
+    format!("{} down, {} up", rate(limits.down), rate(limits.up))
 }
 
 async fn device_show(dir: &DataDir, id: &str, output: &Output) -> anyhow::Result<()> {
@@ -180,7 +211,7 @@ async fn device_show(dir: &DataDir, id: &str, output: &Output) -> anyhow::Result
     };
     say(&format!(
         "device     {}\nstate      {state} (since {})\nslot       {}\nhome       {}, shard {}\n\
-         lease      {} until {}, entry {} of the fleet log\naddresses  {}",
+         lease      {} until {}, entry {} of the fleet log\naddresses  {}\nlimits     {}",
         hex::encode(device.devid_hash),
         date(device.enrolled_at),
         device.slot.as_deref().unwrap_or("-"),
@@ -189,7 +220,8 @@ async fn device_show(dir: &DataDir, id: &str, output: &Output) -> anyhow::Result
         lease.epoch,
         date(lease.not_after),
         issued.leaf,
-        addresses.join(", ")
+        addresses.join(", "),
+        limits_in_words(&device.limits)
     ))
 }
 
@@ -208,6 +240,42 @@ fn find_device(devices: &[devices::Device], prefix: &str) -> anyhow::Result<devi
             Err(Failure::new(Blame::Usage, sentence).into())
         }
     }
+}
+
+async fn device_limit(
+    dir: &DataDir,
+    id: &str,
+    [down, up]: [Option<Limit>; 2],
+    output: &Output,
+) -> anyhow::Result<()> {
+    let store = dir.store().await?;
+    let mut writer = store.writer().await?;
+    let mut db = writer.begin().await?;
+    let keys = dir.log_keys(&store::server_name(&mut db).await?)?;
+    let device = find_device(&devices::list(&mut db).await?, id)?;
+    let limits = Limits {
+        down: down.map_or(device.limits.down, |down| down.0),
+        up: up.map_or(device.limits.up, |up| up.0),
+    };
+    let limited = limit::limit(&mut db, &device, limits, &keys, unix_now()).await?;
+    db.commit().await?;
+    let name = hex::encode(device.devid_hash);
+    let epoch = match limited {
+        Limited::Now { epoch } => Some(epoch),
+        Limited::Later => None,
+    };
+    if output.json {
+        let limits = limits_json(&limits);
+        return say_json(&json!({ "device": name, "limits": limits, "epoch": epoch }));
+    }
+    let from_when = match limited {
+        Limited::Now { .. } => "its gateways follow within seconds",
+        Limited::Later => "its next lease says so",
+    };
+    say(&format!(
+        "{name}: {}; {from_when}",
+        limits_in_words(&limits)
+    ))
 }
 
 async fn device_revoke(

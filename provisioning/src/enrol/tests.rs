@@ -34,6 +34,7 @@ fn device(revoked: Option<Revoked>) -> Device {
         shard: 1,
         pool_offset: 16,
         epoch: 5,
+        limits: Limits::default(),
         enrolled_at: 7,
         revoked,
     }
@@ -57,6 +58,7 @@ fn claim(bound: Option<Id>, expires_at: u64) -> Claim {
         claim_pub: CLAIM,
         slot: Some("line-7".to_owned()),
         pop: "pop2".to_owned(),
+        limits: Limits::default(),
         created_at: 7,
         expires_at,
         bound,
@@ -137,10 +139,11 @@ fn a_newcomer_needs_a_claim_that_exists_is_open_and_is_in_time() {
 
     let expected = Decision::Admit(Admission {
         claim: ClaimUse::Bind,
-        home: Home::New {
+        home: Home::New(Contract {
             pop: "pop2".to_owned(),
             slot: Some("line-7".to_owned()),
-        },
+            limits: Limits::default(),
+        }),
         lease: LeaseUse::Issue { epoch: 1 },
     });
     check(Some(CLAIM), &newcomer(claim(None, NOW + 1)), &expected);
@@ -203,6 +206,31 @@ fn a_known_device_that_shows_an_open_claim_keeps_its_home_and_uses_the_claim_up(
         &facts,
         &kept(ClaimUse::Bind, LeaseUse::Repeat { epoch: 5 }),
     );
+}
+
+#[test]
+fn a_new_claim_with_other_limits_is_worth_a_new_lease() {
+    let limits = Limits {
+        down: trust::BitRate::new(50_000_000),
+        up: None,
+    };
+    let mut facts = known(lease(TUNNEL, NOW));
+    facts.claim = Some(Claim {
+        limits,
+        ..claim(None, NOW + 1)
+    });
+
+    let decision = decide(&request(Some(CLAIM)), &facts, &TIMES, NOW);
+
+    let Decision::Admit(Admission { home, lease, .. }) = decision else {
+        panic!("{decision:?}");
+    };
+    let limited = Device {
+        limits,
+        ..device(None)
+    };
+    assert_eq!(home, Home::Kept(Box::new(limited)));
+    assert_eq!(lease, LeaseUse::Issue { epoch: 6 });
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use trust::Limits;
 
-use super::{Id, id, signed, unsigned};
+use super::{Id, id, limits, signed, unsigned};
 
 /// One claim, spent or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Claim {
     pub slot: Option<String>,
     /// Where the device will be homed.
     pub pop: String,
+    /// What the device's leases may carry.
+    pub limits: Limits,
     /// Unix seconds.
     pub created_at: u64,
     /// Unix seconds; a device that is bound may retry after it.
@@ -24,14 +27,18 @@ pub struct Claim {
 
 /// Adds a claim.
 pub async fn add(db: &mut SqliteConnection, claim: &Claim) -> anyhow::Result<()> {
+    let [limit_down, limit_up] = limits::columns(&claim.limits)?;
     sqlx::query(
-        "INSERT INTO claim (claim_pub, slot, pop, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO claim (claim_pub, slot, pop, created_at, expires_at, limit_down, limit_up)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&claim.claim_pub[..])
     .bind(&claim.slot)
     .bind(&claim.pop)
     .bind(signed(claim.created_at)?)
     .bind(signed(claim.expires_at)?)
+    .bind(limit_down)
+    .bind(limit_up)
     .execute(db)
     .await?;
     Ok(())
@@ -80,6 +87,7 @@ impl Claim {
             claim_pub: id(row.try_get("claim_pub")?)?,
             slot: row.try_get("slot")?,
             pop: row.try_get("pop")?,
+            limits: limits::from_columns(row)?,
             created_at: unsigned(row.try_get("created_at")?)?,
             expires_at: unsigned(row.try_get("expires_at")?)?,
             bound: bound.map(id).transpose()?,

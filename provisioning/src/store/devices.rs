@@ -2,8 +2,9 @@
 
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use trust::Limits;
 
-use super::{Id, id, signed, unsigned};
+use super::{Id, id, limits, signed, unsigned};
 
 /// One enrolled device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Device {
     pub pool_offset: u32,
     /// The epoch of its latest lease.
     pub epoch: u64,
+    /// What its leases may carry.
+    pub limits: Limits,
     /// Unix seconds.
     pub enrolled_at: u64,
     /// When and why it was revoked.
@@ -39,9 +42,11 @@ pub struct Revoked {
 
 /// Adds a device.
 pub async fn add(db: &mut SqliteConnection, device: &Device) -> anyhow::Result<()> {
+    let [limit_down, limit_up] = limits::columns(&device.limits)?;
     sqlx::query(
-        "INSERT INTO device (devid_hash, devid_pub, slot, pop, shard, pool_offset, epoch, enrolled_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO device (devid_hash, devid_pub, slot, pop, shard, pool_offset, epoch, enrolled_at,
+                             limit_down, limit_up)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&device.devid_hash[..])
     .bind(&device.devid_pub[..])
@@ -51,6 +56,8 @@ pub async fn add(db: &mut SqliteConnection, device: &Device) -> anyhow::Result<(
     .bind(device.pool_offset)
     .bind(signed(device.epoch)?)
     .bind(signed(device.enrolled_at)?)
+    .bind(limit_down)
+    .bind(limit_up)
     .execute(db)
     .await?;
     Ok(())
@@ -110,6 +117,22 @@ pub async fn set_slot(
     Ok(())
 }
 
+/// Notes what the device's leases may carry from the next one on.
+pub async fn set_limits(
+    db: &mut SqliteConnection,
+    devid_hash: &Id,
+    limits: &Limits,
+) -> anyhow::Result<()> {
+    let [limit_down, limit_up] = limits::columns(limits)?;
+    sqlx::query("UPDATE device SET limit_down = ?, limit_up = ? WHERE devid_hash = ?")
+        .bind(limit_down)
+        .bind(limit_up)
+        .bind(&devid_hash[..])
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Marks a device as revoked.
 pub async fn revoke(
     db: &mut SqliteConnection,
@@ -144,6 +167,7 @@ impl Device {
             shard: row.try_get("shard")?,
             pool_offset: row.try_get("pool_offset")?,
             epoch: unsigned(row.try_get("epoch")?)?,
+            limits: limits::from_columns(row)?,
             enrolled_at: unsigned(row.try_get("enrolled_at")?)?,
             revoked,
         })

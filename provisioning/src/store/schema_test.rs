@@ -44,6 +44,8 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
             ("expires_at", Number),
             ("devid_hash", Id),
             ("spent_at", Number),
+            ("limit_down", Number),
+            ("limit_up", Number),
         ],
     ),
     (
@@ -59,6 +61,8 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
             ("enrolled_at", Number),
             ("revoked_at", Number),
             ("revoked_reason", Number),
+            ("limit_down", Number),
+            ("limit_up", Number),
         ],
     ),
     (
@@ -214,10 +218,12 @@ async fn no_column_can_hold_a_flow_a_dns_name_or_a_remote_address() {
             .fetch_one(&mut *db)
             .await
             .unwrap();
-        for (column, class) in *columns {
+        // Numbers and statements take what they are.
+        let texts = |class: Class| !matches!(class, Number | Statement);
+        for (column, class) in columns.iter().filter(|(_, class)| texts(*class)) {
             let definition = definition(&sql, column);
             let refuses = match class {
-                Number | Statement => true,
+                Number | Statement => false,
                 Id => definition.contains(&format!("CHECK (length({column}) = 32)")),
                 Network => definition.contains(&format!("CHECK (length({column}) = ")),
                 Word => {

@@ -11,4 +11,5 @@ mod limits;
 mod logs;
 mod process;
 mod psk;
+mod rates;
 mod shards;

@@ -10,6 +10,7 @@ use ed25519_dalek::SigningKey;
 use provisioning::clock::unix_now;
 use provisioning::config::{Config, LeaseTimes};
 use provisioning::datadir::DataDir;
+use provisioning::limit::{Limited, limit};
 use provisioning::log::replay::{Replayed, replay};
 use provisioning::revoke::{Reason, revoke};
 use provisioning::serve::Server;
@@ -30,7 +31,7 @@ use tokio_rustls::client::TlsStream;
 use trust::channel::EXPORTER_LABEL;
 use trust::{
     Anchors, Bundle, BundleError, ChannelProof, ClaimCode, DeviceFacts, EnrolReq, GatewayRecord,
-    LeaseBundle, ServerChallenge, ShardPage, Stored, key_id,
+    LeaseBundle, Limits, ServerChallenge, ShardPage, Stored, key_id,
 };
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -129,6 +130,17 @@ impl Office {
         db.commit().await.unwrap();
     }
 
+    /// As the command line does it: over a connection of its own.
+    pub(crate) async fn limit(&self, device: &Device, limits: Limits) -> anyhow::Result<Limited> {
+        let mut writer = self.store.writer().await?;
+        let mut db = writer.begin().await?;
+        let keys = self.dir.log_keys(&server_name(&mut db).await?)?;
+        let known = devices::find(&mut db, &device.id()).await?.unwrap();
+        let limited = limit(&mut db, &known, limits, &keys, unix_now()).await?;
+        db.commit().await?;
+        Ok(limited)
+    }
+
     pub(crate) fn anchors(&self) -> Anchors {
         Anchors::parse(&self.dir.trust_policy().unwrap()).unwrap()
     }
@@ -152,6 +164,7 @@ pub(crate) async fn add_claim(store: &Store, pop: &str, expires_at: u64) -> Clai
         claim_pub: code.signing_key().verifying_key().to_bytes(),
         slot: Some("line-7".to_owned()),
         pop: pop.to_owned(),
+        limits: Limits::default(),
         created_at: unix_now(),
         expires_at,
         bound: None,

@@ -114,6 +114,7 @@ fn lease(wg_pub: [u8; 32], offset: u32, terms: &Terms<'_>, now: u64) -> Result<L
         dns: vec![terms.stamp.to_owned()],
         not_before: now,
         not_after: now + LIFETIME_S,
+        limits: trust::Limits::default(),
     })
 }
 

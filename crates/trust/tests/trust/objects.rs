@@ -212,6 +212,60 @@ fn an_address_with_bits_beyond_its_prefix_is_refused() {
 }
 
 #[test]
+fn a_limit_of_nearly_nothing_or_of_more_than_there_is_is_refused() {
+    let lease = World::new().lease(1);
+    let plain = lease.to_bytes();
+    for (key, rate) in [(12, 63_999_u64), (13, 0), (13, 100_000_000_001)] {
+        let mut bytes = plain.clone();
+        bytes[0] += 1;
+        bytes.push(key);
+        let mut number = minicbor::Encoder::new(&mut bytes);
+        number.u64(rate).unwrap();
+
+        assert_eq!(
+            Lease::from_bytes(&bytes),
+            Err(DecodeError::Field { field: key })
+        );
+    }
+}
+
+#[test]
+fn a_limit_that_is_not_counted_in_the_map_or_stands_in_another_order_is_refused() {
+    let rate = trust::BitRate::new(50_000_000);
+    let mut lease = World::new().lease(1);
+    lease.limits.down = rate;
+    let one = lease.to_bytes();
+    lease.limits.up = rate;
+    let two = lease.to_bytes();
+    let tail = one.len() - World::new().lease(1).to_bytes().len();
+    let mut swapped = two.clone();
+    let down_at = two.len() - 2 * tail;
+    swapped[down_at] = 13;
+    swapped[down_at + tail] = 12;
+    let mut uncounted = two.clone();
+    uncounted[0] -= 1;
+
+    assert_eq!(Lease::from_bytes(&swapped), Err(DecodeError::Trailing));
+    assert_eq!(
+        Lease::from_bytes(&uncounted),
+        Err(DecodeError::NotCanonical)
+    );
+    assert_eq!(Lease::from_bytes(&two), Ok(lease));
+}
+
+#[test]
+fn a_lease_without_limits_is_written_as_before_there_were_any() {
+    let lease = World::new().lease(1);
+    let bytes = lease.to_bytes();
+
+    assert_eq!(bytes[0], 0xab, "a map of eleven");
+    assert_eq!(
+        Lease::from_bytes(&bytes).unwrap().limits,
+        trust::Limits::default()
+    );
+}
+
+#[test]
 fn names_and_lists_beyond_their_bounds_are_refused() {
     let lease = World::new().lease(1);
     for (field, wrong) in [

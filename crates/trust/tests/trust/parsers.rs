@@ -203,30 +203,40 @@ fn leases() -> impl Strategy<Value = Lease> {
         ".{0,16}",
         any::<u32>(),
     );
-    (times, lists, names).prop_map(|((epoch, not_before, not_after), lists, names)| {
-        let (gateways, v6, v4, dns) = lists;
-        let (devid_hash, wg_pub, pop, shard) = names;
-        let nets = v6
-            .into_iter()
-            .map(|(addr, prefix)| net(addr.into(), prefix));
-        let nets = nets.chain(
-            v4.into_iter()
-                .map(|(addr, prefix)| net(addr.into(), prefix)),
-        );
-        Lease {
-            v: trust::VERSION,
-            devid_hash,
-            epoch,
-            wg_pub,
-            pop,
-            shard,
-            gateways,
-            addresses: nets.collect(),
-            dns,
-            not_before,
-            not_after,
-        }
-    })
+    let rate = || proptest::option::of((64_000..=100_000_000_000_u64).prop_map(bit_rate));
+    let limits = (rate(), rate());
+    (times, lists, names, limits).prop_map(
+        |((epoch, not_before, not_after), lists, names, limits)| {
+            let (down, up) = limits;
+            let (gateways, v6, v4, dns) = lists;
+            let (devid_hash, wg_pub, pop, shard) = names;
+            let nets = v6
+                .into_iter()
+                .map(|(addr, prefix)| net(addr.into(), prefix));
+            let nets = nets.chain(
+                v4.into_iter()
+                    .map(|(addr, prefix)| net(addr.into(), prefix)),
+            );
+            Lease {
+                v: trust::VERSION,
+                devid_hash,
+                epoch,
+                wg_pub,
+                pop,
+                shard,
+                gateways,
+                addresses: nets.collect(),
+                dns,
+                not_before,
+                not_after,
+                limits: trust::Limits { down, up },
+            }
+        },
+    )
+}
+
+fn bit_rate(bits_per_s: u64) -> trust::BitRate {
+    trust::BitRate::new(bits_per_s).unwrap()
 }
 
 fn net(addr: std::net::IpAddr, prefix: u8) -> ipnet::IpNet {

@@ -114,6 +114,7 @@ impl World {
             dns: vec!["sdns://AQ".to_owned()],
             not_before: T0 - 60,
             not_after: T0 + 7 * DAY,
+            limits: trust::Limits::default(),
         }
     }
 

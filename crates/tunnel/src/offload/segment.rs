@@ -32,6 +32,7 @@ struct Many {
     start: usize,
     payload_at: usize,
     segment: usize,
+    count: usize,
     /// The sum over the pseudo-header without its length.
     pseudo: u64,
 }
@@ -64,9 +65,7 @@ impl<'a> Segments<'a> {
     pub(crate) fn count(&self) -> usize {
         match &self.cut {
             Cut::Whole { .. } => 1,
-            Cut::Many(many) => (self.packet.len() - many.payload_at)
-                .div_ceil(many.segment)
-                .max(1),
+            Cut::Many(many) => many.count,
         }
     }
 
@@ -78,11 +77,32 @@ impl<'a> Segments<'a> {
         }
     }
 
+    /// The length of each, in order.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
+        let (headers, segment) = self.parts();
+        let payload = self.packet.len() - headers;
+        (0..self.count()).map(move |index| headers + segment.min(payload - index * segment))
+    }
+
     /// The bytes of all together.
     pub(crate) fn total(&self) -> usize {
+        let (headers, segment) = self.parts();
+        let payload = self.packet.len() - headers;
+        self.count() * headers + payload.min(self.count() * segment)
+    }
+
+    /// The bytes that each packet has of its own, and of the payload at most.
+    fn parts(&self) -> (usize, usize) {
         match &self.cut {
-            Cut::Whole { .. } => self.packet.len(),
-            Cut::Many(many) => self.packet.len() + (self.count() - 1) * many.payload_at,
+            Cut::Whole { .. } => (0, self.packet.len()),
+            Cut::Many(many) => (many.payload_at, many.segment),
+        }
+    }
+
+    /// Leaves out the last `count` of several.
+    pub(crate) fn leave_out(&mut self, count: usize) {
+        if let Cut::Many(many) = &mut self.cut {
+            many.count = many.count.saturating_sub(count);
         }
     }
 
@@ -140,6 +160,7 @@ fn many(
         start,
         payload_at,
         segment,
+        count: (packet.len() - payload_at).div_ceil(segment).max(1),
         pseudo: checksum::add_u16(field, !len),
     })
 }

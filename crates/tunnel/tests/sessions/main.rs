@@ -4,6 +4,7 @@
 
 mod any_bytes;
 mod failover;
+mod limits;
 mod pair;
 mod path_mtu;
 mod psk;

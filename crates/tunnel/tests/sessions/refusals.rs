@@ -480,6 +480,7 @@ fn a_full_table_takes_a_new_lease_only_in_the_place_of_an_expired_one() {
         psk: None,
         allowed: vec![format!("10.64.0.{n}/32").parse().unwrap()],
         not_after: now + Duration::from_secs(secs),
+        rates: tunnel::rate::Rates::default(),
     };
     assert_eq!(edge.upsert_peer(peer(1, 10), now), Ok(Upserted::Added));
     assert_eq!(edge.upsert_peer(peer(2, 99), now), Ok(Upserted::Added));

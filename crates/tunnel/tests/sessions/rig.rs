@@ -101,6 +101,7 @@ pub(crate) fn lease(now: Instant) -> PeerConfig {
         psk: None,
         allowed: vec![ip(INNER).into(), ip(INNER6).into()],
         not_after: now + Duration::from_secs(7 * 86_400),
+        rates: tunnel::rate::Rates::default(),
     }
 }
 

@@ -55,6 +55,7 @@ impl Ends {
             psk: None,
             allowed,
             not_after: now + Duration::from_secs(3_600),
+            rates: crate::rate::Rates::default(),
         };
         edge.upsert_peer(lease, now).unwrap();
         edge.set_accepts(accepts);
