@@ -15,7 +15,7 @@ pub const PAGE_NAME: &str = "www.first-light.lab";
 pub const BIG_NAME: &str = "big.first-light.lab";
 /// Below it are `n0` to `n399`.
 pub const MANY_NAMES: &str = "many.first-light.lab";
-/// Every name below it exists, by a wildcard.
+/// Every name below it exists, by a wildcard, for a second.
 pub const WILD_NAMES: &str = "wild.first-light.lab";
 /// A name in a zone that is not signed.
 pub const UNSIGNED_NAME: &str = "www.plain";
@@ -85,7 +85,7 @@ fn lab_names() -> String {
         .collect();
     format!(
         "{PAGE_NAME}. IN A {WEB}\n{PAGE_NAME}. IN AAAA {WEB_V6}\n{BIG_NAME}. IN TXT{texts}\n\
-         *.{WILD_NAMES}. IN A {WEB}\nalias.first-light.lab. IN CNAME {PAGE_NAME}.\n{many}"
+         *.{WILD_NAMES}. 1 IN A {WEB}\nalias.first-light.lab. IN CNAME {PAGE_NAME}.\n{many}"
     )
 }
 
