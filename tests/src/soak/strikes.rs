@@ -1,6 +1,6 @@
 //! Who is killed when: drawn from a seed, never two at once.
 //!
-//! Both gateways and the agent die in the first half. In the second half only the preferred gateway does, so that agent,
+//! The first to die is the preferred gateway; then both gateways and the agent in the first half. In the second half only the preferred gateway does, so that agent,
 //! standby and provisioning live long enough under moves for the judge of growth.
 
 use std::time::Duration;
@@ -52,6 +52,7 @@ pub(super) struct Strikes {
     length: Duration,
     preferred: usize,
     next_at: Option<Duration>,
+    has_begun: bool,
 }
 
 impl Strikes {
@@ -62,6 +63,7 @@ impl Strikes {
             length,
             preferred,
             next_at: None,
+            has_begun: false,
         };
         if kill {
             plan.go_on(Duration::ZERO);
@@ -79,7 +81,8 @@ impl Strikes {
             return None;
         }
         let gateway = usize::try_from(self.dice.roll(2)).unwrap_or_default();
-        let victim = if now * 2 >= self.length {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        let victim = if is_first || now * 2 >= self.length {
             Victim::Gateway(self.preferred)
         } else if self.dice.roll(AGENT_EACH) == 0 {
             Victim::Agent
@@ -130,6 +133,7 @@ mod tests {
         for victim in [Victim::Agent, Victim::Gateway(0), Victim::Gateway(1)] {
             assert!(first.iter().any(|(_, v)| *v == victim), "{first:?}");
         }
+        assert_eq!(first[0].1, Victim::Gateway(0));
         assert!(second.len() > 10);
         assert!(second.iter().all(|(_, v)| *v == Victim::Gateway(0)));
     }
