@@ -80,7 +80,7 @@ pub(crate) struct Peers {
 
 struct Shard {
     cache: ShardCache,
-    /// Place in the stream up to which the workers know everything.
+    /// Place in the stream from which to read on.
     next: u64,
     /// When to go back to where the file is, after a failed write.
     rewind_at: Option<Instant>,
@@ -190,9 +190,7 @@ impl Peers {
                 Some(fetched) = fetches.join_next() => {
                     // A fetch is not aborted and does not panic; if it did, its shard would be stuck silently.
                     let fetched = fetched.map_err(|_| Gone)?;
-                    let (shard, connection, pause) = self.take(fetched).await?;
-                    let next = self.shards.get(&shard).map_or(0, |state| state.next);
-                    fetches.spawn(fetch(office.clone(), connection, shard, next, pause));
+                    self.take(fetched, &office, &mut fetches).await?;
                 }
                 Some(stated) = statements.join_next() => {
                     let pause = self.note_statement(stated.map_err(|_| Gone)?);
@@ -211,15 +209,23 @@ impl Peers {
         }
     }
 
-    /// Uses what a fetch brought and says how to go on.
+    /// Uses what a fetch brought; the next one is under way meanwhile.
     async fn take(
         &mut self,
         fetched: Fetched,
-    ) -> Result<(u32, Option<Connection>, Duration), Gone> {
+        office: &Office,
+        fetches: &mut JoinSet<Fetched>,
+    ) -> Result<(), Gone> {
         let Fetched { shard, from, page } = fetched;
+        let mut go_on = |connection, from, pause| {
+            fetches.spawn(fetch(office.clone(), connection, shard, from, pause));
+        };
         let (page, connection) = match page {
             Ok(brought) => brought,
-            Err(error) => return Ok((shard, None, self.note_failure(shard, &error))),
+            Err(error) => {
+                go_on(None, from, self.note_failure(shard, &error));
+                return Ok(());
+            }
         };
         self.note_contact(shard);
         if page.from != from || page.next < from {
@@ -228,11 +234,30 @@ impl Peers {
                 "provisioning's stream has begun anew; reading it from the start"
             );
             self.begin_anew(shard);
-            return Ok((shard, Some(connection), FIRST_RETRY));
+            go_on(Some(connection), 0, FIRST_RETRY);
+            return Ok(());
         }
+        go_on(Some(connection), self.advance(shard, &page), Duration::ZERO);
         self.apply(shard, &page.entries).await?;
         self.write_down(shard, &page);
-        Ok((shard, Some(connection), Duration::ZERO))
+        Ok(())
+    }
+
+    /// Where the stream is read on behind this page: a while after a failed write, where the file is. Entries that are
+    /// known have no effect then, and a restart misses nothing.
+    fn advance(&mut self, shard: u32, page: &ShardPage) -> u64 {
+        let Some(state) = self.shards.get_mut(&shard) else {
+            return page.next;
+        };
+        let is_behind = state.cache.next() != page.from;
+        let is_time = state.rewind_at.is_some_and(|at| at <= Instant::now());
+        state.retry = FIRST_RETRY;
+        state.next = if is_behind && is_time {
+            state.cache.next()
+        } else {
+            page.next
+        };
+        state.next
     }
 
     async fn apply(&mut self, shard: u32, entries: &[ShardEntry]) -> Result<(), Gone> {
@@ -362,24 +387,12 @@ impl Peers {
         self.workers.get(owner).ok_or(Gone)
     }
 
-    /// Adds the page to the cache. When that fails the stream goes on in memory, and after a while is read
-    /// again from where the file is: entries that are known have no effect, and a restart misses nothing.
+    /// Adds the page to the cache. When that fails the stream goes on in memory.
     fn write_down(&mut self, shard: u32, page: &ShardPage) {
         let Some(state) = self.shards.get_mut(&shard) else {
             return;
         };
-        state.retry = FIRST_RETRY;
-        if state.cache.next() != page.from {
-            let is_time = state.rewind_at.is_some_and(|at| at <= Instant::now());
-            state.next = if is_time {
-                state.cache.next()
-            } else {
-                page.next
-            };
-            return;
-        }
-        state.next = page.next;
-        if page.next == page.from {
+        if state.cache.next() != page.from || page.next == page.from {
             return;
         }
         let written = tokio::task::block_in_place(|| state.cache.append(&page.entries, page.next));

@@ -154,20 +154,20 @@ async fn a_failed_write_never_moves_the_file_past_what_it_has() {
         next: from + 1,
         entries,
     };
-    peers.write_down(1, &page(0, vec![fleet.lease(2, 1)]));
+    let first = page(0, vec![fleet.lease(2, 1)]);
+    assert_eq!(peers.advance(1, &first), 1);
+    peers.write_down(1, &first);
 
     // The page behind a gap, as after a write that failed: the stream goes on, the file does not.
-    peers.shards.get_mut(&1).unwrap().next = 2;
-    peers.write_down(1, &page(2, vec![fleet.lease(3, 1)]));
-    assert_eq!(
-        (peers.shards[&1].next, peers.shards[&1].cache.next()),
-        (3, 1)
-    );
+    let behind_a_gap = page(2, vec![fleet.lease(3, 1)]);
+    assert_eq!(peers.advance(1, &behind_a_gap), 3);
+    peers.write_down(1, &behind_a_gap);
+    assert_eq!(peers.shards[&1].cache.next(), 1);
 
     peers.shards.get_mut(&1).unwrap().rewind_at = Some(Instant::now());
-    peers.write_down(1, &page(3, Vec::new()));
     assert_eq!(
-        peers.shards[&1].next, 1,
+        peers.advance(1, &page(3, Vec::new())),
+        1,
         "read again from where the file is"
     );
 }
