@@ -50,11 +50,19 @@ struct Caches {
 /// What one round found.
 #[derive(Default)]
 struct Round {
-    few_gbps: f64,
-    many_gbps: f64,
+    few: Stream,
+    many: Stream,
     few_mb: f64,
     many_mb: f64,
     load_s: f64,
+}
+
+/// One stream up and one down.
+#[derive(Clone, Copy, Default)]
+struct Stream {
+    gbps: f64,
+    /// Processor time of the gateway for 10^9 bytes of payload.
+    cpu_per_gb: f64,
 }
 
 pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
@@ -81,9 +89,9 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
         say(&format!(
             "round {round}/{}: {:.2} Gb/s and {:.1} MB with one router, {:.2} Gb/s and {:.1} MB with {} of them, read back in {:.1} s",
             options.rounds,
-            found.few_gbps,
+            found.few.gbps,
             found.few_mb,
-            found.many_gbps,
+            found.many.gbps,
             found.many_mb,
             1 + leases.len(),
             found.load_s
@@ -147,7 +155,7 @@ fn measure(
     let mut few = |stage: &mut Stage| -> Result<()> {
         switch(stage, &caches.one, caches, 1)?;
         found.few_mb = resident_mb(&[stage.gateway_pid()?])?;
-        found.few_gbps = throughput(lab, seconds)?;
+        found.few = throughput(lab, stage, seconds)?;
         Ok(())
     };
     let few_first = !round.is_multiple_of(2);
@@ -158,12 +166,12 @@ fn measure(
         let load_s = switch(stage, &caches.all, caches, 1 + SLEEPING)?;
         (load_s, resident_mb(&[stage.gateway_pid()?])?)
     };
-    let many_gbps = throughput(lab, seconds)?;
+    let many = throughput(lab, stage, seconds)?;
     if !few_first {
         few(stage)?;
     }
     Ok(Round {
-        many_gbps,
+        many,
         many_mb,
         load_s,
         ..found
@@ -197,7 +205,7 @@ fn wait_idle(pid: u32) -> Result<()> {
     })
 }
 
-fn throughput(lab: &Lab, seconds: u32) -> Result<f64> {
+fn throughput(lab: &Lab, stage: &Stage, seconds: u32) -> Result<Stream> {
     wait_until(
         "the router's tunnel passes packets",
         Duration::from_secs(60),
@@ -207,9 +215,15 @@ fn throughput(lab: &Lab, seconds: u32) -> Result<f64> {
         },
     )?;
     let _server = IperfServer::start(&lab.pop, GATEWAY_INNER)?;
+    let gateway = [stage.gateway_pid()?];
+    let before = cpu_seconds(&gateway)?;
     let up = streams(&lab.router, GATEWAY_INNER, Way::Up, seconds, 1)?;
     let down = streams(&lab.router, GATEWAY_INNER, Way::Down, seconds, 1)?;
-    Ok((up.gbps + down.gbps) / 2.0)
+    let used = cpu_seconds(&gateway)? - before;
+    Ok(Stream {
+        gbps: (up.gbps + down.gbps) / 2.0,
+        cpu_per_gb: used * 1e9 / (up.bytes + down.bytes),
+    })
 }
 
 /// All clients send as fast as one thread can seal for them; gives each one's part of what arrived.
@@ -309,7 +323,10 @@ fn count(sink: &UdpSocket, over: &AtomicBool) -> Result<BTreeMap<IpAddr, f64>> {
 
 fn rows_of(rounds: &[Round], streamed_s: f64, shares: [Vec<f64>; 2]) -> Result<Vec<Row>> {
     let of = |pick: fn(&Round) -> f64| rounds.iter().map(pick).collect::<Vec<_>>();
-    let pairs: Vec<_> = rounds.iter().map(|r| (r.many_gbps, r.few_gbps)).collect();
+    let pairs_of = |pick: fn(&Stream) -> f64| -> Vec<_> {
+        let both = rounds.iter().map(|r| (pick(&r.many), pick(&r.few)));
+        both.collect()
+    };
     let [up, down] = shares;
     let total = |shares: &[f64]| shares.iter().sum::<f64>() / 1e6;
     Ok(vec![
@@ -328,7 +345,15 @@ fn rows_of(rounds: &[Round], streamed_s: f64, shares: [Vec<f64>; 2]) -> Result<V
             "one peer",
             "Gb/s",
             Better::More,
-            &pairs,
+            &pairs_of(|stream| stream.gbps),
+            Some(LEAST_THROUGHPUT),
+        )?,
+        Row::compare(
+            "gateway's cpu per GB beside 100,000 sleeping peers vs alone",
+            "one peer",
+            "s/GB",
+            Better::Less,
+            &pairs_of(|stream| stream.cpu_per_gb),
             Some(LEAST_THROUGHPUT),
         )?,
         Row::figure("fairness of 1,000 clients up", "of 1", &[jain(&up)])?
