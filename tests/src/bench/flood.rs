@@ -2,8 +2,10 @@
 //! over garbage, which costs the gateway a look with its private key.
 
 use std::io::IoSlice;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -37,20 +39,42 @@ pub(super) enum Kind {
     Garbage,
 }
 
+/// Initiations a second.
+pub(super) const RATE: f64 = 200_000.0;
+/// Until a flood has filled what there is to fill.
+const RISE: Duration = Duration::from_millis(300);
+
 /// Prepared datagrams and the sockets to send them from.
 pub(super) struct Flood {
     sockets: Vec<UdpSocket>,
     runs: Vec<Vec<u8>>,
 }
 
+/// A socket beside the gateway that nobody reads: a flood to it costs the machine what one to the gateway does, but for
+/// what the gateway does.
+pub(super) struct Sink {
+    socket: UdpSocket,
+}
+
+impl Sink {
+    pub(super) fn new(netns: &Netns, address: IpAddr) -> Result<Self> {
+        let socket = netns.enter(|| UdpSocket::bind((address, 0)).context("binding a sink"))?;
+        Ok(Self { socket })
+    }
+
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        self.socket.local_addr().context("the sink's port")
+    }
+}
+
 impl Flood {
-    /// Prepares both kinds in turns.
-    pub(super) fn new(netns: &Netns, gateway: SocketAddr, gateway_key: &[u8; 32]) -> Result<Self> {
+    /// Prepares both kinds in turns, to be sent to `target`.
+    pub(super) fn new(netns: &Netns, target: SocketAddr, gateway_key: &[u8; 32]) -> Result<Self> {
         let sockets = netns.enter(|| {
             (0..SOCKETS)
                 .map(|_| {
                     let socket = UdpSocket::bind("0.0.0.0:0").context("binding a socket")?;
-                    socket.connect(gateway).context("connecting a socket")?;
+                    socket.connect(target).context("connecting a socket")?;
                     Ok(socket)
                 })
                 .collect()
@@ -72,8 +96,22 @@ impl Flood {
         Ok(Self { sockets, runs })
     }
 
-    /// Sends this many a second until `is_over`, and gives how many a second there were.
-    pub(super) fn send(&self, rate: f64, is_over: impl Fn() -> bool) -> Result<f64> {
+    /// Measures while the flood goes on, and gives how many a second there were.
+    pub(super) fn during<T>(&self, measure: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let flooding = scope.spawn(|| self.send(|| over.load(Ordering::Relaxed)));
+            thread::sleep(RISE);
+            let measured = measure();
+            over.store(true, Ordering::Relaxed);
+            match flooding.join() {
+                Ok(rate) => Ok((measured?, rate?)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    fn send(&self, is_over: impl Fn() -> bool) -> Result<f64> {
         set_timerslack(1).context("asking for exact sleep")?;
         let segment = u16::try_from(INITIATION).context("an initiation's length")?;
         let control = [ControlMessage::UdpGsoSegments(&segment)];
@@ -81,13 +119,13 @@ impl Flood {
         let mut sent = 0_u64;
         let sources = self.sockets.iter().cycle();
         for (run, socket) in self.runs.iter().cycle().zip(sources) {
-            let due = (start.elapsed().as_secs_f64() * rate) as u64;
+            let due = (start.elapsed().as_secs_f64() * RATE) as u64;
             if sent > due {
                 if is_over() {
                     break;
                 }
-                let ahead = Duration::from_secs_f64((sent - due) as f64 / rate);
-                std::thread::sleep(ahead.max(Duration::from_micros(100)));
+                let ahead = Duration::from_secs_f64((sent - due) as f64 / RATE);
+                thread::sleep(ahead.max(Duration::from_micros(100)));
             } else if due - sent > 100_000 && is_over() {
                 // A sender that cannot keep up must still hear that it is over.
                 break;
