@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netio::{Poller, Tun, Waker};
@@ -21,6 +21,7 @@ mod handover;
 pub(crate) mod lanes;
 mod worker;
 
+use budget::Rush;
 use handover::Post;
 pub(crate) use lanes::Lanes;
 use worker::Engine;
@@ -181,6 +182,7 @@ pub fn start(
         .map(|_| Poller::new().map_err(polling))
         .collect::<Result<_, _>>()?;
     let posts = Post::offices(pollers.iter().map(Poller::waker));
+    let rush = Rush::none(Instant::now());
     let parts = workers.into_iter().zip(pollers).zip(posts).enumerate();
     parts
         .map(|(number, (((tunnel, io), poller), post))| {
@@ -188,7 +190,7 @@ pub fn start(
             let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
             let named = announcer.of_worker(u8::try_from(number).unwrap_or(u8::MAX));
             let control = (inbox, named);
-            let engine = Engine::new(tunnel, io, poller, control, post)
+            let engine = Engine::new(tunnel, io, poller, control, (post, rush.clone()))
                 .map_err(|error| Fault::io("set up the packet loop", &error))?;
             start_one(number, engine, Worker { commands, waker })
         })

@@ -2,8 +2,12 @@
 //! worth anything shows after it has been worked on.
 //!
 //! While packets wait, what comes to nothing may have a hundredth of the time and what does not a quarter. While none
-//! wait, handshakes have what is left over, in turns short enough that the next packet hardly notices.
+//! wait, handshakes have what is left over, in turns short enough that the next packet hardly notices. But what comes to
+//! nothing has a hundredth for as long as any worker is busy with packets: time that is left over here is taken from the
+//! others, who share the machine's caches, pipelines and interrupts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_millis(10);
@@ -11,6 +15,42 @@ const MAX_WASTED: Duration = Duration::from_micros(100);
 const MAX_USEFUL: Duration = Duration::from_micros(2_500);
 /// About what one handshake takes.
 const TURN: Duration = Duration::from_micros(250);
+/// A worker is busy that has spent this much of a window on packets.
+const BUSY: Duration = Duration::from_millis(1);
+/// And is taken to be so for a while after, as packets come in bursts.
+const BUSY_FOR: Duration = Duration::from_millis(50);
+
+/// Whether any of a gateway's workers is busy with packets.
+#[derive(Clone, Debug)]
+pub(super) struct Rush {
+    began: Instant,
+    /// In microseconds after that.
+    until: Arc<AtomicU64>,
+}
+
+impl Rush {
+    /// Nobody is busy.
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
+            began: now,
+            until: Arc::default(),
+        }
+    }
+
+    fn note(&self, now: Instant) {
+        let until = self.micros(now + BUSY_FOR);
+        self.until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    fn is_on(&self, now: Instant) -> bool {
+        self.micros(now) < self.until.load(Ordering::Relaxed)
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.began);
+        u64::try_from(after.as_micros()).unwrap_or(u64::MAX)
+    }
+}
 
 /// Whether a message came to something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +64,9 @@ pub(super) enum Worth {
 /// What has been spent in the current window.
 #[derive(Debug)]
 pub(super) struct Budget {
+    rush: Rush,
     since: Instant,
+    packets: Duration,
     useful: Duration,
     wasted: Duration,
 }
@@ -41,40 +83,52 @@ pub(super) struct Turn {
 }
 
 impl Budget {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(rush: Rush, now: Instant) -> Self {
         Self {
+            rush,
             since: now,
+            packets: Duration::ZERO,
             useful: Duration::ZERO,
             wasted: Duration::ZERO,
+        }
+    }
+
+    /// The time from `woken` to `now` was spent on packets.
+    pub(super) fn note_packets(&mut self, woken: Instant, now: Instant) {
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            *self = Self::new(self.rush.clone(), now);
+        }
+        self.packets += now.saturating_duration_since(woken);
+        if self.packets >= BUSY {
+            self.rush.note(now);
         }
     }
 
     /// Begins a turn, in which packets wait or do not.
     pub(super) fn turn(&mut self, now: Instant, packets_wait: bool) -> Turn {
-        if now.saturating_duration_since(self.since) >= WINDOW {
-            *self = Self::new(now);
-        }
-        let left = |max: Duration, spent| {
-            if packets_wait {
+        let left = |is_short: bool, max: Duration, spent| {
+            if is_short {
                 max.saturating_sub(spent)
             } else {
                 Duration::MAX
             }
         };
+        let is_rush = packets_wait || self.rush.is_on(now);
         Turn {
             began: now,
             now,
-            useful_left: left(MAX_USEFUL, self.useful),
-            wasted_left: left(MAX_WASTED, self.wasted),
+            useful_left: left(packets_wait, MAX_USEFUL, self.useful),
+            wasted_left: left(is_rush, MAX_WASTED, self.wasted),
             useful: Duration::ZERO,
             wasted: Duration::ZERO,
         }
     }
 
-    /// Ends it.
-    pub(super) fn settle(&mut self, turn: Turn) {
+    /// Ends it, and says until when there is no time for another.
+    pub(super) fn settle(&mut self, turn: Turn) -> Option<Instant> {
         self.useful += turn.useful;
         self.wasted += turn.wasted;
+        (turn.wasted >= turn.wasted_left).then(|| self.since + WINDOW)
     }
 }
 
@@ -109,39 +163,85 @@ mod tests {
     const NOTHING_US: u64 = 2;
     const SOMETHING_US: u64 = 300;
 
-    /// How many messages of one sort are taken in a second of turns that begin every 500 microseconds.
-    fn taken(worth: Worth, packets_wait: bool) -> u64 {
+    /// How many messages of one sort are taken in a second of turns that begin every 500 microseconds, each after this
+    /// much work on packets; the loop rests when it is told to.
+    fn taken(worth: Worth, packets_wait: bool, work: Duration, rush: Rush) -> u64 {
         let cost = match worth {
             Worth::Something => Duration::from_micros(SOMETHING_US),
             Worth::Nothing => Duration::from_micros(NOTHING_US),
         };
         let start = Instant::now();
-        let mut budget = Budget::new(start);
-        let mut count = 0;
+        let mut budget = Budget::new(rush, start);
+        let (mut count, mut rests_until) = (0, start);
         for turn in 0..2_000 {
-            let mut now = start + Duration::from_micros(500) * turn;
+            let woken = start + Duration::from_micros(500) * turn;
+            let mut now = woken + work;
+            budget.note_packets(woken, now);
+            if woken < rests_until {
+                continue;
+            }
             let mut turn = budget.turn(now, packets_wait);
             while turn.is_open() {
                 now += cost;
                 turn.note(now, worth);
                 count += 1;
             }
-            budget.settle(turn);
+            rests_until = budget.settle(turn).unwrap_or(rests_until);
         }
         count
     }
 
+    fn nobody() -> Rush {
+        Rush::none(Instant::now())
+    }
+
     #[test]
     fn what_comes_to_nothing_has_a_hundredth_of_the_time_while_packets_wait() {
-        let percent = taken(Worth::Nothing, true) * NOTHING_US / 10_000;
+        let percent = taken(Worth::Nothing, true, Duration::ZERO, nobody()) * NOTHING_US / 10_000;
 
         assert_eq!(percent, 1);
     }
 
     #[test]
+    fn what_comes_to_nothing_has_a_hundredth_of_the_time_between_packets_that_take_a_tenth() {
+        let percent_beside = |work| {
+            let work = Duration::from_micros(work);
+            taken(Worth::Nothing, false, work, nobody()) * NOTHING_US / 10_000
+        };
+
+        assert!((1..=2).contains(&percent_beside(60)));
+        assert!(percent_beside(10) >= 40);
+    }
+
+    #[test]
+    fn a_worker_without_packets_wastes_no_time_that_a_busy_one_needs_until_that_one_is_done() {
+        let now = Instant::now();
+        let rush = Rush::none(now);
+        let (mut busy, mut idle) = (
+            Budget::new(rush.clone(), now),
+            Budget::new(rush.clone(), now),
+        );
+        busy.note_packets(now, now + BUSY);
+
+        let rests_until = |idle: &mut Budget, now| {
+            idle.note_packets(now, now);
+            let mut turn = idle.turn(now, false);
+            turn.note(now + MAX_WASTED, Worth::Nothing);
+            idle.settle(turn)
+        };
+
+        let during = now + BUSY;
+        assert_eq!(rests_until(&mut idle, during), Some(now + WINDOW));
+        assert_eq!(rests_until(&mut idle, during + BUSY_FOR), None);
+    }
+
+    #[test]
     fn handshakes_have_a_quarter_of_the_time_while_packets_wait_and_more_while_none_do() {
-        let busy = taken(Worth::Something, true) * SOMETHING_US / 10_000;
-        let idle = taken(Worth::Something, false) * SOMETHING_US / 10_000;
+        let percent = |packets_wait| {
+            let taken = taken(Worth::Something, packets_wait, Duration::ZERO, nobody());
+            taken * SOMETHING_US / 10_000
+        };
+        let (busy, idle) = (percent(true), percent(false));
 
         assert!((24..=28).contains(&busy), "{busy} %");
         assert!(idle >= 60, "{idle} %");

@@ -16,7 +16,7 @@ use tunnel::offload::Accepts;
 use tunnel::rate::Rates;
 use tunnel::{EdgeTunnel, Psk};
 
-use super::budget::{Budget, Worth};
+use super::budget::{Budget, Rush, Worth};
 use super::handover::{Kind, Letter, Post};
 use super::lanes::{INITIATION, Lanes};
 use super::{Away, Command, Totals, WorkerIo};
@@ -92,6 +92,8 @@ struct Io {
     waker: Waker,
     runs: RecvBuffer,
     frame: Vec<u8>,
+    /// Until then nobody looks at the handshakes' lanes.
+    resting: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,16 +138,12 @@ impl Engine {
         io: WorkerIo,
         poller: Poller,
         (inbox, announcer): (mpsc::Receiver<Command>, Announcer),
-        post: Post,
+        (post, rush): (Post, Rush),
     ) -> io::Result<Self> {
         poller.add(&io.tun, TUN, Interest::Readable)?;
-        for (lanes, data, handshakes) in [
-            (&io.v4, DATA_V4, HANDSHAKES_V4),
-            (&io.v6, DATA_V6, HANDSHAKES_V6),
-        ] {
+        for (lanes, data) in [(&io.v4, DATA_V4), (&io.v6, DATA_V6)] {
             if let Some(lanes) = lanes {
                 poller.add(&lanes.data, data, Interest::Readable)?;
-                poller.add(&lanes.handshakes, handshakes, Interest::Readable)?;
             }
         }
         let offloads = io.tun.offloads();
@@ -161,7 +159,9 @@ impl Engine {
             poller,
             runs: RecvBuffer::new(),
             frame: vec![0; FRAME_BYTES],
+            resting: None,
         };
+        io.watch_handshakes()?;
         Ok(Self {
             tunnel,
             io,
@@ -171,7 +171,7 @@ impl Engine {
             admission: Admission::Open,
             announcer,
             post,
-            budget: Budget::new(Instant::now()),
+            budget: Budget::new(rush, Instant::now()),
         })
     }
 
@@ -211,6 +211,7 @@ impl Engine {
         if ready.tun && self.take_from_tun(now).map_err(reading)? == Load::More {
             load = Load::More;
         }
+        self.budget.note_packets(now, Instant::now());
         if ready.woken {
             self.take_letters(now).map_err(reading)?;
         }
@@ -277,7 +278,9 @@ impl Engine {
                 turn.note(Instant::now(), outcome);
             }
         }
-        self.budget.settle(turn);
+        if let Some(until) = self.budget.settle(turn) {
+            self.io.rest_from_handshakes(until)?;
+        }
         self.tunnel.flush_tun();
         self.write()?;
         self.transmit();
@@ -501,7 +504,35 @@ impl Engine {
 }
 
 impl Io {
+    /// What cannot be read for now would end every wait at once.
+    fn rest_from_handshakes(&mut self, until: Instant) -> io::Result<()> {
+        if self.resting.replace(until).is_none() {
+            for lanes in [&self.v4, &self.v6].into_iter().flatten() {
+                self.poller.remove(&lanes.handshakes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_handshakes(&self) -> io::Result<()> {
+        for (lanes, token) in [(&self.v4, HANDSHAKES_V4), (&self.v6, HANDSHAKES_V6)] {
+            if let Some(lanes) = lanes {
+                self.poller
+                    .add(&lanes.handshakes, token, Interest::Readable)?;
+            }
+        }
+        Ok(())
+    }
+
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<ReadyIo> {
+        if self
+            .resting
+            .take_if(|until| *until <= Instant::now())
+            .is_some()
+        {
+            self.watch_handshakes()?;
+        }
+        let deadline = [deadline, self.resting].into_iter().flatten().min();
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let mut found = ReadyIo::default();
         for ready in self.poller.wait(timeout)? {
