@@ -66,12 +66,20 @@ pub enum Command {
     Unroute(Away),
     /// Tell the totals, and hand over the counters of peers that are gone.
     Totals(oneshot::Sender<Totals>),
-    /// Tell the counters of every peer.
-    PeerTraffic(oneshot::Sender<Vec<([u8; 32], Traffic)>>),
+    /// Tell the counters of some peers, from this place of the table on.
+    PeerTraffic(u32, oneshot::Sender<PeerTraffic>),
     /// Answer no more handshake initiations, and tell the peers to move on.
     StopAdmitting,
     /// End the loop.
     Stop,
+}
+
+/// The counters of some of a worker's peers.
+#[derive(Debug)]
+pub struct PeerTraffic {
+    peers: Vec<([u8; 32], Traffic)>,
+    /// The place of the table to go on from; none behind the last.
+    next: Option<u32>,
 }
 
 /// A worker's figures since it started.
@@ -153,11 +161,18 @@ impl Worker {
         answer.await.map_err(|_| Gone)
     }
 
-    /// Every peer's counters.
+    /// The counters of every peer for which anything has passed, told in parts, between which packets have their turn.
     pub async fn peer_traffic(&self) -> Result<Vec<([u8; 32], Traffic)>, Gone> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::PeerTraffic(reply)).await?;
-        answer.await.map_err(|_| Gone)
+        let mut all = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let (reply, answer) = oneshot::channel();
+            self.send(Command::PeerTraffic(from, reply)).await?;
+            let part = answer.await.map_err(|_| Gone)?;
+            all.extend(part.peers);
+            next = part.next;
+        }
+        Ok(all)
     }
 }
 

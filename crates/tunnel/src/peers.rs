@@ -108,17 +108,18 @@ impl Peer {
         count - self.meter.as_mut().map_or(count, within)
     }
 
+    pub(crate) fn traffic(&self) -> Traffic {
+        let awake = self.awake.as_ref().map(|wg| wg.traffic);
+        self.traffic.plus(awake.unwrap_or_default())
+    }
+
     pub(crate) fn stats(&self, now: Instant) -> PeerStats {
         let since = self
             .awake
             .as_ref()
             .and_then(|wg| wg.timers.session_since(now));
-        let awake = self
-            .awake
-            .as_ref()
-            .map_or(Traffic::default(), |wg| wg.traffic);
         PeerStats {
-            traffic: self.traffic.plus(awake),
+            traffic: self.traffic(),
             endpoint: self.endpoint,
             session_age: since.map(|since| now.saturating_duration_since(since)),
         }

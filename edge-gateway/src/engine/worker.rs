@@ -19,7 +19,7 @@ use tunnel::{EdgeTunnel, Psk};
 use super::budget::{Budget, Rush, Worth};
 use super::handover::{Kind, Letter, Post};
 use super::lanes::{INITIATION, Lanes};
-use super::{Away, Command, Totals, WorkerIo};
+use super::{Away, Command, PeerTraffic, Totals, WorkerIo};
 use crate::announce::Announcer;
 use crate::exit::Fault;
 use crate::leases::Admitted;
@@ -29,6 +29,8 @@ const BATCH: usize = 64;
 /// Commands obeyed before packets have their turn: at a few microseconds each, a hundred thousand leases stream in
 /// without a packet waiting for a millisecond.
 const COMMANDS_PER_TURN: usize = 64;
+/// Places of the table gone through in one command, for the same reason.
+const PLACES_PER_COMMAND: u32 = 1_024;
 /// A frame this long fills a call of its own; shorter ones wait for the next.
 const WORTH_SENDING: usize = 16_384;
 /// A lease further away than this is renewed long before.
@@ -424,11 +426,9 @@ impl Engine {
                     // Who asked may have given up.
                     let _unheard = reply.send(self.tell_totals());
                 }
-                Ok(Command::PeerTraffic(reply)) => {
-                    let peers = self.tunnel.peers(now);
+                Ok(Command::PeerTraffic(from, reply)) => {
                     // As above.
-                    let _unheard =
-                        reply.send(peers.map(|(id, stats)| (id, stats.traffic)).collect());
+                    let _unheard = reply.send(self.tell_traffic(from));
                 }
                 Ok(Command::StopAdmitting) => {
                     self.admission = Admission::Closed;
@@ -473,6 +473,14 @@ impl Engine {
         let last = self.tunnel.remove_peer(wg_pub, now);
         if let Some(last) = last.filter(|_| self.totals.ended.len() < MAX_ENDED) {
             self.totals.ended.push((device, last.traffic));
+        }
+    }
+
+    fn tell_traffic(&self, from: u32) -> PeerTraffic {
+        let to = from.saturating_add(PLACES_PER_COMMAND);
+        PeerTraffic {
+            peers: self.tunnel.traffic_at(from..to).collect(),
+            next: (to < self.tunnel.places()).then_some(to),
         }
     }
 

@@ -70,6 +70,28 @@ fn packets_pass_both_ways_in_both_families_unchanged() {
 }
 
 #[test]
+fn traffic_is_told_a_part_of_the_table_at_a_time_and_of_those_alone_who_have_some() {
+    let mut pair = Pair::connected();
+    let silent = PeerConfig {
+        id: [8; 32],
+        public: public(&key(8)),
+        allowed: vec!["10.64.0.8/32".parse().unwrap()],
+        ..lease(pair.now)
+    };
+    pair.admit(silent).unwrap();
+    assert!(both_ways(&mut pair, 0));
+    let expected = ([7; 32], pair.peer().traffic);
+
+    let edge = pair.edge();
+    let places = edge.places();
+    let parts = (0..places).map(|place| edge.traffic_at(place..place + 1));
+
+    assert_eq!(places, 2);
+    assert_eq!(parts.flatten().collect::<Vec<_>>(), [expected]);
+    assert_eq!(edge.traffic_at(places..places + 9).count(), 0);
+}
+
+#[test]
 fn lengths_on_the_wire_are_padded_to_16_but_never_beyond_the_mtu() {
     let mut pair = Pair::connected();
     for (inner, outer) in [(24, 64), (32, 64), (33, 80), (1_410, 1_452), (1_420, 1_452)] {
