@@ -30,10 +30,16 @@ use trust::{GatewayRecord, RelayRecord};
 use crate::enrol::pin::Pins;
 use crate::enrol::provider::provider;
 use crate::enrol::schedule::Backoff;
+#[cfg(feature = "quic")]
+use crate::enrol::schedule::by_chance;
 
 /// TLS is begun when QUIC has not answered for so long: three losses of its first packet, or a long way.
 #[cfg(feature = "quic")]
 const QUIC_HEAD_START: Duration = Duration::from_millis(1_000);
+/// While TLS carries, QUIC is tried again after this time, and then after twice as long, up to the second: networks change
+/// their minds, and TLS is slower.
+#[cfg(feature = "quic")]
+const QUIC_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
 /// A relay that has not agreed by then is not reached.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 /// A relay is kept so long after the endpoint has answered again: it may be a passing mood of the network.
@@ -310,8 +316,31 @@ impl Opened {
         match self {
             #[cfg(feature = "quic")]
             Self::Quic(connection) => connection.carry(job, &local).await,
+            #[cfg(feature = "quic")]
+            Self::Tls(connection) => {
+                // TLS carries until QUIC has agreed to; the packet thread sees one address for both.
+                let better = tokio::select! {
+                    result = connection.carry(job, &local) => return result,
+                    better = find_quic(job) => better,
+                };
+                better.carry(job, &local).await
+            }
+            #[cfg(not(feature = "quic"))]
             Self::Tls(connection) => connection.carry(job, &local).await,
         }
+    }
+}
+
+/// Tries QUIC now and then, until it works.
+#[cfg(feature = "quic")]
+async fn find_quic(job: &Job) -> Box<carry::Connection> {
+    let mut pause = QUIC_AGAIN[0];
+    loop {
+        tokio::time::sleep(by_chance(pause)).await;
+        if let Ok(Ok(connection)) = timeout(OPEN_TIMEOUT, Box::pin(carry::open(job))).await {
+            return Box::new(connection);
+        }
+        pause = (pause * 2).min(QUIC_AGAIN[1]);
     }
 }
 

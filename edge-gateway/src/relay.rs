@@ -89,6 +89,8 @@ impl Relay {
     /// Serves until a socket is gone.
     pub(crate) async fn serve(self) -> Fault {
         let mut listeners = JoinSet::new();
+        let certificate = self.tls.certificate;
+        listeners.spawn(async move { certificate.follow().await });
         for udp in self.udp {
             let (tls, door) = (Arc::clone(&self.tls.quic), Arc::clone(&self.door));
             listeners.spawn(quic::serve(udp, tls, door));

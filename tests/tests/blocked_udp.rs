@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lab::{
-    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, World,
+    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, WEB, World,
     allowed_in_the_lab, block, unblock, wait_until,
 };
 
@@ -146,6 +146,29 @@ fn where_no_udp_passes_at_all_the_home_goes_on_inside_tls() {
         (0, 0),
         "{findings:?}"
     );
+}
+
+#[test]
+fn tls_is_left_for_http3_when_udp_passes_again_but_wireguard_does_not() {
+    let world = relayed();
+    let mut pings = world
+        .lab
+        .home
+        .spawn(
+            "pings",
+            "ping",
+            &["-i", "0.2", WEB].map(std::ffi::OsStr::new),
+        )
+        .unwrap();
+    block(&world.lab.access, Blocked::Udp).unwrap();
+    wait_transport(&world, "tls", BACK_WITHIN);
+
+    block(&world.lab.access, Blocked::WireGuard).unwrap();
+
+    // The first try may have come before; the second comes within 45 seconds of TLS.
+    wait_transport(&world, "quic", Duration::from_secs(50));
+    world.page_within(BACK_WITHIN).unwrap();
+    assert!(pings.ended().is_none(), "the home stopped pinging");
 }
 
 #[test]

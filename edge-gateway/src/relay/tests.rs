@@ -26,7 +26,9 @@ struct Rig {
     target: Target,
     figures: Arc<Figures>,
     roots: RootCertStore,
-    _files: tempfile::TempDir,
+    certificate: Arc<tls::Certificate>,
+    key: rcgen::KeyPair,
+    files: tempfile::TempDir,
     _tasks: JoinSet<()>,
 }
 
@@ -57,6 +59,7 @@ async fn rig() -> Rig {
         relay.tcp[0].local_addr().unwrap(),
     );
     let figures = relay.figures();
+    let certificate = Arc::clone(&relay.tls.certificate);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut buffer = [0; 4096];
@@ -71,7 +74,9 @@ async fn rig() -> Rig {
         target: Target(target),
         figures,
         roots,
-        _files: files,
+        certificate,
+        key: made.signing_key,
+        files,
         _tasks: tasks,
     }
 }
@@ -111,8 +116,61 @@ impl Rig {
     }
 }
 
+/// What the relay shows at the moment.
+async fn shown(rig: &Rig) -> Vec<u8> {
+    let stream = within(rig.tls()).await;
+    let (_, connection) = stream.get_ref();
+    connection.peer_certificates().unwrap()[0].to_vec()
+}
+
 async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(LIMIT, Box::pin(work)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_torn_or_for_another_key_changes_nothing() {
+    let rig = rig().await;
+    let before = shown(&rig).await;
+    let file = rig.files.path().join("crt");
+    let foreign = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
+
+    for text in [foreign.cert.pem(), foreign.cert.pem()[..200].to_owned()] {
+        std::fs::write(&file, text).unwrap();
+
+        assert!(rig.certificate.reload().is_err());
+        assert_eq!(shown(&rig).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_whoever_connects_next() {
+    let mut rig = rig().await;
+    let mut params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    params.serial_number = Some(77_u64.into());
+    let renewed = params.self_signed(&rig.key).unwrap();
+    std::fs::write(rig.files.path().join("crt"), renewed.pem()).unwrap();
+    rig.roots.add(renewed.der().clone()).unwrap();
+
+    rig.certificate.reload().unwrap();
+
+    assert_eq!(shown(&rig).await, renewed.der().to_vec());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_file_is_looked_at_by_itself() {
+    let mut rig = rig().await;
+    let mut params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    params.serial_number = Some(78_u64.into());
+    let renewed = params.self_signed(&rig.key).unwrap();
+    rig.roots.add(renewed.der().clone()).unwrap();
+    // The task has seen the file as it was.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    std::fs::write(rig.files.path().join("crt"), renewed.pem()).unwrap();
+
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+
+    assert_eq!(shown(&rig).await, renewed.der().to_vec());
 }
 
 #[tokio::test]
