@@ -4,12 +4,17 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
-use lab::{GATEWAY_INNER, World, wait_until};
+use lab::{GATEWAY, GATEWAY_INNER, WgKey, WgPeer, WireGuardGo, World, wait_until};
 use rand_core::OsRng;
 use serde_json::Value;
 use trust::{KemKey, KemStatement};
 
+/// Mark, kind and length before the content of a state file; a checksum after it.
+const HEAD_BYTES: usize = 9;
+const INITIATION_BYTES: u64 = 148;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn with_key(status: &Value) -> usize {
@@ -23,6 +28,10 @@ fn with_key(status: &Value) -> usize {
 fn is_post_quantum(world: &World) -> bool {
     let status = world.router.status().unwrap();
     status["tunnel"]["post_quantum"].as_bool().unwrap()
+}
+
+fn set_off(text: String) -> String {
+    text.replace("[tunnel]", "[tunnel]\npost-quantum = false")
 }
 
 /// Waits until the gateway has told provisioning its ML-KEM key, as it does within its first second.
@@ -68,6 +77,69 @@ fn a_home_is_sealed_with_an_agreed_key_and_stays_so_over_restarts() {
         .home
         .run(&["ping", "-c", "2", "-W", "2", GATEWAY_INNER])
         .unwrap();
+}
+
+#[test]
+fn who_has_stolen_the_static_keys_gets_no_session_without_the_agreed_key() {
+    let mut world = World::new().unwrap();
+    key_is_stated(&world);
+    world.enrol().unwrap();
+    let state = |name: &str| std::fs::read(world.router.state_dir().join(name)).unwrap();
+    let (keys, psks) = (state("keys"), state("psks"));
+    drop(world.agent.take());
+    let stolen = WgKey::of_private(STANDARD.encode(&keys[HEAD_BYTES..HEAD_BYTES + 32])).unwrap();
+    // One pinned gateway, then tunnel key, gateway and pre-shared key.
+    let psk = STANDARD.encode(&psks[HEAD_BYTES + 1 + 32 + 64..][..32]);
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec!["10.64.0.1/32".into()],
+    };
+    let public = gateway.public.clone();
+    let lab = &world.lab;
+    let thief = WireGuardGo::start(lab, &lab.office, &stolen, 0, &[], &[gateway]).unwrap();
+
+    let has_tried_twice = || {
+        let show = ["wg", "show", thief.interface(), "transfer"];
+        let table = lab.office.run(&show)?;
+        let sent = table.split_whitespace().nth(2).unwrap_or("0");
+        Ok((sent.parse::<u64>()? >= 2 * INITIATION_BYTES).then_some(()))
+    };
+    wait_until("the thief has tried twice", PATIENCE, has_tried_twice).unwrap();
+    assert_eq!(thief.latest_handshake(&public).unwrap(), 0);
+    thief.set_psk(&public, &psk, lab.work()).unwrap();
+
+    wait_until("the agreed key makes the difference", PATIENCE, || {
+        Ok((thief.latest_handshake(&public)? > 0).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_gateway_that_states_no_key_works_as_before() {
+    let mut world = World::new().unwrap();
+    key_is_stated(&world);
+    drop(world.gateway.take());
+    world.pop.edit_config(set_off).unwrap();
+    store(&world, "DELETE FROM kem_statement");
+    world.gateway = Some(world.pop.start().unwrap());
+
+    world.enrol().unwrap();
+
+    assert!(!is_post_quantum(&world));
+    assert_eq!(with_key(&world.pop.status().unwrap()), 0);
+}
+
+#[test]
+fn a_router_that_wants_no_agreed_key_works_as_before() {
+    let mut world = World::new().unwrap();
+    key_is_stated(&world);
+    world.router.edit_config(set_off).unwrap();
+
+    world.enrol().unwrap();
+
+    assert!(!is_post_quantum(&world));
+    assert_eq!(with_key(&world.pop.status().unwrap()), 0);
 }
 
 #[test]
