@@ -456,7 +456,9 @@ impl Control {
                 gateways: peers,
                 addresses: lease.addresses.clone(),
                 keepalive: self.config.tunnel.keepalive,
+                // The packet thread sets both when it makes the tunnel.
                 seed: 0,
+                calendar: Duration::ZERO,
             })));
         } else if !same_place {
             self.engine

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ipnet::IpNet;
+use netio::clock::since_1970;
 use netio::netlink::{Netlink, NetlinkError};
 use netio::privileges::{self, Capability, DropError};
 use netio::tun::TunError;
@@ -215,7 +216,8 @@ fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Workers, Fault> {
     let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
     let parts = queues.into_iter().zip(shares).map(|(tun, share)| {
         let private = keys.tunnel.clone();
-        let mut tunnel = EdgeTunnel::for_worker(private, limits, share, Instant::now());
+        let mut tunnel =
+            EdgeTunnel::for_worker(private, limits, share, since_1970(), Instant::now());
         tunnel.set_inner(inner.clone());
         let (v4, v6) = (v4.next(), v6.next());
         (tunnel, WorkerIo { tun, v4, v6 })

@@ -131,7 +131,7 @@ fn a_hundred_thousand_leases_are_judged_and_loaded_in_seconds_and_in_less_than_a
     };
     let now = Instant::now();
     let mut leases = Leases::new(scope);
-    let mut tunnel = EdgeTunnel::new(StaticSecret::from([5; 32]), now);
+    let mut tunnel = EdgeTunnel::new(StaticSecret::from([5; 32]), Duration::ZERO, now);
     // The first page also brings what is paid once.
     drop(fleet.page(0));
     let empty = resident_bytes();

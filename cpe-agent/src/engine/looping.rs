@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use netio::clock::since_1970;
 use netio::poll::{Interest, Ready};
 use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
@@ -209,6 +210,7 @@ impl Loop {
         self.know_ways(&config.gateways);
         let now = Instant::now();
         config.seed = OsRng.next_u64();
+        config.calendar = since_1970();
         match AgentTunnel::new(config, now) {
             Ok(tunnel) => {
                 let mut tunnel = tunnel.with_outer_tos(self.tos).with_mtu(self.mtu, now);

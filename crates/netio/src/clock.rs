@@ -18,12 +18,18 @@ pub fn since_boot() -> Duration {
     )
 }
 
+/// The time since 1970 by the system's calendar; zero when it stands before.
+#[must_use]
+pub fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
 /// Seconds since 1970 by the system's calendar; 0 when it stands before 1970.
 #[must_use]
 pub fn unix_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
 }
 
 #[expect(unsafe_code, reason = "clock_gettime has no safe form in std")]

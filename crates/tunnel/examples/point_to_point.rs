@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netio::Tun;
+use netio::clock::since_1970;
 use netio::netlink::Netlink;
 use netio::poll::{Interest, Poller};
 use netio::tun::FRAME_BYTES;
@@ -169,13 +170,14 @@ fn agent(gateway: SocketAddr) -> io::Result<AgentTunnel> {
         addresses: vec![IpNet::from(std::net::IpAddr::from(AGENT_ADDRESS))],
         keepalive: Duration::from_secs(25),
         seed: std::process::id().into(),
+        calendar: since_1970(),
     };
     AgentTunnel::new(config, Instant::now()).map_err(io::Error::other)
 }
 
 fn edge() -> io::Result<EdgeTunnel> {
     let now = Instant::now();
-    let mut edge = EdgeTunnel::new(key(1), now);
+    let mut edge = EdgeTunnel::new(key(1), since_1970(), now);
     let peer = PeerConfig {
         id: [2; 32],
         public: PublicKey::from(&key(2)).to_bytes(),

@@ -35,7 +35,7 @@ use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
-use crate::wg::{Gate, Heard, MIN_OPENED, Message, Sealed, Shape, Wg};
+use crate::wg::{Gate, Heard, Message, Sealed, Shape, Wg};
 use crate::{DEFAULT_MTU, health};
 use choice::Hold;
 use path::Path;
@@ -81,6 +81,9 @@ pub struct AgentConfig {
     pub addresses: Vec<IpNet>,
     /// How often NAT's mapping is refreshed when nothing else does; zero for never.
     pub keepalive: Duration,
+    /// The calendar's time when the tunnel is made, since 1970: a gateway takes no initiation that claims to be older than the
+    /// last, a restart notwithstanding.
+    pub calendar: Duration,
     /// What the jitter of retries is drawn from.
     pub seed: u64,
 }
@@ -147,7 +150,13 @@ impl AgentTunnel {
         };
         let too_big = TooBig::of_path(gateways.iter().flat_map(|gateway| &gateway.inner), now);
         let mut tunnel = Self {
-            gate: Gate::new(config.private, HANDSHAKES_PER_S, Arc::default(), now),
+            gate: Gate::new(
+                config.private,
+                HANDSHAKES_PER_S,
+                Arc::default(),
+                config.calendar,
+                now,
+            ),
             paths: Vec::new(),
             active: 0,
             // Differs from the last run's, or the gateways would not see that this one has moved.
@@ -275,7 +284,7 @@ impl AgentTunnel {
         now: Instant,
     ) -> Result<(), Dropped> {
         let mut opened = std::mem::take(&mut self.opened);
-        let needed = datagram.len().max(MIN_OPENED);
+        let needed = datagram.len();
         if opened.len() < needed {
             opened.resize(needed, 0);
         }
@@ -306,14 +315,20 @@ impl AgentTunnel {
         now: Instant,
     ) -> Result<Option<SourceChecked<'b>>, Dropped> {
         let message = self.gate.admit(datagram, from, &mut self.outbox, now)?;
-        let index = self.path_of(message, datagram)?;
+        let index = match message {
+            Message::Initiation => return self.answer(datagram, from, now).map(|()| None),
+            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
+                index
+            }
+        };
+        let index = self.paths.iter().position(|p| p.number == index >> 8);
+        let index = index.ok_or(Dropped::NoSession)?;
         let path = self.paths.get_mut(index).ok_or(Dropped::NoSession)?;
         let heard = path
             .wg
             .open(message, datagram, from, buf, &mut self.outbox, now)?;
         match heard {
-            // Only who has the keys of a session moves the endpoint: an initiation may be replayed from anywhere.
-            Heard::Initiation | Heard::Cookie => return Ok(None),
+            Heard::Cookie => return Ok(None),
             Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
                 self.on_heard(index, message, from, now);
             }
@@ -337,19 +352,13 @@ impl AgentTunnel {
         Ok(Some(packet))
     }
 
-    /// The path that a datagram belongs to, before it is opened.
-    fn path_of(&self, message: Message, datagram: &[u8]) -> Result<usize, Dropped> {
-        let found = match message {
-            Message::Initiation => {
-                let public = self.gate.initiator(datagram)?;
-                let found = self.paths.iter().position(|p| p.gateway.public == public);
-                return found.ok_or(Dropped::UnknownPeer);
-            }
-            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
-                self.paths.iter().position(|p| p.number == index >> 8)
-            }
-        };
-        found.ok_or(Dropped::NoSession)
+    /// Answers a gateway's initiation. It moves no endpoint: it may be a replay, from anywhere.
+    fn answer(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Result<(), Dropped> {
+        let initiator = self.gate.initiator(datagram)?;
+        let public = initiator.public();
+        let path = self.paths.iter_mut().find(|p| p.gateway.public == public);
+        let path = path.ok_or(Dropped::UnknownPeer)?;
+        path.wg.accept(&initiator, from, &mut self.outbox, now)
     }
 
     fn on_heard(&mut self, index: usize, message: Message, from: SocketAddr, now: Instant) {

@@ -38,7 +38,7 @@ use crate::transmit::{Outbox, Transmit};
 use standing::Duty;
 use wakes::Wakes;
 
-use crate::wg::{Gate, Heard, MIN_OPENED, Message, OVERHEAD_BYTES, Sealed, Shape, Tick};
+use crate::wg::{Gate, Heard, Message, OVERHEAD_BYTES, Sealed, Shape, Tick};
 
 /// Initiations to a peer that does not answer, before it is left asleep.
 const MAX_TRIES: u32 = 4;
@@ -99,25 +99,33 @@ pub struct EdgeTunnel {
 impl EdgeTunnel {
     /// A gateway without peers and with the default limits.
     #[must_use]
-    pub fn new(private: StaticSecret, now: Instant) -> Self {
-        Self::with_limits(private, EdgeLimits::default(), now)
+    pub fn new(private: StaticSecret, since_1970: Duration, now: Instant) -> Self {
+        Self::with_limits(private, EdgeLimits::default(), since_1970, now)
     }
 
     /// A gateway without peers.
     #[must_use]
-    pub fn with_limits(private: StaticSecret, limits: EdgeLimits, now: Instant) -> Self {
-        Self::for_worker(private, limits, Share::whole(), now)
+    pub fn with_limits(
+        private: StaticSecret,
+        limits: EdgeLimits,
+        since_1970: Duration,
+        now: Instant,
+    ) -> Self {
+        Self::for_worker(private, limits, Share::whole(), since_1970, now)
     }
 
-    /// One worker's part of a gateway, without peers.
+    /// One worker's part of a gateway, without peers. `since_1970` is the calendar's time at `now`: a peer that remembers an
+    /// initiation of this gateway takes only later ones, a restart notwithstanding.
     #[must_use]
     pub fn for_worker(
         private: StaticSecret,
         limits: EdgeLimits,
         share: Share,
+        since_1970: Duration,
         now: Instant,
     ) -> Self {
-        let gate = Gate::new(private, limits.handshakes_per_s, share.wasted(), now);
+        let wasted = share.wasted();
+        let gate = Gate::new(private, limits.handshakes_per_s, wasted, since_1970, now);
         // Retries of gateways need not differ between runs, only between gateways.
         let seed = gate
             .public()
@@ -258,7 +266,7 @@ impl EdgeTunnel {
         now: Instant,
     ) -> Result<Taken, Dropped> {
         let mut opened = std::mem::take(&mut self.opened);
-        let needed = datagram.len().max(MIN_OPENED);
+        let needed = datagram.len();
         if opened.len() < needed {
             opened.resize(needed, 0);
         }
@@ -290,16 +298,20 @@ impl EdgeTunnel {
         now: Instant,
     ) -> Result<Received<'b>, Dropped> {
         let message = self.gate.admit(datagram, from, &mut self.outbox, now)?;
-        let result = match self.find(message, datagram, now) {
-            Ok(Found::Here(slot)) => self.open(slot, (message, datagram), from, buf, now),
-            Ok(Found::Elsewhere(elsewhere)) => Ok(Received::Elsewhere(elsewhere)),
-            Err(reason) => Err(reason),
+        let index = match message {
+            Message::Initiation => return self.receive_initiation(datagram, from, now),
+            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
+                index
+            }
         };
-        let is_here = matches!(result, Ok(Received::Nothing));
-        if is_here && matches!(message, Message::Initiation | Message::Response { .. }) {
+        let received = match self.find(index)? {
+            Found::Here(slot) => self.open(slot, (message, datagram), from, buf, now)?,
+            Found::Elsewhere(elsewhere) => return Ok(Received::Elsewhere(elsewhere)),
+        };
+        if matches!(message, Message::Response { .. }) {
             self.gate.note_useful();
         }
-        result
+        Ok(received)
     }
 
     fn open<'b>(
@@ -323,8 +335,7 @@ impl EdgeTunnel {
         }
         let heard = heard?;
         match heard {
-            // Only who has the keys of a session moves the endpoint: an initiation may be replayed from anywhere.
-            Heard::Initiation | Heard::Cookie => return Ok(Received::Nothing),
+            Heard::Cookie => return Ok(Received::Nothing),
             Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
                 self.on_heard(slot, from, is_new)
             }
@@ -397,7 +408,7 @@ impl EdgeTunnel {
         if let Some(wg) = &mut peer.awake {
             wg.forget_unconfirmed(now);
             loop {
-                match wg.tick(endpoint, &mut self.outbox, &mut self.jitter, now) {
+                match wg.tick(endpoint, &mut self.outbox, now) {
                     Tick::Quiet => break,
                     Tick::Expired => {}
                     Tick::WantsHandshake => {

@@ -10,7 +10,7 @@ pub(crate) const WORKER_BITS: u32 = 6;
 /// The most workers of one gateway.
 pub const MAX_WORKERS: u8 = 1 << WORKER_BITS;
 /// Byte of a datagram's receiver index that has the worker, in its lower [`WORKER_BITS`]: the second, since the index is
-/// little endian and its lowest byte is boringtun's.
+/// little endian and its lowest byte is the session's.
 pub const WORKER_BYTE: u8 = 1;
 /// These bits.
 pub const WORKER_MASK: u8 = MAX_WORKERS - 1;

@@ -41,8 +41,6 @@ pub(crate) struct Outbox {
     bytes: Vec<u8>,
     used: usize,
     runs: VecDeque<Run>,
-    /// Where packets are made before they are sealed; here so that it is one for all peers.
-    staging: Vec<u8>,
     carried: Traffic,
 }
 
@@ -56,20 +54,6 @@ struct Run {
 }
 
 impl Outbox {
-    /// Lends at least `len` bytes for a packet that is to be sealed.
-    pub(crate) fn take_staging(&mut self, len: usize) -> Vec<u8> {
-        let mut staging = std::mem::take(&mut self.staging);
-        if staging.len() < len {
-            staging.resize(len, 0);
-        }
-        staging
-    }
-
-    /// Takes back what [`Outbox::take_staging`] lent.
-    pub(crate) fn keep_staging(&mut self, staging: Vec<u8>) {
-        self.staging = staging;
-    }
-
     /// Room for one datagram of at most `len` bytes, to be followed by [`Outbox::commit`] if it is to be sent.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<&mut [u8], Dropped> {
         if self.runs.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 use netio::Waker;
+use tunnel::Initiator;
 use tunnel::edge::Elsewhere;
 
 /// Letters that wait for one worker; each at most a frame of 64 KB.
@@ -14,7 +15,7 @@ const MAX_LETTERS: usize = 256;
 const MAX_SPARE: usize = 64;
 
 /// What a letter holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A frame of the TUN device.
     Frame,
@@ -29,8 +30,8 @@ pub(super) enum Kind {
     Initiation {
         /// Who sent it.
         from: SocketAddr,
-        /// The key that it claims.
-        initiator: [u8; 32],
+        /// What was found out of it.
+        initiator: Box<Initiator>,
     },
 }
 
@@ -187,7 +188,7 @@ mod tests {
         let (mut one, two, mut poller) = two();
         let from = "192.0.2.1:7".parse().unwrap();
         let kind = Kind::Datagram { from, tos: 3 };
-        one.hand_over(1, kind, b"first");
+        one.hand_over(1, kind.clone(), b"first");
         one.hand_over(1, Kind::Frame, b"second");
         one.wake();
 

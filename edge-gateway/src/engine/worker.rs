@@ -262,8 +262,9 @@ impl Engine {
             if let Ok(Taken::Elsewhere(elsewhere)) =
                 self.tunnel.handle_datagram(datagram, from, tos, now)
             {
+                let worker = elsewhere.worker;
                 let kind = Kind::of_datagram(elsewhere, from, tos);
-                self.post.hand_over(elsewhere.worker, kind, datagram);
+                self.post.hand_over(worker, kind, datagram);
             }
         }
         Ok(Next::Go)
@@ -309,8 +310,9 @@ impl Engine {
                 Ok(Taken::Here) => worth = Worth::Something,
                 Ok(Taken::Elsewhere(elsewhere)) => {
                     worth = Worth::Something;
+                    let worker = elsewhere.worker;
                     let kind = Kind::of_datagram(elsewhere, from, tos);
-                    self.post.hand_over(elsewhere.worker, kind, datagram);
+                    self.post.hand_over(worker, kind, datagram);
                 }
                 // A drop, which the tunnel has counted.
                 Err(_) => {}
@@ -333,7 +335,7 @@ impl Engine {
                     .handle_datagram(&bytes, from, tos, now)
                     .map(|_| ()),
                 Kind::Initiation { from, initiator } => {
-                    self.tunnel.handle_initiation(&initiator, &bytes, from, now)
+                    self.tunnel.handle_initiation(&initiator, from, now)
                 }
             };
             self.post.give_back(bytes);

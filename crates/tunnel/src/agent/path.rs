@@ -170,7 +170,7 @@ impl Path {
             self.wg.timers.want_handshake(now);
         }
         loop {
-            match self.wg.tick(Some(self.endpoint), outbox, jitter, now) {
+            match self.wg.tick(Some(self.endpoint), outbox, now) {
                 Tick::Quiet => break,
                 Tick::Expired => {
                     self.lose();

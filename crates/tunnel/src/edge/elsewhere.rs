@@ -13,11 +13,11 @@ use crate::dropped::Dropped;
 use crate::peers::Peers;
 use crate::policy::{Slot, SourceChecked};
 use crate::routes::Holder;
-use crate::wg::{MIN_OPENED, Message};
+use crate::wg::Initiator;
 
 /// Whose an input was.
 #[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// This worker's; it is done with.
     Here,
@@ -26,13 +26,13 @@ pub enum Taken {
 }
 
 /// To whom an input is to be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The worker.
     pub worker: u8,
-    /// The key that an initiation claims, so that the other need not find it again
+    /// What was found out of an initiation, so that the other need not do it again
     /// ([`EdgeTunnel::handle_initiation`]).
-    pub initiator: Option<[u8; 32]>,
+    pub initiator: Option<Box<Initiator>>,
 }
 
 /// Where a message is to be opened.
@@ -66,27 +66,52 @@ impl Taken {
 }
 
 impl EdgeTunnel {
-    /// Takes an initiation that another worker has checked and handed over with the key that it claims.
+    /// Takes an initiation that another worker has checked, begun to read and handed over.
     ///
     /// # Errors
     /// When it is dropped, and then counted.
     pub fn handle_initiation(
         &mut self,
-        initiator: &[u8; 32],
-        datagram: &[u8],
+        initiator: &Initiator,
         from: SocketAddr,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let mut unused = [0; MIN_OPENED];
-        let slot = self.awake_slot_of(initiator, now);
-        let result = slot.and_then(|slot| {
-            let message = (Message::Initiation, datagram);
-            self.open(slot, message, from, &mut unused, now).map(|_| ())
-        });
-        if result.is_ok() {
-            self.gate.note_useful();
-        }
+        let result = self.answer(initiator, from, now);
         self.count(result)
+    }
+
+    /// Finds who an initiation is from, and answers it if that is this worker's to do.
+    pub(super) fn receive_initiation<'b>(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<Received<'b>, Dropped> {
+        let initiator = self.gate.initiator(datagram)?;
+        let worker = self.share.owner(&initiator.public());
+        if worker != self.share.worker() {
+            let initiator = Some(Box::new(initiator));
+            return Ok(Received::Elsewhere(Elsewhere { worker, initiator }));
+        }
+        self.answer(&initiator, from, now)
+            .map(|()| Received::Nothing)
+    }
+
+    /// Answers an initiation. It moves no endpoint: it may be a replay, from anywhere.
+    fn answer(
+        &mut self,
+        initiator: &Initiator,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let slot = self.awake_slot_of(&initiator.public(), now)?;
+        let peer = self.peers.get_mut(slot).ok_or(Dropped::UnknownPeer)?;
+        let wg = peer.awake.as_mut().ok_or(Dropped::NoSession)?;
+        let answered = wg.accept(initiator, from, &mut self.outbox, now);
+        self.rearm(slot, now);
+        answered?;
+        self.gate.note_useful();
+        Ok(())
     }
 
     /// Another worker admits the peer with this key: its addresses are that worker's.
@@ -108,27 +133,9 @@ impl EdgeTunnel {
         }
     }
 
-    /// The peer of a message: an initiation names it by its key, everything else by a receiver index.
-    pub(super) fn find(
-        &mut self,
-        message: Message,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<Found, Dropped> {
-        let slot = match message {
-            Message::Initiation => {
-                let initiator = self.gate.initiator(datagram)?;
-                let worker = self.share.owner(&initiator);
-                if worker != self.share.worker() {
-                    let initiator = Some(initiator);
-                    return Ok(Found::Elsewhere(Elsewhere { worker, initiator }));
-                }
-                return self.awake_slot_of(&initiator, now).map(Found::Here);
-            }
-            Message::Response { index } | Message::Cookie { index } | Message::Data { index } => {
-                index >> 8
-            }
-        };
+    /// The peer that a receiver index is of.
+    pub(super) fn find(&self, index: u32) -> Result<Found, Dropped> {
+        let slot = index >> 8;
         match Peers::worker_of(slot) {
             worker if worker == self.share.worker() => Ok(Found::Here(slot)),
             worker if worker < self.share.workers() => Ok(Found::Elsewhere(Elsewhere {

@@ -215,7 +215,9 @@ fn a_gateway_that_was_restarted_is_found_again_within_five_seconds_of_use() {
 fn an_agent_that_was_restarted_is_let_in_at_once() {
     let mut pair = Pair::connected();
     assert!(both_ways(&mut pair, 0));
-    let config = agent_config(&[(100, &GATEWAYS[..1])], &["10.64.0.7/32"]);
+    let mut config = agent_config(&[(100, &GATEWAYS[..1])], &["10.64.0.7/32"]);
+    // A moment later by the calendar too.
+    config.calendar += pair.now - pair.start + Duration::from_millis(20);
     pair.agent = AgentTunnel::new(config, pair.now).unwrap();
     let back = pair.now;
 

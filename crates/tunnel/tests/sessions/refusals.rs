@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::rig::{
-    AGENT, GATEWAYS, INNER, Pair, WEB, WEB6, agent_config, key, lease, packet, public,
+    AGENT, GATEWAYS, INNER, Pair, TODAY, WEB, WEB6, agent_config, key, lease, packet, public,
 };
 use tunnel::agent::{AgentConfigError, AgentTunnel};
 use tunnel::edge::{EdgeEvent, EdgeLimits, EdgeTunnel, PeerConfig, UpsertError, Upserted};
@@ -473,7 +473,7 @@ fn a_full_table_takes_a_new_lease_only_in_the_place_of_an_expired_one() {
         max_peers: 2,
         ..EdgeLimits::default()
     };
-    let mut edge = EdgeTunnel::with_limits(key(100), limits, now);
+    let mut edge = EdgeTunnel::with_limits(key(100), limits, TODAY, now);
     let peer = |n: u8, secs: u64| PeerConfig {
         id: [n; 32],
         public: public(&key(n)),

@@ -105,6 +105,9 @@ pub(crate) fn lease(now: Instant) -> PeerConfig {
     }
 }
 
+/// The calendar's time when a rig is made, since 1970.
+pub(crate) const TODAY: Duration = Duration::from_secs(1_800_000_000);
+
 pub(crate) fn agent_config(gateways: &[(u8, &[&str])], addresses: &[&str]) -> AgentConfig {
     AgentConfig {
         private: key(7),
@@ -120,6 +123,7 @@ pub(crate) fn agent_config(gateways: &[(u8, &[&str])], addresses: &[&str]) -> Ag
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         keepalive: Duration::from_secs(25),
         seed: 1,
+        calendar: TODAY,
     }
 }
 
@@ -171,7 +175,7 @@ impl Pair {
         let gateways: Vec<_> = (0..count)
             .map(|n| {
                 let private = key(100 + n);
-                let mut edge = EdgeTunnel::with_limits(private.clone(), limits, now);
+                let mut edge = EdgeTunnel::with_limits(private.clone(), limits, TODAY, now);
                 edge.upsert_peer(lease(now), now).unwrap();
                 edge.set_inner(inner_of(100 + n));
                 let address = socket(GATEWAYS[usize::from(n)]);
@@ -240,7 +244,8 @@ impl Pair {
     /// The gateway process is gone and back: it knows the lease and nothing else.
     pub(crate) fn restart_gateway(&mut self, n: usize) {
         let gateway = &mut self.gateways[n];
-        gateway.edge = EdgeTunnel::new(gateway.private.clone(), self.now);
+        let today = TODAY + (self.now - self.start);
+        gateway.edge = EdgeTunnel::new(gateway.private.clone(), today, self.now);
         gateway.edge.upsert_peer(lease(self.now), self.now).unwrap();
         gateway.edge.set_inner(inner_of(100 + n as u8));
         gateway.is_up = true;

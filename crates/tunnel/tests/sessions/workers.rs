@@ -7,7 +7,9 @@ use tunnel::edge::{EdgeLimits, EdgeTunnel, Elsewhere, PeerConfig, Taken};
 use tunnel::offload::VNET_BYTES;
 use tunnel::{Dropped, Share};
 
-use crate::rig::{AGENT, GATEWAYS, INNER, WEB, agent_config, key, lease, packet, public, socket};
+use crate::rig::{
+    AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, key, lease, packet, public, socket,
+};
 
 /// Two workers, the one that has the rig's peer first, and its agent.
 struct Gateway {
@@ -24,9 +26,9 @@ impl Gateway {
         let shares: Vec<Share> = Share::split(2, 7).collect();
         let lease = lease(now);
         let owner_number = shares[0].owner(&lease.public);
-        let mut workers = shares
-            .into_iter()
-            .map(|share| EdgeTunnel::for_worker(key(100), EdgeLimits::default(), share, now));
+        let mut workers = shares.into_iter().map(|share| {
+            EdgeTunnel::for_worker(key(100), EdgeLimits::default(), share, TODAY, now)
+        });
         let (zero, one) = (workers.next().unwrap(), workers.next().unwrap());
         let (mut owner, mut other) = if owner_number == 0 {
             (zero, one)
@@ -86,17 +88,15 @@ impl Gateway {
             .other
             .handle_datagram(&initiation, from, 0, now)
             .unwrap();
-        let initiator = public(&key(7));
-        assert_eq!(
-            taken,
-            Taken::Elsewhere(Elsewhere {
-                initiator: Some(initiator),
-                ..gateway.owner()
-            })
-        );
+        let Taken::Elsewhere(elsewhere) = taken else {
+            panic!("the other worker took it for its own");
+        };
+        assert_eq!(elsewhere.worker, gateway.owner().worker);
+        let initiator = elsewhere.initiator.unwrap();
+        assert_eq!(initiator.public(), public(&key(7)));
         gateway
             .owner
-            .handle_initiation(&initiator, &initiation, from, now)
+            .handle_initiation(&initiator, from, now)
             .unwrap();
         gateway.answer();
         gateway
@@ -118,10 +118,22 @@ fn an_index_of_a_worker_that_is_not_there_and_a_key_without_a_lease_are_nobodys(
 
     let nobodys = gateway.owner.handle_datagram(&data, from, 0, gateway.now);
     assert_eq!(nobodys, Err(Dropped::NoSession));
-    let unknown = gateway
-        .owner
-        .handle_initiation(&[3; 32], &[1; 148], from, gateway.now);
-    assert_eq!(unknown, Err(Dropped::UnknownPeer));
+    let mut stranger = agent_config(&[(100, &[GATEWAYS[0]])], &["10.64.0.7/32"]);
+    stranger.private = key(3);
+    let mut stranger = AgentTunnel::new(stranger, gateway.now).unwrap();
+    stranger.handle_timeout(gateway.now);
+    let initiation = stranger.poll_transmit().unwrap().payload.to_vec();
+    for worker in [&mut gateway.owner, &mut gateway.other] {
+        let taken = worker.handle_datagram(&initiation, from, 0, gateway.now);
+        let unknown = match taken {
+            Ok(Taken::Elsewhere(Elsewhere {
+                initiator: Some(initiator),
+                ..
+            })) => worker.handle_initiation(&initiator, from, gateway.now),
+            taken => taken.map(|_| ()),
+        };
+        assert_eq!(unknown, Err(Dropped::UnknownPeer));
+    }
 }
 
 #[test]
@@ -141,7 +153,7 @@ fn what_came_to_the_wrong_worker_passes_when_it_is_handed_to_the_right_one() {
 
     assert_eq!(
         gateway.other.handle_datagram(&sealed, from, 0, now),
-        Ok(elsewhere)
+        Ok(elsewhere.clone())
     );
     assert_eq!(
         gateway.owner.handle_datagram(&sealed, from, 0, now),

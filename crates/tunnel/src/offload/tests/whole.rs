@@ -47,8 +47,9 @@ impl Ends {
             addresses: allowed.clone(),
             keepalive: Duration::from_secs(25),
             seed: 1,
+            calendar: Duration::ZERO,
         };
-        let mut edge = EdgeTunnel::new(key(1), now);
+        let mut edge = EdgeTunnel::new(key(1), Duration::ZERO, now);
         let lease = PeerConfig {
             id: [7; 32],
             public: PublicKey::from(&key(7)).to_bytes(),
