@@ -2,7 +2,7 @@
 //!
 //! The key stream of a whole packet is made at once, four blocks in each group of four vectors (`wide/stream.rs`), and
 //! its tag from eight blocks at a time (`wide/tag.rs`). No branch and no address depends on a secret. Why it is ours:
-//! `docs/decisions/0016-own-transport.md`.
+//! `docs/decisions/0017-own-transport.md`.
 
 mod stream;
 mod tag;
