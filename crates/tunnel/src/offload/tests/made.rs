@@ -113,6 +113,8 @@ impl Made {
         }
         packet.extend(transport);
         let sum = !transport_sum(&packet, self.start(), protocol);
+        // In UDP zero says that there is none (RFC 768).
+        let sum = if self.udp && sum == 0 { 0xffff } else { sum };
         let sum = if self.spoilt_checksum {
             sum ^ 0x0100
         } else {
