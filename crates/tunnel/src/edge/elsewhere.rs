@@ -108,8 +108,9 @@ impl EdgeTunnel {
         let peer = self.peers.get_mut(slot).ok_or(Dropped::UnknownPeer)?;
         let wg = peer.awake.as_mut().ok_or(Dropped::NoSession)?;
         let answered = wg.accept(initiator, from, &mut self.outbox, now);
-        self.rearm(slot, now);
+        // What is refused changes nothing: replays must not put the peer's timers off.
         answered?;
+        self.rearm(slot, now);
         self.gate.note_useful();
         Ok(())
     }
