@@ -13,6 +13,8 @@ use tunnel::Traffic;
 const FILE: &str = "accounting.json";
 /// Devices, present and past; the rest of a shard's life fits many times over.
 const MAX_DEVICES: usize = 262_144;
+/// The account of those for which there is no other, so that all together stay right.
+const OTHERS: &str = "others";
 /// A line per device.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -55,6 +57,11 @@ impl Accounts {
         add(&mut self.settled, device, traffic);
     }
 
+    /// Adds what removed peers carried of which it is not known which they were.
+    pub(crate) fn settle_others(&mut self, traffic: Traffic) {
+        add_to(&mut self.settled, OTHERS.to_owned(), traffic);
+    }
+
     /// Every device's bytes, those of present peers included.
     pub(crate) fn totals(&self, present: &[([u8; 32], Traffic)]) -> BTreeMap<String, Bytes> {
         let mut totals = self.settled.clone();
@@ -80,11 +87,17 @@ impl Accounts {
 }
 
 fn add(accounts: &mut BTreeMap<String, Bytes>, device: &[u8; 32], traffic: Traffic) {
-    if traffic.rx_bytes == 0 && traffic.tx_bytes == 0 {
+    if traffic == Traffic::default() {
         return;
     }
     let key = hex::encode(device);
-    if accounts.len() >= MAX_DEVICES && !accounts.contains_key(&key) {
+    let is_full = accounts.len() >= MAX_DEVICES && !accounts.contains_key(&key);
+    let key = if is_full { OTHERS.to_owned() } else { key };
+    add_to(accounts, key, traffic);
+}
+
+fn add_to(accounts: &mut BTreeMap<String, Bytes>, key: String, traffic: Traffic) {
+    if traffic.rx_bytes == 0 && traffic.tx_bytes == 0 {
         return;
     }
     let bytes = accounts.entry(key).or_default();

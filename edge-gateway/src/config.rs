@@ -16,9 +16,11 @@ use tunnel::share::MAX_WORKERS;
 
 mod fields;
 mod relay;
+mod sampling;
 use fields::Fields;
 pub use fields::Mistake;
 pub use relay::Relay;
+pub use sampling::Sampling;
 
 /// Where `status` and `drain` look for a running gateway unless told otherwise.
 pub const DEFAULT_STATUS_SOCKET: &str = "/run/culvert/gateway.sock";
@@ -74,6 +76,8 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// `[relay]`: UDP inside HTTP for routers whose network lets no other UDP through; without it there is none.
     pub relay: Option<Relay>,
+    /// `[sampling]`: volume by network of the internet; without it no packet is looked at.
+    pub sampling: Option<Sampling>,
     /// `[metrics] listen`: address of `/metrics` and `/healthz`; without it there is none.
     pub metrics: Option<SocketAddr>,
 }
@@ -293,13 +297,23 @@ impl TryFrom<RawConfig> for Config {
         let level: Option<LevelName> = top.parsed("log-level", "error, warn, info, debug or trace");
         let status_socket = top.parsed("status-socket", path);
         let drain = top.number("drain-timeout-s", 0, MAX_DRAIN_S);
-        let [provisioning, tunnel, nat, announce, dns, relay, metrics] = [
+        let [
+            provisioning,
+            tunnel,
+            nat,
+            announce,
+            dns,
+            relay,
+            sampling,
+            metrics,
+        ] = [
             "provisioning",
             "tunnel",
             "nat",
             "announce",
             "dns",
             "relay",
+            "sampling",
             "metrics",
         ]
         .map(|key| top.section(key));
@@ -312,6 +326,7 @@ impl TryFrom<RawConfig> for Config {
         let inner = tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.addresses);
         let dns = dns.map(|table| read_dns(table, inner, &mut mistakes));
         let relay = relay.map(|table| relay::read_relay(table, tunnel.as_ref(), &mut mistakes));
+        let sampling = sampling.map(|table| sampling::read_sampling(table, &mut mistakes));
         let metrics = metrics.map(|table| read_metrics(table, &mut mistakes));
 
         // A part that could not be read has left a mistake behind.
@@ -332,6 +347,7 @@ impl TryFrom<RawConfig> for Config {
             announce: announce.flatten(),
             dns: dns.flatten(),
             relay: relay.flatten(),
+            sampling: sampling.flatten(),
             metrics: metrics.flatten(),
         })
     }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use crate::accounting::Accounts;
 use crate::announce::{self, Announcer};
 use crate::config::Config;
+use crate::device::Device;
 use crate::dns;
 use crate::drain::Drain;
 use crate::engine::{self, Command, Gone, Totals, Worker};
@@ -24,6 +25,7 @@ use crate::exit::{Exit, Fault};
 use crate::metrics::Metrics;
 use crate::peers;
 use crate::relay::{self, Relay};
+use crate::sampling::Volume;
 use crate::setup::{self, Site};
 use crate::status::{self, Ask};
 use crate::stream::Office;
@@ -118,6 +120,8 @@ struct Control {
     accounts: Accounts,
     metrics: Metrics,
     health: watch::Sender<Health>,
+    volume: Option<Volume>,
+    device: Device,
     totals: Totals,
     by_worker: Vec<Totals>,
     drain: Option<Drain>,
@@ -136,6 +140,7 @@ impl Control {
         let mut ends = JoinSet::new();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         let (announcer, announcing) = announce::start(config)?;
+        let device = Device::begin(&config.tunnel.interface);
         for started in engine::start(running.workers.parts, &announcer)? {
             workers.push(started.worker);
             threads.push(started.thread);
@@ -195,6 +200,8 @@ impl Control {
             accounts: running.accounts,
             metrics,
             health,
+            volume: running.volume,
+            device,
             totals: Totals::default(),
             by_worker: Vec::new(),
             drain: None,
@@ -296,12 +303,21 @@ impl Control {
             for (device, traffic) in told.ended.drain(..) {
                 self.accounts.settle(&device, traffic);
             }
+            self.accounts.settle_others(told.ended_others);
+            if let Some(volume) = &mut self.volume {
+                volume.add(std::mem::take(&mut told.tally));
+            }
             totals.add(told.clone());
             by_worker.push(told);
         }
         self.by_worker = by_worker;
         self.totals = totals;
+        // At once with the totals, so that both can be held against each other.
+        self.device.look();
         let stalest = self.stalest();
+        if let Some(counted) = self.device.counted() {
+            self.metrics.update_device(counted, &self.totals.books);
+        }
         self.metrics.update_workers(&self.by_worker);
         self.metrics.update(
             &self.totals,
@@ -311,6 +327,9 @@ impl Control {
         );
         if let Some(relay) = &self.relay {
             self.metrics.update_relay(relay);
+        }
+        if let Some(volume) = &self.volume {
+            self.metrics.update_volume(volume);
         }
         let carried = self.carried();
         if let Some(drain) = &mut self.drain {

@@ -3,6 +3,7 @@
 //! at the wrong worker goes by `handover`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,17 +11,20 @@ use ipnet::IpNet;
 use netio::{Poller, Tun, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tunnel::edge::Carried;
-use tunnel::{EdgeTunnel, HeaderBytes, Traffic};
+use tunnel::{EdgeTunnel, Traffic};
 
 use crate::announce::Announcer;
 use crate::exit::Fault;
 use crate::leases::Admitted;
+use crate::sampling::{Networks, Tally};
 
+mod books;
 mod budget;
 mod handover;
 pub(crate) mod lanes;
 mod worker;
 
+pub use books::Books;
 use budget::Rush;
 use handover::Post;
 pub(crate) use lanes::Lanes;
@@ -37,6 +41,8 @@ pub struct WorkerIo {
     pub v4: Option<Lanes>,
     /// Its IPv6 sockets.
     pub v6: Option<Lanes>,
+    /// By what the packets that it draws are counted; none where it draws none.
+    pub networks: Option<Arc<Networks>>,
 }
 
 /// A peer of another worker.
@@ -101,16 +107,20 @@ pub struct Totals {
     pub rx_packets: u64,
     /// Packets to the routers.
     pub tx_packets: u64,
-    /// Bytes of headers that joining spared the TUN device and that cutting added to what it counts.
-    pub header_bytes: HeaderBytes,
+    /// What the TUN device does not count as the leases do.
+    pub books: Books,
     /// Frames and datagrams that came here and were handed to the worker whose they are.
     pub handed_over: u64,
     /// Drops in the tunnel and around it, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// What was drawn since the totals were last told.
+    pub tally: Tally,
     /// Leases that the tunnel would not take.
     pub not_admitted: u64,
     /// Peers removed since the totals were last told, with their last counters.
     pub ended: Vec<([u8; 32], Traffic)>,
+    /// The counters of those for which there was no room in that list.
+    pub ended_others: Traffic,
 }
 
 impl Totals {
@@ -125,14 +135,15 @@ impl Totals {
         self.tx_bytes += other.tx_bytes;
         self.rx_packets += other.rx_packets;
         self.tx_packets += other.tx_packets;
-        self.header_bytes.spared += other.header_bytes.spared;
-        self.header_bytes.added += other.header_bytes.added;
+        self.books.add(other.books);
         self.handed_over += other.handed_over;
         for (reason, count) in other.dropped {
             *self.dropped.entry(reason).or_default() += count;
         }
         self.not_admitted += other.not_admitted;
+        self.tally.add(other.tally);
         self.ended.extend(other.ended);
+        self.ended_others = self.ended_others.plus(other.ended_others);
     }
 }
 

@@ -28,8 +28,10 @@ pub mod resolver;
 mod relay;
 
 mod accounting;
+mod device;
 pub mod keyring;
 pub mod keys;
 mod metrics;
 mod nat;
+pub mod sampling;
 mod status;

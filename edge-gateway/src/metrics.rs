@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use telemetry::metrics::names;
 use telemetry::{Counter, Gauge, LabelledCounter, Registry};
+use tunnel::sample::Direction;
 use tunnel::share::MAX_WORKERS;
 
+use crate::device::DeviceBytes;
 use crate::dns;
-use crate::engine::Totals;
+use crate::engine::{Books, Totals};
 use crate::peers::Figures;
 use crate::relay;
+use crate::sampling::Volume;
 
 /// Labels of workers.
 const WORKERS: [&str; MAX_WORKERS as usize] = [
@@ -32,6 +35,10 @@ pub(crate) struct Metrics {
     write_failures: Counter,
     bytes: LabelledCounter,
     header_bytes: LabelledCounter,
+    device_bytes: LabelledCounter,
+    apart_bytes: LabelledCounter,
+    sampled_from: LabelledCounter,
+    sampled_to: LabelledCounter,
     dropped: LabelledCounter,
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
@@ -64,6 +71,10 @@ impl Metrics {
             write_failures: registry.counter(names::GATEWAY_STATE_WRITE_FAILURES),
             bytes: registry.labelled_counter(names::GATEWAY_TUNNEL_BYTES, "direction"),
             header_bytes: registry.labelled_counter(names::GATEWAY_OFFLOAD_HEADER_BYTES, "offload"),
+            device_bytes: registry.labelled_counter(names::GATEWAY_DEVICE_BYTES, "direction"),
+            apart_bytes: registry.labelled_counter(names::GATEWAY_APART_BYTES, "what"),
+            sampled_from: registry.labelled_counter(names::GATEWAY_SAMPLED_FROM, "network"),
+            sampled_to: registry.labelled_counter(names::GATEWAY_SAMPLED_TO, "network"),
             dropped: registry.labelled_counter(names::GATEWAY_DROPPED_PACKETS, "reason"),
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
@@ -109,11 +120,9 @@ impl Metrics {
         follow(&self.write_failures, figures.write_failures);
         follow(&self.bytes.with("from_routers"), totals.rx_bytes);
         follow(&self.bytes.with("to_routers"), totals.tx_bytes);
-        follow(
-            &self.header_bytes.with("spared"),
-            totals.header_bytes.spared,
-        );
-        follow(&self.header_bytes.with("added"), totals.header_bytes.added);
+        let headers = totals.books.headers;
+        follow(&self.header_bytes.with("spared"), headers.spared);
+        follow(&self.header_bytes.with("added"), headers.added);
         for (reason, count) in &totals.dropped {
             follow(&self.dropped.with(reason), *count);
         }
@@ -132,6 +141,38 @@ impl Metrics {
 }
 
 impl Metrics {
+    /// Brings the TUN device's up to date, and what explains how they differ from the leases'.
+    pub(crate) fn update_device(&self, device: DeviceBytes, books: &Books) {
+        for (counter, label, figure) in [
+            (&self.device_bytes, "from_routers", device.rx),
+            (&self.device_bytes, "to_routers", device.tx),
+            (&self.apart_bytes, "lost", books.ledger.lost),
+            (&self.apart_bytes, "not_handed_over", books.not_handed_over),
+            (&self.apart_bytes, "not_written", books.not_written),
+            (&self.apart_bytes, "overflowed", books.ledger.overflowed),
+            (&self.apart_bytes, "told", books.ledger.told),
+            (&self.apart_bytes, "asked", books.ledger.answered.rx_bytes),
+            (
+                &self.apart_bytes,
+                "answered",
+                books.ledger.answered.tx_bytes,
+            ),
+        ] {
+            follow(&counter.with(label), figure);
+        }
+    }
+
+    /// Brings the estimates of volume by network up to date.
+    pub(crate) fn update_volume(&self, volume: &Volume) {
+        for row in volume.estimates() {
+            let counter = match row.direction {
+                Direction::FromRouter => &self.sampled_from,
+                Direction::ToRouter => &self.sampled_to,
+            };
+            follow(&counter.with(row.network), row.bytes);
+        }
+    }
+
     /// Brings each worker's up to date.
     pub(crate) fn update_workers(&self, workers: &[Totals]) {
         for (worker, label) in workers.iter().zip(WORKERS) {

@@ -2,9 +2,11 @@
 //! interfaces made, packet filter set. What comes out is owned by the process that then gives root up.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -33,6 +35,7 @@ use crate::nat::{self, Forwarding};
 use crate::peers::Peers;
 use crate::pin;
 use crate::relay::Relay;
+use crate::sampling::{Networks, Volume};
 use crate::status;
 
 /// 1 January 2025: no clock that is right shows less.
@@ -61,7 +64,12 @@ impl Site {
         };
         let peers = enter_state_dir(config, anchors, scope)?;
         let accounts = Accounts::load(Path::new("."));
-        let workers = open_workers(&config.tunnel, &keys)?;
+        let sampling = config.sampling.as_ref();
+        let networks = sampling.map(|sampling| Networks::load(&sampling.prefixes));
+        let networks = networks.transpose()?.map(Arc::new);
+        let sampling = sampling.map(|sampling| sampling.one_in).zip(networks);
+        let workers = open_workers(&config.tunnel, sampling.as_ref(), &keys)?;
+        let volume = sampling.map(|(one_in, networks)| Volume::new(one_in, &networks));
         let dns = config.dns.as_ref().map(Dns::bind).transpose()?;
         let relay = config.relay.as_ref().map(Relay::bind).transpose()?;
         let forwarding = nat::set_up(&config.tunnel, config.nat.as_ref())?;
@@ -71,6 +79,7 @@ impl Site {
             peers,
             accounts,
             workers,
+            volume,
             dns,
             relay,
             metrics,
@@ -95,6 +104,7 @@ pub(crate) struct Running {
     pub(crate) peers: Peers,
     pub(crate) accounts: Accounts,
     pub(crate) workers: Workers,
+    pub(crate) volume: Option<Volume>,
     pub(crate) dns: Option<Dns>,
     pub(crate) relay: Option<Relay>,
     pub(crate) metrics: Option<TcpListener>,
@@ -201,7 +211,11 @@ fn is_ours(name: &str) -> bool {
     name.starts_with("shard-") || name.starts_with("accounting.") || name.starts_with(keyring::FILE)
 }
 
-fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Workers, Fault> {
+fn open_workers(
+    tunnel: &Tunnel,
+    sampling: Option<&(NonZeroU32, Arc<Networks>)>,
+    keys: &Keys,
+) -> Result<Workers, Fault> {
     let count = tunnel.workers;
     let [v4, v6] = bind_tunnel(tunnel)?;
     let queues = open_interface(tunnel, count.into())?;
@@ -219,8 +233,16 @@ fn open_workers(tunnel: &Tunnel, keys: &Keys) -> Result<Workers, Fault> {
         let mut tunnel =
             EdgeTunnel::for_worker(private, limits, share, since_1970(), Instant::now());
         tunnel.set_inner(inner.clone());
-        let (v4, v6) = (v4.next(), v6.next());
-        (tunnel, WorkerIo { tun, v4, v6 })
+        if let Some((one_in, _)) = sampling {
+            tunnel.set_sampling(*one_in, OsRng.next_u64());
+        }
+        let io = WorkerIo {
+            tun,
+            v4: v4.next(),
+            v6: v6.next(),
+            networks: sampling.map(|(_, networks)| Arc::clone(networks)),
+        };
+        (tunnel, io)
     });
     Ok(Workers {
         parts: parts.collect(),

@@ -17,6 +17,10 @@ use tokio::task::JoinSet;
 use crate::accounting::Bytes;
 use crate::exit::{Exit, Fault};
 
+mod device;
+
+pub(crate) use device::DeviceStatus;
+
 const MAX_REQUEST_BYTES: u64 = 64;
 /// A fleet's leases at about 150 bytes each.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
@@ -136,6 +140,9 @@ pub(crate) struct TunnelStatus {
     pub tx_bits_per_s: Option<u64>,
     /// Sessions that came to be.
     pub handshakes: u64,
+    /// What the TUN device counts, held against the leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceStatus>,
     /// Drops, by reason; reasons that never happened are left out.
     pub dropped: BTreeMap<String, u64>,
     /// Each worker's part of it.
@@ -399,6 +406,7 @@ impl Status {
                 self.tunnel.handshakes
             ),
         ];
+        lines.extend(self.tunnel.device.iter().map(DeviceStatus::in_words));
         if !self.tunnel.dropped.is_empty() {
             lines.push(format!("dropped    {}", counts(&self.tunnel.dropped)));
         }

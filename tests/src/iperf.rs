@@ -60,6 +60,11 @@ pub fn stream(client: &Netns, server: &str, way: Way, seconds: u32) -> Result<f6
     streams(client, server, way, seconds, 1).map(|arrived| arrived.gbps)
 }
 
+/// The same with the congestion control that most of the internet's senders have, whatever this machine's is.
+pub fn cubic(client: &Netns, server: &str, way: Way, seconds: u32) -> Result<f64> {
+    run(client, server, way, [seconds, 1], &["-C", "cubic"]).map(|arrived| arrived.gbps)
+}
+
 /// What a run of iperf3 moved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived {
@@ -79,12 +84,23 @@ pub(crate) fn streams(
     seconds: u32,
     parallel: u32,
 ) -> Result<Arrived> {
+    run(client, server, way, [seconds, parallel], &[])
+}
+
+fn run(
+    client: &Netns,
+    server: &str,
+    way: Way,
+    [seconds, parallel]: [u32; 2],
+    more: &[&str],
+) -> Result<Arrived> {
     let words = [IPERF_PORT.into(), seconds, parallel].map(|n: u32| n.to_string());
     let [port, time, parallel] = &words;
     let mut argv = vec![
         "iperf3", "-c", server, "-p", port, "-t", time, "-P", parallel,
     ];
     argv.extend(["-J", "--connect-timeout", "5000"]);
+    argv.extend(more);
     if way == Way::Down {
         argv.push("-R");
     }

@@ -49,7 +49,7 @@ pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
 pub use dns_peers::{Asking, DnscryptProxy, DnscryptStub, ForeignServer, resolves};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
-pub use iperf::{IPERF_PORT, IperfServer, Way, stream};
+pub use iperf::{IPERF_PORT, IperfServer, Way, cubic, stream};
 pub use judge::{Allowed, Kind};
 pub use kernel_image::KernelImage;
 pub use kernel_wireguard::{KernelCounters, KernelWireGuard};

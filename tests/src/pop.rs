@@ -184,15 +184,25 @@ impl Pop {
 
     /// What `edge-gateway status --json` says.
     pub fn status(&self) -> Result<Value> {
+        self.status_with(&[])
+    }
+
+    /// The same with the bytes of every lease.
+    pub fn status_and_leases(&self) -> Result<Value> {
+        self.status_with(&["--leases"])
+    }
+
+    fn status_with(&self, more: &[&str]) -> Result<Value> {
         let program = self.program.to_string_lossy();
         let socket = self.socket.to_string_lossy();
-        let said = self.netns.run(&[
+        let status = [
             program.as_ref(),
             "status",
             "--json",
             "--socket",
             socket.as_ref(),
-        ])?;
+        ];
+        let said = self.netns.run(&[&status[..], more].concat())?;
         serde_json::from_str(&said)
             .with_context(|| format!("`edge-gateway status --json` printed: {said}"))
     }

@@ -9,13 +9,14 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::device::{Answer, Device, read_lease};
 use crate::internet::Internet;
 use crate::office::{Office, PROVISIONING_PORT};
-use crate::pop::Pop;
+use crate::pop::{GATEWAY_INNER, Pop};
 use crate::process::Running;
 use crate::programs::Programs;
 use crate::relay::Relay;
 use crate::router::{Image, Router};
-use crate::topology::{Lab, OFFICE, WEB};
+use crate::topology::{GATEWAY, Lab, OFFICE, WEB};
 use crate::wait::wait_until;
+use crate::wireguard_go::{WgKey, WgPeer, WireGuardGo};
 use crate::zones::PAGE_NAME;
 
 /// An enrolment, a first handshake and a first lookup take well under a second each.
@@ -113,6 +114,27 @@ impl World {
         };
         let addresses = read_lease(&lease)?.addresses;
         Ok((device, addresses.iter().map(ToString::to_string).collect()))
+    }
+
+    /// Another home, whose lease has no rate: a wireguard-go that stands in the office and reaches these addresses through the
+    /// gateway. To be there before the router is on, from whose place it enrols.
+    pub fn neighbour(&self, reaches: &[&str]) -> Result<(WireGuardGo, Device)> {
+        let (device, addresses) = self.leased_device()?;
+        let key = WgKey::of_private(device.wireguard_private())?;
+        let hosts = [&[GATEWAY_INNER], reaches].concat();
+        let gateway = WgPeer {
+            public: self.pop.wireguard.clone(),
+            endpoint: Some(format!("{GATEWAY}:51820")),
+            allowed: hosts.iter().map(|host| format!("{host}/32")).collect(),
+        };
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let office = &self.lab.office;
+        let go = WireGuardGo::start(&self.lab, office, &key, 0, &addresses, &[gateway])?;
+        wait_until("the neighbour is connected", PROTECTED_WITHIN, || {
+            let ping = ["ping", "-c", "1", "-W", "1", GATEWAY_INNER];
+            office.run(&ping).map(Some)
+        })?;
+        Ok((go, device))
     }
 
     /// Waits for protection; an agent that ends before is an error with its last words.

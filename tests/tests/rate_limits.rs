@@ -6,10 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use lab::{
-    GATEWAY, GATEWAY_INNER, IperfServer, WEB, Way, WgKey, WgPeer, WireGuardGo, World, ZONE_SERVER,
-    stream, wait_until,
-};
+use lab::{IperfServer, WEB, Way, World, ZONE_SERVER, cubic, stream, wait_until};
 use serde_json::Value;
 
 const MBIT: f64 = 0.001;
@@ -30,7 +27,7 @@ fn over_limit(world: &World) -> u64 {
 /// What one stream of the home reaches, as a part of a rate in Mb/s.
 #[track_caller]
 fn assert_fills(world: &World, way: Way, mbit: f64) {
-    let reached = stream(&world.lab.home, WEB, way, SECONDS).unwrap() / MBIT;
+    let reached = cubic(&world.lab.home, WEB, way, SECONDS).unwrap() / MBIT;
     println!("{way}: {reached:.1} of {mbit} Mb/s");
     assert!(FILLED.contains(&(reached / mbit)), "{way}: {reached} Mb/s");
 }
@@ -44,35 +41,10 @@ fn limit(world: &mut World) {
     world.wait_protected().unwrap();
 }
 
-/// Another home, whose lease has no rate: a wireguard-go that stands in the office. It enrols from the router's place, which
-/// is shut once the agent runs.
-fn neighbour(world: &World) -> WireGuardGo {
-    let (device, addresses) = world.leased_device().unwrap();
-    let key = WgKey::of_private(device.wireguard_private()).unwrap();
-    let gateway = WgPeer {
-        public: world.pop.wireguard.clone(),
-        endpoint: Some(format!("{GATEWAY}:51820")),
-        allowed: vec![format!("{GATEWAY_INNER}/32"), format!("{ZONE_SERVER}/32")],
-    };
-    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let office = &world.lab.office;
-    let go = WireGuardGo::start(&world.lab, office, &key, 0, &addresses, &[gateway]).unwrap();
-    wait_until(
-        "the neighbour is connected",
-        Duration::from_secs(15),
-        || {
-            let ping = ["ping", "-c", "1", "-W", "1", GATEWAY_INNER];
-            office.run(&ping).map(Some)
-        },
-    )
-    .unwrap();
-    go
-}
-
 #[test]
 fn tcp_fills_a_limited_lease_in_both_directions_and_its_neighbour_does_not_notice() {
     let mut world = World::new().unwrap();
-    let go = neighbour(&world);
+    let (go, _) = world.neighbour(&[ZONE_SERVER]).unwrap();
     limit(&mut world);
     let _second = IperfServer::start(&world.lab.internet, ZONE_SERVER).unwrap();
 

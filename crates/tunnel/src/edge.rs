@@ -3,6 +3,7 @@
 
 mod elsewhere;
 mod report;
+mod sampling;
 mod standing;
 mod wakes;
 
@@ -30,8 +31,9 @@ use crate::packet;
 use crate::peers::{Due, Peer, Peers};
 use crate::policy::{Slot, SourceChecked};
 use crate::routes::Holder;
+use crate::sample::{Direction, Sampler};
 use crate::share::Share;
-use crate::stats::{PeerStats, Traffic};
+use crate::stats::{Ledger, PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
@@ -94,6 +96,9 @@ pub struct EdgeTunnel {
     dropped: DropCounts,
     received: Traffic,
     header_bytes_added: u64,
+    ledger: Ledger,
+    /// None where nothing is drawn.
+    sampler: Option<Box<Sampler>>,
 }
 
 impl EdgeTunnel {
@@ -153,6 +158,8 @@ impl EdgeTunnel {
             dropped: DropCounts::default(),
             received: Traffic::default(),
             header_bytes_added: 0,
+            ledger: Ledger::default(),
+            sampler: None,
         }
     }
 
@@ -171,8 +178,9 @@ impl EdgeTunnel {
     /// # Errors
     /// When it is dropped, and then counted.
     pub fn handle_tun_input(&mut self, packet: &[u8], now: Instant) -> Result<(), Dropped> {
-        let result = self.send(packet, Vnet::default(), now);
-        self.count(result.and_then(|taken| taken.here(Dropped::NotRouted)))
+        let result = self.take_out(packet, Vnet::default(), now);
+        let result = result.and_then(|taken| taken.here(Dropped::NotRouted));
+        self.count(result)
     }
 
     /// Takes a frame of the TUN device, which may stand for many packets for one of the peers. What is too long for its
@@ -181,8 +189,19 @@ impl EdgeTunnel {
     /// # Errors
     /// When it is dropped, or a part of it for another reason than the lease's rate, and then counted.
     pub fn handle_tun_frame(&mut self, frame: &[u8], now: Instant) -> Result<Taken, Dropped> {
-        let result = Vnet::split(frame).and_then(|(vnet, packet)| self.send(packet, vnet, now));
+        let result = Vnet::split(frame).and_then(|(vnet, packet)| self.take_out(packet, vnet, now));
         self.count(result)
+    }
+
+    /// Does that, and keeps the ledger of what the device counts as sent.
+    fn take_out(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<Taken, Dropped> {
+        let (settled, added) = (self.outbox.settled(), self.header_bytes_added);
+        let result = self.send(packet, vnet, now);
+        if !matches!(result, Ok(Taken::Elsewhere(_))) {
+            let taken = packet.len() as u64 + self.header_bytes_added - added;
+            self.ledger.lost += taken.saturating_sub(self.outbox.settled() - settled);
+        }
+        result
     }
 
     fn send(&mut self, packet: &[u8], vnet: Vnet, now: Instant) -> Result<Taken, Dropped> {
@@ -222,9 +241,12 @@ impl EdgeTunnel {
             .inspect_err(|reason| {
                 if *reason == Dropped::TooBig {
                     let answer = self.too_big.answer(packet, wg.mtu(), now);
-                    self.inbox.push_answer(answer);
+                    self.ledger.told += self.inbox.push_answer(answer) as u64;
                 }
             });
+        if sealed.is_ok() {
+            self.sample(Direction::ToRouter, header.source, &packets);
+        }
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
         }
@@ -246,7 +268,10 @@ impl EdgeTunnel {
         let result = self
             .receive(datagram, from, buf, now)
             .and_then(|received| match received {
-                Received::Packet(packet) => Ok(Some(packet)),
+                Received::Packet(slot, packet) => {
+                    self.note_received(slot, packet.as_bytes().len());
+                    Ok(Some(packet))
+                }
                 Received::Nothing => Ok(None),
                 Received::Elsewhere(_) => Err(Dropped::NoSession),
             });
@@ -271,7 +296,14 @@ impl EdgeTunnel {
             opened.resize(needed, 0);
         }
         let result = match self.receive(datagram, from, &mut opened, now) {
-            Ok(Received::Packet(packet)) => self.inbox.push(packet, tos).map(|()| Taken::Here),
+            Ok(Received::Packet(slot, packet)) => {
+                let bytes = packet.as_bytes().len();
+                let pushed = self.inbox.push(packet, tos);
+                pushed.map(|()| {
+                    self.note_received(slot, bytes);
+                    Taken::Here
+                })
+            }
             Ok(Received::Nothing) => Ok(Taken::Here),
             Ok(Received::Elsewhere(elsewhere)) => Ok(Taken::Elsewhere(elsewhere)),
             Err(reason) => Err(reason),
@@ -356,11 +388,21 @@ impl EdgeTunnel {
         {
             return Err(Dropped::OverLimit);
         }
-        if let Some(wg) = &mut peer.awake {
-            wg.traffic.count_received(header.len);
+        let packets = Segments::plain(packet.as_bytes());
+        self.sample(Direction::FromRouter, header.destination, &packets);
+        Ok(Received::Packet(slot, packet))
+    }
+
+    /// Counts a packet of a peer that goes to the device.
+    fn note_received(&mut self, slot: Slot, bytes: usize) {
+        if let Some(wg) = self
+            .peers
+            .get_mut(slot)
+            .and_then(|peer| peer.awake.as_mut())
+        {
+            wg.traffic.count_received(bytes);
+            self.received.count_received(bytes);
         }
-        self.received.count_received(header.len);
-        Ok(Received::Packet(packet))
     }
 
     fn on_heard(&mut self, slot: Slot, from: SocketAddr, is_new: bool) {
@@ -490,6 +532,11 @@ impl EdgeTunnel {
         let peer = self.peers.remove(slot);
         self.tell_of_removed();
         peer.map(|peer| peer.stats(now))
+    }
+
+    /// The counters of a peer that had to make room for another, since it was last asked.
+    pub fn poll_displaced(&mut self) -> Option<([u8; 32], Traffic)> {
+        self.peers.displaced.pop()
     }
 
     fn tell_of_removed(&mut self) {

@@ -57,6 +57,7 @@ pub mod policy;
 mod psk;
 pub mod rate;
 mod routes;
+pub mod sample;
 pub mod share;
 pub mod stats;
 mod timers;
@@ -72,7 +73,7 @@ pub use noise::Initiator;
 pub use policy::SourceChecked;
 pub use psk::Psk;
 pub use share::Share;
-pub use stats::{HeaderBytes, PeerStats, Traffic};
+pub use stats::{HeaderBytes, Ledger, PeerStats, Traffic};
 pub use transmit::Transmit;
 
 /// The longest inner packet that fits an Ethernet frame of 1,500 bytes over IPv6, WireGuard's usual MTU.

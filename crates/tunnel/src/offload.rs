@@ -57,10 +57,11 @@ impl Inbox {
         }
     }
 
-    /// Takes a packet of our own making, if there is one.
-    pub(crate) fn push_answer(&mut self, answer: Option<&[u8]>) {
+    /// Takes a packet of our own making, if there is one; how many bytes that were.
+    pub(crate) fn push_answer(&mut self, answer: Option<&[u8]>) -> usize {
         // When it does not fit either, the sender's next packet asks again.
-        let _taken = answer.is_none_or(|answer| self.0.push(answer));
+        let taken = answer.filter(|answer| self.0.push(answer));
+        taken.map_or(0, <[u8]>::len)
     }
 
     pub(crate) fn poll(&mut self) -> Option<&[u8]> {
@@ -74,5 +75,10 @@ impl Inbox {
     /// Header bytes that joining spared the device.
     pub(crate) fn spared(&self) -> u64 {
         self.0.spared()
+    }
+
+    /// Bytes of packets that were taken and did not fit in the end.
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.0.overflowed()
     }
 }

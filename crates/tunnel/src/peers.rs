@@ -148,6 +148,10 @@ pub(crate) struct Peers {
     awake: usize,
     pub(crate) carried: Carried,
     max: usize,
+    /// Bytes of packets that waited for the session of a peer that fell asleep.
+    pub(crate) abandoned: u64,
+    /// Counters of peers that had to make room for others, for the owner to tell.
+    pub(crate) displaced: Vec<([u8; 32], Traffic)>,
     /// Addresses of peers that were carried when they were removed, for the owner to tell.
     pub(crate) removed: Vec<Vec<IpNet>>,
 }
@@ -165,6 +169,8 @@ impl Peers {
             timers: Wheel::new(now),
             awake: 0,
             carried: Carried::default(),
+            abandoned: 0,
+            displaced: Vec::new(),
             removed: Vec::new(),
             max: max.min(MAX_PLACES),
         }
@@ -236,7 +242,7 @@ impl Peers {
                 Ok(Upserted::Updated)
             }
             (Some(slot), _) => {
-                self.remove(slot);
+                self.make_room(slot);
                 self.add(config, now).map(|()| Upserted::Rekeyed)
             }
             (None, _) => self.add(config, now).map(|()| Upserted::Added),
@@ -275,7 +281,7 @@ impl Peers {
         match self.get(slot) {
             Some(holder) if holder.id != config.id && !holder.is_expired(now) => Err(holder.id),
             Some(holder) if holder.id != config.id => {
-                self.remove(slot);
+                self.make_room(slot);
                 Ok(())
             }
             _ => Ok(()),
@@ -321,7 +327,7 @@ impl Peers {
             let Some(slot) = self.expired.first().copied() else {
                 return Err(UpsertError::Full { max: self.max });
             };
-            self.remove(slot);
+            self.make_room(slot);
         }
         let slot = self.free.pop().or_else(|| self.slot_at(self.places.len()));
         let slot = slot.ok_or(UpsertError::Full { max: self.max })?;
@@ -345,6 +351,13 @@ impl Peers {
         }
         self.update(slot, config, now);
         Ok(())
+    }
+
+    /// Removes a peer for another, and keeps what it carried.
+    fn make_room(&mut self, slot: Slot) {
+        if let Some(peer) = self.remove(slot) {
+            self.displaced.push((peer.id, peer.traffic));
+        }
     }
 
     /// Takes the peer out of every index and returns it.
@@ -393,6 +406,7 @@ impl Peers {
             return false;
         };
         peer.traffic = peer.traffic.plus(wg.traffic);
+        self.abandoned += wg.waiting_bytes();
         self.awake -= 1;
         true
     }

@@ -6,17 +6,16 @@ use std::time::Instant;
 
 use crate::offload::segment::Segments;
 
-/// A bucket holds what comes in so long: a sender's own bursts pass, and over a second the rate is exceeded by a tenth.
-const BURST_MS: u64 = 100;
+/// A bucket holds what comes in so long, which is more than a sender of TCP waits that lost the end of its window (Linux: 200 ms):
+/// it finds what it missed in the meantime. Over five seconds the rate is exceeded by a twentieth at the most.
+const BURST_MS: u64 = 250;
 /// And at least the longest frame of a TUN device, so that a slow lease carries every packet.
 const MIN_BURST_BYTES: u64 = 65_536;
-/// More than any interface has; keeps a bucket of [`BURST_MS`] within 64 bits.
+/// More than any interface has. A bucket of so much is what 64 bits count, 184 ms.
 const MAX_BITS_PER_S: u64 = 100_000_000_000;
 /// A bucket counts in parts of a bit: what a rate of one bit a second yields in a nanosecond. So nothing is ever rounded.
 const PARTS_PER_BIT: u64 = 1_000_000_000;
 const PARTS_PER_BYTE: u64 = 8 * PARTS_PER_BIT;
-
-const _: () = assert!(MAX_BITS_PER_S / 1_000 * BURST_MS < u64::MAX / PARTS_PER_BIT);
 
 /// Bits of inner packets in a second; none for as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,8 +92,9 @@ struct Bucket {
 impl Bucket {
     fn renewed(former: Option<&Self>, bits_per_s: u64, now: Instant) -> Self {
         let bits_per_s = bits_per_s.min(MAX_BITS_PER_S);
-        let depth =
-            (bits_per_s / 1_000 * BURST_MS * PARTS_PER_BIT).max(MIN_BURST_BYTES * PARTS_PER_BYTE);
+        let depth = (bits_per_s / 1_000 * BURST_MS)
+            .saturating_mul(PARTS_PER_BIT)
+            .max(MIN_BURST_BYTES * PARTS_PER_BYTE);
         match former {
             Some(former) => Self {
                 bits_per_s,

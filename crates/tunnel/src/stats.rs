@@ -27,7 +27,9 @@ impl Traffic {
         self.rx_bytes += bytes as u64;
     }
 
-    pub(crate) fn plus(self, other: Self) -> Self {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             rx_bytes: self.rx_bytes + other.rx_bytes,
             tx_bytes: self.tx_bytes + other.tx_bytes,
@@ -35,6 +37,23 @@ impl Traffic {
             tx_packets: self.tx_packets + other.tx_packets,
         }
     }
+}
+
+/// What makes the leases' counters and the TUN device's own equal, to the byte, beside [`HeaderBytes`]. With nothing under way:
+/// the device received what the leases sent, and `told`, less `spared` and `overflowed`; it sent what the leases received, with `lost` and
+/// `waiting`, less `added`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Bytes of packets that were read from the device and dropped, headers that cutting adds included.
+    pub lost: u64,
+    /// Bytes of packets that were read from the device and wait for a session.
+    pub waiting: u64,
+    /// Bytes of packets of peers that were counted and for which there was no memory in front of the device.
+    pub overflowed: u64,
+    /// Bytes of packets of our own making for the internet: what is too long for a path.
+    pub told: u64,
+    /// What was asked and answered here, for no lease and by no device.
+    pub answered: Traffic,
 }
 
 /// By how much the TUN device's own byte counters differ from the sum over peers, because it counts super-packets.

@@ -42,6 +42,8 @@ pub(crate) struct Outbox {
     used: usize,
     runs: VecDeque<Run>,
     carried: Traffic,
+    waiting: u64,
+    given_up: u64,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,36 @@ impl Outbox {
     /// The inner packets sealed so far.
     pub(crate) fn carried(&self) -> Traffic {
         self.carried
+    }
+
+    /// Counts an inner packet that waits for a session.
+    pub(crate) fn note_waiting(&mut self, bytes: usize) {
+        self.waiting += bytes as u64;
+    }
+
+    /// One that waits no longer.
+    pub(crate) fn note_fetched(&mut self, bytes: usize) {
+        self.waiting = self.waiting.saturating_sub(bytes as u64);
+    }
+
+    /// One that waited and cannot be sent.
+    pub(crate) fn note_given_up(&mut self, bytes: usize) {
+        self.given_up += bytes as u64;
+    }
+
+    /// Bytes of packets that wait, those of peers that are gone included.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Bytes of packets that waited in vain.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// Bytes of packets that were sealed, wait, or waited in vain: whatever else was to be sent is lost.
+    pub(crate) fn settled(&self) -> u64 {
+        self.carried.tx_bytes + self.waiting + self.given_up
     }
 
     /// The next run.

@@ -204,7 +204,7 @@ impl Wg {
             return Err(Dropped::TooBig);
         }
         if self.timers.session_since(now).is_none() {
-            return self.keep(packets, now);
+            return self.keep(packets, outbox, now);
         }
         let sealed = self.seal_all(packets, to, outbox, now);
         self.timers.on_data_sent(now);
@@ -277,7 +277,12 @@ impl Wg {
     }
 
     /// Keeps packets for the session to come.
-    fn keep(&mut self, packets: &Segments<'_>, now: Instant) -> Result<Sealed, Dropped> {
+    fn keep(
+        &mut self,
+        packets: &Segments<'_>,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<Sealed, Dropped> {
         self.timers.want_handshake(now);
         for index in 0..packets.count() {
             if self.waiting.len() >= self.shape.max_waiting {
@@ -286,6 +291,7 @@ impl Wg {
             let mut packet = vec![0; packets.longest()];
             let len = packets.write(index, &mut packet)?;
             packet.truncate(len);
+            outbox.note_waiting(len);
             self.waiting.push_back(packet.into());
         }
         Ok(Sealed::Waiting)
@@ -359,10 +365,13 @@ impl Wg {
 
     fn flush(&mut self, to: SocketAddr, outbox: &mut Outbox, now: Instant) {
         while let Some(packet) = self.waiting.pop_front() {
+            outbox.note_fetched(packet.len());
             match self.seal(&Segments::plain(&packet), to, outbox, now) {
+                Ok(Sealed::Sent) => {}
                 // The path may have become narrower while it waited.
-                Ok(Sealed::Sent) | Err(Dropped::TooBig) => {}
+                Err(Dropped::TooBig) => outbox.note_given_up(packet.len()),
                 Ok(Sealed::Waiting) | Err(_) => {
+                    outbox.note_waiting(packet.len());
                     self.waiting.push_front(packet);
                     return;
                 }
@@ -436,6 +445,11 @@ impl Wg {
         if since.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRM_WITHIN) {
             self.noise.forget_unconfirmed();
         }
+    }
+
+    /// Bytes of what waits for a session.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting.iter().map(|packet| packet.len() as u64).sum()
     }
 
     /// Hands over what waits for a session, when another peer is to carry it.

@@ -12,8 +12,8 @@ use crate::exit::Fault;
 use crate::peers;
 use crate::relay;
 use crate::status::{
-    DnsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State, Status, TunnelStatus,
-    WorkerStatus,
+    DeviceStatus, DnsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State, Status,
+    TunnelStatus, WorkerStatus,
 };
 
 impl Control {
@@ -73,6 +73,10 @@ impl Control {
                 rx_bits_per_s: None,
                 tx_bits_per_s: None,
                 handshakes: self.totals.handshakes,
+                device: self
+                    .device
+                    .counted()
+                    .map(|counted| DeviceStatus::new(counted, &self.totals)),
                 dropped: dropped
                     .map(|(reason, count)| ((*reason).to_owned(), *count))
                     .collect(),

@@ -8,6 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use netio::Waker;
 use tunnel::Initiator;
 use tunnel::edge::Elsewhere;
+use tunnel::offload::VNET_BYTES;
 
 /// Letters that wait for one worker; each at most a frame of 64 KB.
 const MAX_LETTERS: usize = 256;
@@ -68,6 +69,8 @@ pub(super) struct Post {
     to_wake: u64,
     handed_over: u64,
     lost: u64,
+    /// Bytes of the TUN device's frames among them.
+    lost_bytes: u64,
 }
 
 impl Post {
@@ -86,6 +89,7 @@ impl Post {
             to_wake: 0,
             handed_over: 0,
             lost: 0,
+            lost_bytes: 0,
         };
         (0..boxes.len()).map(office).collect()
     }
@@ -93,12 +97,12 @@ impl Post {
     /// Puts a copy of `bytes` into the box of `worker`, which is woken with [`Post::wake`].
     pub(super) fn hand_over(&mut self, worker: u8, kind: Kind, bytes: &[u8]) {
         let Some(to) = self.boxes.get(usize::from(worker)) else {
-            self.lost += 1;
+            self.lose(&kind, bytes);
             return;
         };
         // Checked first: where the box is full, nothing is copied.
         if to.letters.is_full() {
-            self.lost += 1;
+            self.lose(&kind, bytes);
             return;
         }
         let mut paper = to.spare.pop().unwrap_or_default();
@@ -110,7 +114,15 @@ impl Post {
                 self.handed_over += 1;
                 self.to_wake |= 1 << worker;
             }
-            Err(_) => self.lost += 1,
+            Err(Letter { kind, bytes }) => self.lose(&kind, &bytes),
+        }
+    }
+
+    /// Counts what does not reach the worker whose it is.
+    pub(super) fn lose(&mut self, kind: &Kind, bytes: &[u8]) {
+        self.lost += 1;
+        if matches!(kind, Kind::Frame) {
+            self.lost_bytes += bytes.len().saturating_sub(VNET_BYTES) as u64;
         }
     }
 
@@ -151,6 +163,10 @@ impl Post {
 
     pub(super) fn lost(&self) -> u64 {
         self.lost
+    }
+
+    pub(super) fn lost_bytes(&self) -> u64 {
+        self.lost_bytes
     }
 }
 

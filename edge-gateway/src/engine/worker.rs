@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netio::poll::{Interest, Ready};
@@ -12,17 +13,18 @@ use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
 use tokio::sync::mpsc;
 use trust::BitRate;
 use tunnel::edge::{EdgeEvent, PeerConfig, Taken, UpsertError};
-use tunnel::offload::Accepts;
+use tunnel::offload::{Accepts, VNET_BYTES};
 use tunnel::rate::Rates;
-use tunnel::{EdgeTunnel, Psk};
+use tunnel::{EdgeTunnel, Psk, Traffic};
 
 use super::budget::{Budget, Rush, Worth};
 use super::handover::{Kind, Letter, Post};
 use super::lanes::{INITIATION, Lanes};
-use super::{Away, Command, PeerTraffic, Totals, WorkerIo};
+use super::{Away, Books, Command, PeerTraffic, Totals, WorkerIo};
 use crate::announce::Announcer;
 use crate::exit::Fault;
 use crate::leases::Admitted;
+use crate::sampling::Networks;
 
 /// Runs or packets taken from one side before the other has its turn: one `UDP_SEGMENT` run's worth.
 const BATCH: usize = 64;
@@ -51,6 +53,8 @@ struct IoDropped {
     tun_full: u64,
     /// The kernel did not take the packet.
     tun_refused: u64,
+    /// Bytes of frames that were not written for these two reasons; no reason of its own.
+    tun_bytes: u64,
     /// The socket's buffer was full; counted in runs.
     udp_full: u64,
     /// The kernel did not send; counted in runs.
@@ -84,6 +88,7 @@ pub(super) struct Engine {
     announcer: Announcer,
     post: Post,
     budget: Budget,
+    networks: Option<Arc<Networks>>,
 }
 
 struct Io {
@@ -153,6 +158,7 @@ impl Engine {
             tcp: offloads.tcp,
             udp: offloads.udp,
         });
+        let networks = io.networks;
         let io = Io {
             tun: io.tun,
             v4: io.v4,
@@ -174,6 +180,7 @@ impl Engine {
             announcer,
             post,
             budget: Budget::new(rush, Instant::now()),
+            networks,
         })
     }
 
@@ -199,6 +206,7 @@ impl Engine {
                 self.transmit();
             }
             self.note_events(now);
+            self.count_drawn();
             if ready.woken && self.obey(now) == Next::Stop {
                 return Ok(());
             }
@@ -327,17 +335,21 @@ impl Engine {
             let Some(Letter { kind, bytes }) = self.post.take() else {
                 break;
             };
-            // An error is a drop, which the tunnel has counted; what is not ours either is not sent around again.
-            let _counted = match kind {
-                Kind::Frame => self.tunnel.handle_tun_frame(&bytes, now).map(|_| ()),
-                Kind::Datagram { from, tos } => self
-                    .tunnel
-                    .handle_datagram(&bytes, from, tos, now)
-                    .map(|_| ()),
-                Kind::Initiation { from, initiator } => {
-                    self.tunnel.handle_initiation(&initiator, from, now)
+            // An error is a drop, which the tunnel has counted.
+            let taken = match &kind {
+                Kind::Frame => self.tunnel.handle_tun_frame(&bytes, now),
+                Kind::Datagram { from, tos } => {
+                    self.tunnel.handle_datagram(&bytes, *from, *tos, now)
                 }
+                Kind::Initiation { from, initiator } => self
+                    .tunnel
+                    .handle_initiation(initiator, *from, now)
+                    .map(|()| Taken::Here),
             };
+            if let Ok(Taken::Elsewhere(_)) = taken {
+                // What is not ours either is not sent around again.
+                self.post.lose(&kind, &bytes);
+            }
             self.post.give_back(bytes);
             self.write()?;
             self.transmit();
@@ -354,10 +366,11 @@ impl Engine {
     fn write(&mut self) -> io::Result<()> {
         while let Some(frame) = self.tunnel.poll_tun() {
             match self.io.tun.send(frame)? {
-                Written::Yes => {}
+                Written::Yes => continue,
                 Written::Full => self.io_dropped.tun_full += 1,
                 Written::Refused => self.io_dropped.tun_refused += 1,
             }
+            self.io_dropped.tun_bytes += frame.len().saturating_sub(VNET_BYTES) as u64;
         }
         Ok(())
     }
@@ -410,6 +423,16 @@ impl Engine {
         }
         let carried = self.tunnel.carried_addresses();
         self.announcer.handle_timeout(carried, now);
+    }
+
+    /// Counts the packets that were drawn, if any are.
+    fn count_drawn(&mut self) {
+        let Some(networks) = &self.networks else {
+            return;
+        };
+        while let Some(drawn) = self.tunnel.poll_drawn() {
+            self.totals.tally.count(networks, drawn);
+        }
     }
 
     /// Takes some of the commands that wait; packets come before the rest.
@@ -469,12 +492,23 @@ impl Engine {
             };
             tracing::warn!(cause, "a verified lease cannot be used");
         }
+        while let Some((device, traffic)) = self.tunnel.poll_displaced() {
+            self.settle(device, traffic);
+        }
     }
 
     fn remove(&mut self, device: [u8; 32], wg_pub: &[u8; 32], now: Instant) {
-        let last = self.tunnel.remove_peer(wg_pub, now);
-        if let Some(last) = last.filter(|_| self.totals.ended.len() < MAX_ENDED) {
-            self.totals.ended.push((device, last.traffic));
+        if let Some(last) = self.tunnel.remove_peer(wg_pub, now) {
+            self.settle(device, last.traffic);
+        }
+    }
+
+    /// Keeps what a peer that is gone carried until control asks.
+    fn settle(&mut self, device: [u8; 32], traffic: Traffic) {
+        if self.totals.ended.len() < MAX_ENDED {
+            self.totals.ended.push((device, traffic));
+        } else {
+            self.totals.ended_others = self.totals.ended_others.plus(traffic);
         }
     }
 
@@ -487,7 +521,9 @@ impl Engine {
     }
 
     fn tell_totals(&mut self) -> Totals {
+        let tally = std::mem::take(&mut self.totals.tally);
         let ended = std::mem::take(&mut self.totals.ended);
+        let ended_others = std::mem::take(&mut self.totals.ended_others);
         let inside = self
             .tunnel
             .dropped()
@@ -500,7 +536,12 @@ impl Engine {
             handed_over: self.post.handed_over(),
             rx_packets: traffic.rx_packets,
             tx_packets: traffic.tx_packets,
-            header_bytes: self.tunnel.header_bytes(),
+            books: Books {
+                headers: self.tunnel.header_bytes(),
+                ledger: self.tunnel.ledger(),
+                not_written: self.io_dropped.tun_bytes,
+                not_handed_over: self.post.lost_bytes(),
+            },
             rx_bytes: traffic.rx_bytes,
             tx_bytes: traffic.tx_bytes,
             peers: self.tunnel.peer_count(),
@@ -508,6 +549,8 @@ impl Engine {
             carried: self.tunnel.carried(),
             dropped,
             ended,
+            ended_others,
+            tally,
             ..self.totals.clone()
         }
     }

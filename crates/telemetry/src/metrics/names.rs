@@ -43,6 +43,26 @@ pub const GATEWAY_OFFLOAD_HEADER_BYTES: Name = name(
     "culvert_gateway_offload_header_bytes",
     "Bytes of inner headers that joining spared the TUN device and that cutting added",
 );
+/// The TUN device's own bytes, by direction.
+pub const GATEWAY_DEVICE_BYTES: Name = name(
+    "culvert_gateway_device_bytes",
+    "Bytes that the TUN device counts, by direction",
+);
+/// Bytes that the device and the leases do not count alike, by what they are.
+pub const GATEWAY_APART_BYTES: Name = name(
+    "culvert_gateway_apart_bytes",
+    "Bytes that the TUN device and the leases do not count alike, by what became of them",
+);
+/// Estimated bytes to networks of the internet, from packets drawn at random.
+pub const GATEWAY_SAMPLED_FROM: Name = name(
+    "culvert_gateway_sampled_from_routers_bytes",
+    "Estimated bytes from routers, by network of the internet; ten samples at a time",
+);
+/// The same from them.
+pub const GATEWAY_SAMPLED_TO: Name = name(
+    "culvert_gateway_sampled_to_routers_bytes",
+    "Estimated bytes to routers, by network of the internet; ten samples at a time",
+);
 /// Drops by reason.
 pub const GATEWAY_DROPPED_PACKETS: Name = name(
     "culvert_gateway_dropped_packets",

@@ -44,7 +44,7 @@ pub(super) enum Found {
 /// What a datagram brought.
 pub(super) enum Received<'b> {
     Nothing,
-    Packet(SourceChecked<'b>),
+    Packet(Slot, SourceChecked<'b>),
     Elsewhere(Elsewhere),
 }
 

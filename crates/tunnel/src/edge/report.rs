@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::EdgeTunnel;
 use crate::dropped::DropCounts;
-use crate::stats::{HeaderBytes, PeerStats, Traffic};
+use crate::stats::{HeaderBytes, Ledger, PeerStats, Traffic};
 
 /// What an operator may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,18 @@ impl EdgeTunnel {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.received.plus(self.outbox.carried())
+    }
+
+    /// What makes [`EdgeTunnel::traffic`] and the device's counters equal, beside [`EdgeTunnel::header_bytes`].
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let abandoned = self.peers.abandoned;
+        Ledger {
+            lost: self.ledger.lost + self.outbox.given_up() + abandoned,
+            waiting: self.outbox.waiting().saturating_sub(abandoned),
+            overflowed: self.inbox.overflowed(),
+            ..self.ledger
+        }
     }
 
     /// What joining packets spared the device: its counter of received bytes shows so many less than

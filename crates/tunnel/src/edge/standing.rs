@@ -66,6 +66,11 @@ impl Duty {
         next_place: 0,
     };
 
+    /// Whether the gateway itself has this address.
+    pub(super) fn serves(&self, address: IpAddr) -> bool {
+        self.inner.contains(&address)
+    }
+
     pub(super) fn next_deadline(&self) -> Option<(Instant, &'static str)> {
         self.notice_at.map(|at| (at, "drain notices"))
     }
@@ -132,6 +137,7 @@ impl EdgeTunnel {
         };
         match ask {
             Some(ask) => {
+                self.ledger.answered.count_received(header.len);
                 self.on_ask(slot, ask);
                 let answer = Answer {
                     service: self.duty.service,
@@ -241,8 +247,10 @@ impl EdgeTunnel {
         };
         if let (Some(wg), Some(endpoint)) = (&mut peer.awake, peer.endpoint) {
             // One that does not leave is asked for again.
-            let _sealed =
-                wg.seal_padded(packet.as_bytes(), padded, endpoint, &mut self.outbox, now);
+            let sealed = wg.seal_padded(packet.as_bytes(), padded, endpoint, &mut self.outbox, now);
+            if sealed.is_ok() {
+                self.ledger.answered.count_sent(packet.as_bytes().len());
+            }
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Coalescer {
     lent: Option<Vec<u8>>,
     /// Header bytes that joining spared the device.
     spared: u64,
+    /// Bytes of packets that were taken and for which there was no room in the end.
+    overflowed: u64,
 }
 
 /// A frame to be written.
@@ -82,6 +84,10 @@ impl Coalescer {
     /// Header bytes that were not written because packets were joined: the device's own counter shows so many less.
     pub(crate) fn spared(&self) -> u64 {
         self.spared
+    }
+
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.overflowed
     }
 
     /// Takes a whole IP packet; whether there was room for it.
@@ -164,15 +170,19 @@ impl Coalescer {
             return;
         }
         let mut open = self.open.remove(place);
+        let packet = open.frame.get(VNET_BYTES..).unwrap_or_default();
+        let (bytes, spared) = (packet.len(), (open.count - 1) * open.payload_at);
         if open.count == 1 {
             // Only a shell that never writes can run out of room here.
-            let _written = self.push_single(open.frame.get(VNET_BYTES..).unwrap_or_default());
+            if !self.push_single(packet) {
+                self.overflowed += bytes as u64;
+            }
             self.keep(open.frame);
-            return;
-        }
-        if open.complete().is_some() {
-            self.spared += ((open.count - 1) * open.payload_at) as u64;
+        } else if open.complete().is_some() {
+            self.spared += spared as u64;
             self.done.push_back(Done::Super(open.frame));
+        } else {
+            self.overflowed += (bytes + spared) as u64;
         }
     }
 

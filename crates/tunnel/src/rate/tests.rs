@@ -55,10 +55,10 @@ fn what_goes_beyond_the_burst_is_refused_until_time_has_passed() {
 
     let passed = (0..100_000).take_while(|_| bucket.take(MTU)).count() * MTU;
     assert_eq!(passed as u64 / 1_420, burst_bytes(&bucket) / 1_420);
-    assert_eq!(burst_bytes(&bucket), 625_000, "a tenth of a second");
+    assert_eq!(burst_bytes(&bucket), 1_562_500, "a quarter of a second");
 
-    // 1,420 bytes take 227.2 µs, of which a fifth of a packet was left.
-    bucket.fill(start + Duration::from_nanos(180_000));
+    // 1,420 bytes take 227.2 µs, and 500 were left.
+    bucket.fill(start + Duration::from_nanos(140_000));
     assert!(!bucket.take(MTU));
     bucket.fill(start + Duration::from_nanos(227_200));
     assert!(bucket.take(MTU));
@@ -98,7 +98,7 @@ fn a_clock_that_stands_or_goes_back_gives_nothing() {
 #[test]
 fn a_frame_is_charged_by_what_it_stands_for_and_its_end_is_left_out() {
     let start = Instant::now();
-    let mut meter = meter(both(8_000_000), start);
+    let mut meter = meter(both(3_200_000), start);
     let frame = super_packet(60);
     let packets = segments(&frame);
     assert_eq!(packets.total(), 60 * 1_040);

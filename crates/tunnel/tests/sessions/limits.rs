@@ -8,8 +8,8 @@ use tunnel::Dropped;
 use tunnel::edge::{PeerConfig, Upserted};
 use tunnel::rate::Rates;
 
-/// 100 ms of 8 Mb/s are 100,000 bytes; a packet has 1,000.
-const RATE: u64 = 8_000_000;
+/// 250 ms of 3.2 Mb/s are 100,000 bytes; a packet has 1,000.
+const RATE: u64 = 3_200_000;
 const BURST: usize = 100;
 const LEN: usize = 1_000;
 
@@ -49,7 +49,7 @@ fn what_is_beyond_the_rate_to_the_router_is_dropped_and_not_counted_as_carried()
     admit(&mut pair, down(RATE));
 
     assert_eq!(taken(&mut pair, 250), BURST);
-    pair.advance(Duration::from_millis(50));
+    pair.advance(Duration::from_millis(125));
     assert_eq!(taken(&mut pair, 250), 50);
     pair.advance(Duration::from_secs(1));
 
@@ -110,7 +110,7 @@ fn a_renewed_lease_changes_the_rate_and_keeps_the_session() {
 
     assert_eq!(admit(&mut pair, down(2 * RATE)), Upserted::Updated);
     assert_eq!(taken(&mut pair, 250), 0, "a renewal is no gift");
-    pair.advance(Duration::from_millis(50));
+    pair.advance(Duration::from_millis(125));
     assert_eq!(taken(&mut pair, 250), BURST);
     assert_eq!(admit(&mut pair, Rates::default()), Upserted::Updated);
     assert_eq!(taken(&mut pair, 250), 250);

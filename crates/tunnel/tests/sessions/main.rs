@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a crate of nothing but tests")]
 
 mod any_bytes;
+mod books;
 mod failover;
 mod limits;
 mod pair;
@@ -10,4 +11,5 @@ mod path_mtu;
 mod psk;
 mod refusals;
 mod rig;
+mod sampling;
 mod workers;
