@@ -2,6 +2,7 @@
 //! and the ends of the tasks it owns. The order of a life: set up as root, become nobody, run, drain, undo.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::dns;
 use crate::drain::Drain;
 use crate::engine::{self, Command, Gone, Totals, Worker};
 use crate::exit::{Exit, Fault};
+use crate::keyring;
 use crate::metrics::Metrics;
 use crate::peers;
 use crate::relay::{self, Relay};
@@ -125,6 +127,8 @@ struct Control {
     totals: Totals,
     by_worker: Vec<Totals>,
     drain: Option<Drain>,
+    /// Post-quantum keys were offered once, and are not any more.
+    shuts_out: bool,
 }
 
 enum Event {
@@ -205,6 +209,7 @@ impl Control {
             totals: Totals::default(),
             by_worker: Vec::new(),
             drain: None,
+            shuts_out: !config.tunnel.post_quantum && keyring::has_offered(Path::new(".")),
         })
     }
 

@@ -28,6 +28,12 @@ const STATED_FOR_S: u64 = 2 * ROTATE_AFTER_S;
 const MAX_KEYS: usize = 64;
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 
+/// Whether this gateway has ever offered keys: routers that agreed one do not come back without
+/// ([decision 0011](../../docs/decisions/0011-a-pre-shared-key-for-a-tunnel-key.md)).
+pub fn has_offered(state_dir: &Path) -> bool {
+    state_dir.join(FILE).exists()
+}
+
 /// The keys, the present one last.
 #[derive(Debug)]
 pub struct Keyring {

@@ -106,6 +106,13 @@ impl Control {
                 "post-quantum keys are not told to routers: {error}"
             ));
         }
+        if self.shuts_out {
+            warnings.push(
+                "tunnel.post-quantum was turned off: routers that agreed a key with this gateway do not come back to it; \
+                 turn it on again, or give the gateway another identity (docs/decisions/0011)"
+                    .to_owned(),
+            );
+        }
         if self.totals.not_admitted > 0 {
             warnings.push(format!(
                 "{} verified leases could not be used; see the log",
