@@ -153,11 +153,8 @@ impl Control {
         // Ends after the workers, who speak to it.
         threads.extend(announcing);
         let id = running.keys.public().id;
-        let office = Office::new(
-            config.provisioning.url.clone(),
-            running.tls,
-            running.keys.identity,
-        );
+        let url = config.provisioning.url.clone();
+        let office = Office::new(url, running.tls, running.keys.identity);
         let figures = running.peers.figures();
         let following = running
             .peers

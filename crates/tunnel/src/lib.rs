@@ -69,7 +69,7 @@ mod wheel;
 pub use agent::AgentTunnel;
 pub use dropped::{DropCounts, Dropped};
 pub use edge::EdgeTunnel;
-pub use noise::Initiator;
+pub use noise::{Initiator, SessionKey};
 pub use policy::SourceChecked;
 pub use psk::Psk;
 pub use share::Share;

@@ -24,6 +24,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::dropped::Dropped;
 
+pub use cipher::SessionKey;
 pub(crate) use cookie::{Checker, Verdict};
 pub(crate) use handshake::Identity;
 pub use handshake::Initiator;

@@ -95,7 +95,7 @@ impl Sampler {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
         let one_in = self.one_in.get();
-        let place = ((mixed >> 32) * u64::from(one_in) >> 32) as u32;
+        let place = (((mixed >> 32) * u64::from(one_in)) >> 32) as u32;
         self.left = self.rest + place;
         self.rest = one_in - 1 - place;
     }

@@ -10,50 +10,54 @@ use super::wide;
 /// Bytes of a tag.
 pub(super) const TAG_BYTES: usize = 16;
 
-/// The key of one direction of a session.
-pub(super) enum Key {
+/// The key of one direction of a session: ChaCha20-Poly1305 (RFC 8439) without additional data, by the fastest that this
+/// processor has.
+pub struct SessionKey(Kind);
+
+enum Kind {
     #[cfg(target_arch = "x86_64")]
     Wide(wide::Key),
     /// Its size is that of a key of AES, which is none of ours.
     Ring(Box<LessSafeKey>),
 }
 
-impl Key {
-    pub(super) fn new(bytes: &[u8; 32]) -> Option<Self> {
+impl SessionKey {
+    /// # Errors
+    /// None that a key of 32 bytes can bring about.
+    pub fn new(bytes: &[u8; 32]) -> Result<Self, Dropped> {
         #[cfg(target_arch = "x86_64")]
         if let Some(key) = wide::Key::new(bytes) {
-            return Some(Self::Wide(key));
+            return Ok(Self(Kind::Wide(key)));
         }
-        Self::of_ring(bytes)
+        let key = ring_key(bytes).ok_or(Dropped::Unexpected)?;
+        Ok(Self(Kind::Ring(Box::new(key))))
     }
 
-    fn of_ring(bytes: &[u8; 32]) -> Option<Self> {
-        ring_key(bytes).map(|key| Self::Ring(Box::new(key)))
-    }
-
-    /// Encrypts `data` where it is and returns its tag.
-    pub(super) fn seal(&self, counter: u64, data: &mut [u8]) -> Result<[u8; TAG_BYTES], Dropped> {
-        match self {
+    /// Encrypts `data` where it is and returns its tag. The counter is the nonce: never the same twice.
+    ///
+    /// # Errors
+    /// [`Dropped::TooBig`] from 256 GB on.
+    pub fn seal(&self, counter: u64, data: &mut [u8]) -> Result<[u8; TAG_BYTES], Dropped> {
+        match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Self::Wide(key) => Ok(key.seal(counter, data)),
-            Self::Ring(key) => seal_with(key, nonce(counter), &[], data),
+            Kind::Wide(key) => Ok(key.seal(counter, data)),
+            Kind::Ring(key) => seal_with(key, nonce(counter), &[], data),
         }
     }
 
     /// Decrypts `data`, which ends with its tag, where it is, and returns it without.
-    pub(super) fn open<'d>(
-        &self,
-        counter: u64,
-        data: &'d mut [u8],
-    ) -> Result<&'d mut [u8], Dropped> {
-        match self {
+    ///
+    /// # Errors
+    /// [`Dropped::Forged`], [`Dropped::Malformed`] when it is shorter than a tag.
+    pub fn open<'d>(&self, counter: u64, data: &'d mut [u8]) -> Result<&'d mut [u8], Dropped> {
+        match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Self::Wide(key) => {
+            Kind::Wide(key) => {
                 let (data, tag) = data.split_last_chunk_mut().ok_or(Dropped::Malformed)?;
                 let is_right = key.open(counter, data, tag);
                 is_right.then_some(data).ok_or(Dropped::Forged)
             }
-            Self::Ring(key) => key
+            Kind::Ring(key) => key
                 .open_in_place(nonce(counter), Aad::empty(), data)
                 .map_err(|_| Dropped::Forged),
         }

@@ -7,7 +7,7 @@ use rand_core::OsRng;
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::cipher::{Key, TAG_BYTES, open_once, seal_once};
+use super::cipher::{SessionKey, TAG_BYTES, open_once, seal_once};
 use super::cookie::mac_key;
 use super::hash::{derive, hash};
 use super::word;
@@ -154,8 +154,8 @@ impl Keys {
 pub(super) struct Secrets {
     pub(super) index: u32,
     pub(super) peer_index: u32,
-    pub(super) seal: Key,
-    pub(super) open: Key,
+    pub(super) seal: SessionKey,
+    pub(super) open: SessionKey,
 }
 
 /// An initiation of which the sender's key is known, though not yet proved.
@@ -386,9 +386,8 @@ impl Chain {
     }
 
     /// The keys of what the initiator sends, and of what the responder does.
-    fn split(&self) -> Result<[Key; 2], Dropped> {
+    fn split(&self) -> Result<[SessionKey; 2], Dropped> {
         let [initiator, responder] = &*derive(&self.key, &[]);
-        let key = |bytes| Key::new(bytes).ok_or(Dropped::Unexpected);
-        Ok([key(initiator)?, key(responder)?])
+        Ok([SessionKey::new(initiator)?, SessionKey::new(responder)?])
     }
 }

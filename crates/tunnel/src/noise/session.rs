@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::cipher::{Key, TAG_BYTES};
+use super::cipher::{SessionKey, TAG_BYTES};
 use super::handshake::Secrets;
 use crate::dropped::Dropped;
 
@@ -21,8 +21,8 @@ const WINDOW: u64 = WINDOW_WORDS as u64 * 64;
 pub(super) struct Session {
     index: u32,
     peer_index: u32,
-    seal: Key,
-    open: Key,
+    seal: SessionKey,
+    open: SessionKey,
     sent: u64,
     window: Window,
     since: Instant,

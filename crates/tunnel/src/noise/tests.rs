@@ -45,10 +45,11 @@ impl Two {
 
     fn theirs(&mut self) -> Vec<u8> {
         let mut buf = [0; 256];
-        match self.other.format_handshake_initiation(&mut buf, true) {
-            TunnResult::WriteToNetwork(initiation) => initiation.to_vec(),
-            _ => panic!("no initiation"),
-        }
+        let initiation = self.other.format_handshake_initiation(&mut buf, true);
+        let TunnResult::WriteToNetwork(initiation) = initiation else {
+            panic!("no initiation");
+        };
+        initiation.to_vec()
     }
 
     /// What the other side answers to a datagram of ours.
@@ -63,12 +64,12 @@ impl Two {
         }
     }
 
-    fn from_other(&mut self, packet: &[u8]) -> Vec<u8> {
+    fn sealed_by_other(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut buf = vec![0; 2_048];
-        match self.other.encapsulate(packet, &mut buf) {
-            TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
-            _ => panic!("not sealed"),
-        }
+        let TunnResult::WriteToNetwork(datagram) = self.other.encapsulate(packet, &mut buf) else {
+            panic!("not sealed");
+        };
+        datagram.to_vec()
     }
 
     fn accept(&mut self, initiation: &[u8]) -> Result<[u8; RESPONSE_BYTES], Dropped> {
@@ -131,7 +132,7 @@ fn packets_of_all_sizes_pass_both_ways_whoever_began() {
             let packet = packet(len);
             let sealed = two.seal(&packet);
             assert_eq!(two.at_other(&sealed), Ok(packet.clone()));
-            let sealed = two.from_other(&packet);
+            let sealed = two.sealed_by_other(&packet);
             assert_eq!(two.open(&sealed), Ok((By::Known, packet)));
         }
     }
@@ -327,7 +328,7 @@ fn a_cookie_that_the_peer_demands_is_shown_while_it_is_fresh() {
 #[test]
 fn a_new_session_takes_over_at_once_and_the_last_one_still_receives() {
     let mut two = Two::begun();
-    let late = two.from_other(&packet(60));
+    let late = two.sealed_by_other(&packet(60));
     let initiation = two.noise.initiate(two.now);
     let response = two.at_other(&initiation).unwrap();
     two.noise.finish(&response, two.now).unwrap();
@@ -336,7 +337,7 @@ fn a_new_session_takes_over_at_once_and_the_last_one_still_receives() {
 
     assert_eq!(two.open(&late), Ok((By::Known, packet(60))));
     two.noise.forget_sessions();
-    let sealed = two.from_other(&packet(60));
+    let sealed = two.sealed_by_other(&packet(60));
     assert_eq!(two.open(&sealed), Err(Dropped::NoSession));
     assert_eq!(two.noise.seal(&mut [0; 64]), Err(Dropped::NoSession));
 }
