@@ -464,8 +464,19 @@ impl AgentTunnel {
                 }
             }
         }
-        if let Some(path) = self.paths.get_mut(self.active).filter(|path| !path.is_up()) {
-            path.wg.timers.want_handshake(now);
+        for (index, path) in self.paths.iter_mut().enumerate() {
+            let is_active = index == self.active;
+            path.set_pace(if is_active {
+                self.shape.pace
+            } else {
+                self.shape.pace.standby()
+            });
+            if is_active && path.gateway.public != current {
+                path.watch.tell(now);
+            }
+            if is_active && !path.is_up() {
+                path.wg.timers.want_handshake(now);
+            }
         }
         self.planned = Some(now);
     }

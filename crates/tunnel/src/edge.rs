@@ -244,11 +244,14 @@ impl EdgeTunnel {
                     self.ledger.told += self.inbox.push_answer(answer) as u64;
                 }
             });
+        let wants_sooner = wg.wants_sooner();
         if sealed.is_ok() {
             self.sample(Direction::ToRouter, header.source, &packets);
         }
         if sealed == Ok(Sealed::Waiting) {
             self.tick(slot, now);
+        } else if wants_sooner {
+            self.rearm(slot, now);
         }
         sealed.map(|_| Taken::Here)
     }
@@ -360,12 +363,12 @@ impl EdgeTunnel {
         }
         let wg = peer.awake.as_mut().ok_or(Dropped::NoSession)?;
         let before = wg.timers.session_since(now);
-        let heard = wg.open(message, datagram, from, buf, &mut self.outbox, now);
+        // What is refused changes nothing, and may not put off what is due.
+        let heard = wg.open(message, datagram, from, buf, &mut self.outbox, now)?;
         let is_new = before.is_none() && wg.timers.session_since(now).is_some();
-        if !matches!(message, Message::Data { .. }) || is_new {
+        if wg.wants_sooner() || !matches!(message, Message::Data { .. }) || is_new {
             self.rearm(slot, now);
         }
-        let heard = heard?;
         match heard {
             Heard::Cookie => return Ok(Received::Nothing),
             Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
@@ -476,10 +479,17 @@ impl EdgeTunnel {
     }
 
     fn rearm(&mut self, slot: Slot, now: Instant) {
-        let awake = self.peers.get(slot).and_then(|peer| peer.awake.as_ref());
-        let at = awake
-            .and_then(|wg| wg.next_deadline())
-            .map(|(at, _)| at.max(now + MIN_TICK));
+        let awake = self
+            .peers
+            .get_mut(slot)
+            .and_then(|peer| peer.awake.as_mut());
+        let at = awake.map(|wg| {
+            // Who has nothing to wait for is to be put to sleep.
+            let next = wg.next_deadline().map_or(now, |(at, _why)| at);
+            let at = next.max(now + MIN_TICK);
+            wg.armed = Some(at);
+            at
+        });
         self.peers.arm(slot, at);
     }
 

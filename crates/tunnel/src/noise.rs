@@ -36,6 +36,9 @@ pub(crate) const COOKIE_BYTES: usize = 64;
 /// How long a cookie is good for (whitepaper, section 5.4.7).
 const COOKIE_AGE: Duration = Duration::from_secs(120);
 
+/// A peer's initiations are answered no faster: each costs four key agreements.
+const BETWEEN_ANSWERS: Duration = Duration::from_millis(20);
+
 /// What a datagram says it is, before anything is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
@@ -75,6 +78,8 @@ pub(crate) struct Noise {
     keys: Keys,
     /// The newest time that an initiation of the peer claimed; older ones are replays.
     newest: Option<Stamp>,
+    /// When one of its initiations was answered last.
+    answered: Option<Instant>,
     /// The last that ours claimed.
     claimed: Stamp,
     cookie: Cookie,
@@ -103,6 +108,7 @@ impl Noise {
             keys: Keys::new(&us, PublicKey::from(public), psk),
             us,
             newest: None,
+            answered: None,
             claimed: Stamp::default(),
             cookie: Cookie::default(),
             pending: None,
@@ -138,9 +144,14 @@ impl Noise {
         if self.newest.is_some_and(|newest| stamp <= newest) {
             return Err(Dropped::Replayed);
         }
+        let is_soon = |since| now.saturating_duration_since(since) < BETWEEN_ANSWERS;
+        if self.answered.is_some_and(is_soon) {
+            return Err(Dropped::RateLimited);
+        }
         let index = self.next_index();
         let (secrets, mut message) = initiator.respond(&self.keys, index)?;
         self.newest = Some(stamp);
+        self.answered = Some(now);
         self.next = Some(Box::new(Session::new(secrets, now)));
         self.add_macs(&mut message, now);
         Ok(message)
@@ -154,17 +165,24 @@ impl Noise {
         let pending = pending.ok_or(Dropped::Unexpected)?;
         let secrets = pending.finish(&self.us, &self.keys, response)?;
         self.pending = None;
-        self.make_current(Box::new(Session::new(secrets, now)));
+        let session = Box::new(Session::new(secrets, now));
+        match self.next.take() {
+            // Both sides began at once: the one that this side began is sent by, the other may still be heard.
+            Some(next) => {
+                self.previous = Some(next);
+                self.current = Some(session);
+            }
+            None => self.make_current(session),
+        }
         Ok(())
     }
 
     /// Takes a cookie that the peer demands with our next initiation.
     pub(crate) fn take_cookie(&mut self, reply: &[u8], now: Instant) -> Result<(), Dropped> {
-        let is_ours = self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| Some(pending.index()) == word(reply, 4));
-        // What we send as a responder is never a first message, so only an initiation is asked for it.
+        let pending = self.pending.as_ref().map(|pending| pending.index());
+        let answered = self.next.as_ref().map(|next| next.index());
+        let is_ours =
+            word(reply, 4).is_some_and(|index| [pending, answered].contains(&Some(index)));
         let asked_with = self.cookie.asked_with.filter(|_| is_ours);
         let asked_with = asked_with.ok_or(Dropped::Unexpected)?;
         self.cookie.value = cookie::open(&self.keys.public(), reply, &asked_with)?;

@@ -17,8 +17,7 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 const REJECT_AFTER: Duration = Duration::from_secs(180);
 /// Who heard something and said nothing for this long says so (whitepaper: `KEEPALIVE_TIMEOUT`).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most between two tries; with the jitter it stays under the whitepaper's `REKEY_TIMEOUT` of 5 s, at which
-/// boringtun would retry on a clock of its own.
+/// The most between two tries; with the jitter it stays under the whitepaper's `REKEY_TIMEOUT` of 5 s.
 const MAX_RETRY: Duration = Duration::from_millis(4_600);
 /// The whitepaper's jitter between two tries.
 const MAX_JITTER_MS: u64 = 333;
@@ -147,6 +146,8 @@ pub(crate) struct Timers {
     unanswered_since: Option<Instant>,
     owed_since: Option<Instant>,
     silence: Duration,
+    /// Something may be due sooner than it was.
+    is_sooner: bool,
 }
 
 impl Timers {
@@ -159,12 +160,19 @@ impl Timers {
             unanswered_since: None,
             owed_since: None,
             silence: pace.silence,
+            is_sooner: false,
         }
+    }
+
+    /// Whether something may be due sooner than when this was last asked. Whatever is put off shows when it would have been due.
+    pub(crate) fn take_sooner(&mut self) -> bool {
+        std::mem::take(&mut self.is_sooner)
     }
 
     pub(crate) fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
         self.silence = pace.silence;
+        self.is_sooner = true;
     }
 
     /// When the session was made, if there is one that `now` may still use.
@@ -179,6 +187,7 @@ impl Timers {
 
     /// Starts an attempt unless one is under way; its first initiation is due at once.
     pub(crate) fn want_handshake(&mut self, now: Instant) {
+        self.is_sooner |= self.attempt.is_none();
         self.attempt.get_or_insert(Attempt {
             since: now,
             tries: 0,
@@ -219,6 +228,7 @@ impl Timers {
     }
 
     pub(crate) fn on_data_sent(&mut self, now: Instant) {
+        self.is_sooner |= self.unanswered_since.is_none();
         self.unanswered_since.get_or_insert(now);
         self.on_keepalive_sent(now);
     }
@@ -232,6 +242,7 @@ impl Timers {
     }
 
     pub(crate) fn on_data_received(&mut self, now: Instant) {
+        self.is_sooner |= self.owed_since.is_none();
         self.owed_since.get_or_insert(now);
         self.silence = self.pace.silence;
         self.on_keepalive_received(now);

@@ -154,6 +154,7 @@ impl Gate {
             timers: Timers::new(shape.pace, now),
             waiting: VecDeque::new(),
             shape,
+            armed: None,
             traffic: Traffic::default(),
         }
     }
@@ -176,6 +177,8 @@ pub(crate) struct Wg {
     pub(crate) timers: Timers,
     waiting: VecDeque<Box<[u8]>>,
     shape: Shape,
+    /// When its owner is going to tick it.
+    pub(crate) armed: Option<Instant>,
     /// What passed since it woke.
     pub(crate) traffic: Traffic,
 }
@@ -432,6 +435,13 @@ impl Wg {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether it is to be ticked sooner than its owner is going to, since something was sent or came.
+    pub(crate) fn wants_sooner(&mut self) -> bool {
+        let next = self.timers.take_sooner().then(|| self.next_deadline());
+        let at = next.flatten().map(|(at, _why)| at);
+        at.is_some_and(|at| self.armed.is_none_or(|armed| at < armed))
     }
 
     /// Whether there is neither a session nor a handshake: nothing is lost by forgetting it.

@@ -12,4 +12,5 @@ mod psk;
 mod refusals;
 mod rig;
 mod sampling;
+mod unasked;
 mod workers;

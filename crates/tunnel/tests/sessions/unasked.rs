@@ -1,0 +1,158 @@
+//! A gateway and a peer that asks nothing of it, as WireGuard of another hand: no asks and no keepalives keep its timers going.
+
+use std::time::{Duration, Instant};
+
+use tunnel::agent::AgentTunnel;
+use tunnel::edge::Taken;
+use tunnel::{Dropped, EdgeTunnel};
+
+use crate::rig::{AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, key, lease, packet, socket};
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const INITIATION: u8 = 1;
+const DATA: u8 = 4;
+const KEEPALIVE_BYTES: usize = 32;
+
+struct Line {
+    edge: EdgeTunnel,
+    home: AgentTunnel,
+    /// What the home names the session by to the gateway.
+    index: [u8; 4],
+    now: Instant,
+}
+
+impl Line {
+    /// With a session that the home began and proved.
+    fn connected() -> Self {
+        let now = Instant::now();
+        let mut config = agent_config(&[(100, &GATEWAYS[..1])], &["10.64.0.7/32"]);
+        config.keepalive = Duration::ZERO;
+        for gateway in &mut config.gateways {
+            gateway.inner.clear();
+        }
+        let mut home = AgentTunnel::new(config, now).unwrap();
+        let mut edge = EdgeTunnel::new(key(100), TODAY, now);
+        edge.upsert_peer(lease(now), now).unwrap();
+        home.handle_timeout(now);
+        let mut line = Self {
+            edge,
+            home,
+            index: [0; 4],
+            now,
+        };
+        line.up();
+        let response = line.sent();
+        line.index.copy_from_slice(&response[0][4..8]);
+        line.down(&response);
+        line.up();
+        line
+    }
+
+    fn up(&mut self) {
+        while let Some(run) = self.home.poll_transmit() {
+            for datagram in run.datagrams() {
+                let taken = self
+                    .edge
+                    .handle_datagram(datagram, socket(AGENT), 0, self.now);
+                assert_eq!(taken, Ok(Taken::Here));
+            }
+        }
+    }
+
+    fn down(&mut self, datagrams: &[Vec<u8>]) {
+        for datagram in datagrams {
+            self.home
+                .handle_datagram(datagram, socket(GATEWAYS[0]), 0, self.now)
+                .unwrap();
+        }
+    }
+
+    fn sent(&mut self) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        while let Some(run) = self.edge.poll_transmit() {
+            sent.extend(run.datagrams().map(<[u8]>::to_vec));
+        }
+        sent
+    }
+
+    /// Lets the gateway's time pass, with `each` before every step of a second, until it sends something like `wanted`.
+    fn first(
+        &mut self,
+        within: Duration,
+        wanted: impl Fn(&[u8]) -> bool,
+        mut each: impl FnMut(&mut Self),
+    ) -> Option<Duration> {
+        let start = self.now;
+        while self.now - start < within {
+            each(self);
+            let step = self.now + seconds(1);
+            let due = self.edge.poll_timeout().map(|(at, _why)| at);
+            self.now = due.map_or(step, |due| due.clamp(self.now, step));
+            if due.is_some_and(|due| due <= self.now) {
+                self.edge.handle_timeout(self.now);
+            }
+            if self.sent().iter().any(|datagram| wanted(datagram)) {
+                return Some(self.now - start);
+            }
+        }
+        None
+    }
+}
+
+fn is_initiation(datagram: &[u8]) -> bool {
+    datagram.first() == Some(&INITIATION)
+}
+
+#[test]
+fn a_packet_for_a_peer_that_has_gone_starts_a_handshake_after_the_whitepapers_silence() {
+    let mut line = Line::connected();
+    line.now += seconds(30);
+    line.edge.handle_timeout(line.now);
+    let packet = packet(WEB, INNER, 100, 1);
+    line.edge.handle_tun_input(&packet, line.now).unwrap();
+    line.sent();
+
+    let after = line.first(seconds(60), is_initiation, |_| {}).unwrap();
+
+    assert!((seconds(15)..seconds(16)).contains(&after), "{after:?}");
+}
+
+#[test]
+fn who_only_listens_says_that_it_does_after_ten_seconds() {
+    let mut line = Line::connected();
+    line.now += seconds(30);
+    line.edge.handle_timeout(line.now);
+    let packet = packet(INNER, WEB, 100, 1);
+    line.home.handle_tun_input(&packet, line.now).unwrap();
+    line.up();
+
+    let is_keepalive =
+        |datagram: &[u8]| datagram.first() == Some(&DATA) && datagram.len() == KEEPALIVE_BYTES;
+    let after = line.first(seconds(60), is_keepalive, |_| {}).unwrap();
+
+    assert!((seconds(10)..seconds(11)).contains(&after), "{after:?}");
+}
+
+#[test]
+fn forged_cookies_and_answers_put_nothing_off() {
+    let mut line = Line::connected();
+    line.now += seconds(30);
+    line.edge.handle_timeout(line.now);
+    let packet = packet(WEB, INNER, 100, 1);
+    line.edge.handle_tun_input(&packet, line.now).unwrap();
+    line.sent();
+    let mut cookie = [0; 64];
+    cookie[0] = 3;
+    cookie[4..8].copy_from_slice(&line.index);
+
+    let after = line.first(seconds(60), is_initiation, |line| {
+        let (from, now) = (socket(AGENT), line.now);
+        let refused = line.edge.handle_datagram(&cookie, from, 0, now);
+        assert_eq!(refused, Err(Dropped::Unexpected));
+    });
+
+    assert!(after.is_some_and(|after| after < seconds(16)), "{after:?}");
+}
