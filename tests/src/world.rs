@@ -1,5 +1,6 @@
 //! The whole of it: internet, office, gateway and router of one lab, started, and what the home does with them.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -163,6 +164,13 @@ impl World {
         let start = Instant::now();
         wait_until("the page comes", within, || self.page().map(Some))?;
         Ok(start.elapsed())
+    }
+
+    /// A home that pings the internet five times a second until it is stopped.
+    pub fn pings(&self) -> Result<Running> {
+        self.lab
+            .home
+            .spawn("pings", "ping", &["-i", "0.2", WEB].map(OsStr::new))
     }
 
     /// Asks the router for a name from the home and gives dig's output.

@@ -153,15 +153,7 @@ fn a_second_wan_takes_over_from_a_silent_one() {
     let rules =
         "table inet dead { chain c { type filter hook forward priority 0; iifname rtr0 drop; }; }";
     world.lab.access.run(&["nft", rules]).unwrap();
-    let mut pings = world
-        .lab
-        .home
-        .spawn(
-            "pings",
-            "ping",
-            &["-i", "0.2", WEB].map(std::ffi::OsStr::new),
-        )
-        .unwrap();
+    let mut pings = world.pings().unwrap();
     wait_tunnel(&world, "wan", "wan1".into(), Duration::from_secs(40));
 
     world.page_within(SOON).unwrap();

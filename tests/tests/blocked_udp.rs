@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lab::{
-    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, WEB, World,
+    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, World,
     allowed_in_the_lab, block, unblock, wait_until,
 };
 
@@ -151,15 +151,7 @@ fn where_no_udp_passes_at_all_the_home_goes_on_inside_tls() {
 #[test]
 fn tls_is_left_for_http3_when_udp_passes_again_but_wireguard_does_not() {
     let world = relayed();
-    let mut pings = world
-        .lab
-        .home
-        .spawn(
-            "pings",
-            "ping",
-            &["-i", "0.2", WEB].map(std::ffi::OsStr::new),
-        )
-        .unwrap();
+    let mut pings = world.pings().unwrap();
     block(&world.lab.access, Blocked::Udp).unwrap();
     wait_transport(&world, "tls", BACK_WITHIN);
 

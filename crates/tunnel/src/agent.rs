@@ -9,6 +9,7 @@
 //! ```
 
 mod choice;
+mod lease;
 mod path;
 mod path_mtu;
 mod probe;
@@ -35,9 +36,10 @@ use crate::stats::{PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
-use crate::wg::{Gate, Heard, Message, Sealed, Shape, Wg};
+use crate::wg::{Gate, Heard, Message, Sealed, Shape};
 use crate::{DEFAULT_MTU, health};
 use choice::Hold;
+use lease::reachable;
 use path::Path;
 use probe::Probe;
 pub use report::{AgentEvent, GatewayState, GatewayStatus, Link, MoveReason};
@@ -407,80 +409,6 @@ impl AgentTunnel {
         self.events.pop_front()
     }
 
-    /// Takes over the gateways and addresses of a renewed lease; the session stays if its gateway does.
-    ///
-    /// # Errors
-    /// When the lease names nowhere to go or nobody to be; the old one stays in use.
-    pub fn replace_lease(
-        &mut self,
-        gateways: Vec<GatewayConfig>,
-        addresses: Vec<IpNet>,
-        now: Instant,
-    ) -> Result<(), AgentConfigError> {
-        let gateways = reachable(gateways)?;
-        if addresses.is_empty() {
-            return Err(AgentConfigError::NoAddress);
-        }
-        self.addresses = addresses;
-        self.set_paths(gateways, now);
-        Ok(())
-    }
-
-    /// One path for each gateway: those that were there stay as they are.
-    fn set_paths(&mut self, gateways: Vec<GatewayConfig>, now: Instant) {
-        let current = self.gateway();
-        let mut before = std::mem::take(&mut self.paths);
-        self.active = gateways
-            .iter()
-            .position(|gateway| gateway.public == current)
-            .unwrap_or(0);
-        let pace = Pace::agent(self.keepalive);
-        self.shape.pace = if gateways.len() > 1 {
-            pace.with_others()
-        } else {
-            pace
-        };
-        for (index, gateway) in gateways.into_iter().enumerate() {
-            let kept = before
-                .iter()
-                .position(|path| path.gateway.is_same_peer(&gateway));
-            if let Some(kept) = kept {
-                let mut path = before.swap_remove(kept);
-                path.update(gateway, &self.addresses);
-                self.paths.push(path);
-            } else if let Some(endpoint) = gateway.endpoints.first().copied() {
-                let session = self.session(&gateway, index, now);
-                let path = Path::new(gateway, endpoint, session, &self.addresses, now);
-                self.paths.push(path);
-            }
-        }
-        for mut left in before {
-            self.traffic = self.traffic.plus(left.wg.traffic);
-            if left.gateway.public == current {
-                self.disconnect_from(current, now);
-                let waiting = left.wg.take_waiting();
-                if let Some(path) = self.paths.get_mut(self.active) {
-                    path.wg.set_waiting(waiting);
-                }
-            }
-        }
-        for (index, path) in self.paths.iter_mut().enumerate() {
-            let is_active = index == self.active;
-            path.set_pace(if is_active {
-                self.shape.pace
-            } else {
-                self.shape.pace.standby()
-            });
-            if is_active && path.gateway.public != current {
-                path.watch.tell(now);
-            }
-            if is_active && !path.is_up() {
-                path.wg.timers.want_handshake(now);
-            }
-        }
-        self.planned = Some(now);
-    }
-
     /// Shakes hands at once, with the gateway in use, when the way to it may have changed: a new address, a link that came up.
     pub fn handle_network_change(&mut self, now: Instant) {
         for (index, path) in self.paths.iter_mut().enumerate() {
@@ -541,32 +469,6 @@ impl AgentTunnel {
         &self.dropped
     }
 
-    /// Begins anew with a gateway; what waits for a session goes along.
-    fn renew(&mut self, index: usize, now: Instant) {
-        let Some(gateway) = self.paths.get(index).map(|path| path.gateway.clone()) else {
-            return;
-        };
-        let session = self.session(&gateway, index, now);
-        if let Some(path) = self.paths.get_mut(index) {
-            self.traffic = self.traffic.plus(path.wg.traffic);
-            path.renew(session, index == self.active, now);
-        }
-    }
-
-    /// A session to be made, and its number: a late answer to an earlier one must not meet the index of this one.
-    fn session(&mut self, gateway: &GatewayConfig, index: usize, now: Instant) -> (Wg, u32) {
-        let pace = if index == self.active {
-            self.shape.pace
-        } else {
-            self.shape.pace.standby()
-        };
-        let number = self.next_number;
-        self.next_number = (number + 1) & 0x00ff_ffff;
-        let shape = Shape { pace, ..self.shape };
-        let (public, psk) = (gateway.public, gateway.psk.as_ref());
-        (self.gate.peer(public, psk, number, shape, now), number)
-    }
-
     fn disconnect(&mut self, now: Instant) {
         self.disconnect_from(self.gateway(), now);
         if let Some(path) = self.paths.get_mut(self.active) {
@@ -592,16 +494,5 @@ impl AgentTunnel {
             self.dropped.add(*reason);
         }
         result
-    }
-}
-
-/// Gateways without an endpoint are of no use.
-fn reachable(mut gateways: Vec<GatewayConfig>) -> Result<Vec<GatewayConfig>, AgentConfigError> {
-    gateways.retain(|gateway| !gateway.endpoints.is_empty());
-    gateways.truncate(MAX_GATEWAYS);
-    if gateways.is_empty() {
-        Err(AgentConfigError::NoEndpoint)
-    } else {
-        Ok(gateways)
     }
 }

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use crate::timers::Jitter;
+
 /// What may wait to be counted; more than one turn of a worker can draw at one in a hundred.
 const MAX_DRAWN: usize = 4_096;
 
@@ -35,7 +37,7 @@ pub struct Drawn {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     one_in: NonZeroU32,
-    random: u64,
+    random: Jitter,
     /// Packets that pass before the next that is drawn.
     left: u32,
     /// Packets after it that belong to the same N.
@@ -48,7 +50,7 @@ impl Sampler {
     pub(crate) fn new(one_in: NonZeroU32, seed: u64) -> Self {
         let mut sampler = Self {
             one_in,
-            random: seed,
+            random: Jitter(seed),
             left: 0,
             rest: 0,
             drawn: VecDeque::new(),
@@ -88,14 +90,9 @@ impl Sampler {
 
     /// Chooses a place among the next N.
     fn choose(&mut self) {
-        // SplitMix64, whose upper half is scaled to a place; the bias is below one in a thousand even at a million.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
         let one_in = self.one_in.get();
-        let place = (((mixed >> 32) * u64::from(one_in)) >> 32) as u32;
+        // A number scaled to a place; the bias is below one in a thousand even at a million.
+        let place = ((u64::from(self.random.number()) * u64::from(one_in)) >> 32) as u32;
         self.left = self.rest + place;
         self.rest = one_in - 1 - place;
     }

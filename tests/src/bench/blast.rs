@@ -202,7 +202,7 @@ fn bracket(
     tried: &mut impl FnMut(f64) -> Result<Option<f64>>,
 ) -> Result<f64> {
     /// Closer than this is noise.
-    const CLOSE: f64 = 1.04;
+    const CLOSE: f64 = 1.01;
     let (mut good, mut bad, mut rate) = (0.0_f64, f64::INFINITY, near);
     let mut stride = 1.3;
     for _ in 0..steps {

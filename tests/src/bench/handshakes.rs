@@ -125,7 +125,7 @@ fn measure(
     let search = Search {
         trial: Duration::from_millis(400),
         allowed: 0.001,
-        steps: 7,
+        steps: 12,
     };
     let segmented = Mode::Segmented;
     let most = lossless_rate(blast, SIZE, segmented, 60_000.0, &search)?;

@@ -57,7 +57,7 @@ impl Pace {
                 four_s: 1,
                 idle_pings: 30,
                 load_s: 1,
-                search: search(250, 7),
+                search: search(250, 8),
             };
         }
         Self {
@@ -66,7 +66,7 @@ impl Pace {
             four_s: 2,
             idle_pings: 80,
             load_s: 2,
-            search: search(400, 8),
+            search: search(400, 16),
         }
     }
 }

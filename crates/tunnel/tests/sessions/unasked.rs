@@ -51,6 +51,23 @@ impl Line {
         line
     }
 
+    /// Half a minute later, with nothing sent or heard since.
+    fn idle() -> Self {
+        let mut line = Self::connected();
+        line.now += seconds(30);
+        line.edge.handle_timeout(line.now);
+        line
+    }
+
+    /// The internet sends a packet, and the home is not there to take it.
+    fn lost_on_the_way_down() -> Self {
+        let mut line = Self::idle();
+        let packet = packet(WEB, INNER, 100, 1);
+        line.edge.handle_tun_input(&packet, line.now).unwrap();
+        line.sent();
+        line
+    }
+
     fn up(&mut self) {
         while let Some(run) = self.home.poll_transmit() {
             for datagram in run.datagrams() {
@@ -108,12 +125,7 @@ fn is_initiation(datagram: &[u8]) -> bool {
 
 #[test]
 fn a_packet_for_a_peer_that_has_gone_starts_a_handshake_after_the_whitepapers_silence() {
-    let mut line = Line::connected();
-    line.now += seconds(30);
-    line.edge.handle_timeout(line.now);
-    let packet = packet(WEB, INNER, 100, 1);
-    line.edge.handle_tun_input(&packet, line.now).unwrap();
-    line.sent();
+    let mut line = Line::lost_on_the_way_down();
 
     let after = line.first(seconds(60), is_initiation, |_| {}).unwrap();
 
@@ -122,9 +134,7 @@ fn a_packet_for_a_peer_that_has_gone_starts_a_handshake_after_the_whitepapers_si
 
 #[test]
 fn who_only_listens_says_that_it_does_after_ten_seconds() {
-    let mut line = Line::connected();
-    line.now += seconds(30);
-    line.edge.handle_timeout(line.now);
+    let mut line = Line::idle();
     let packet = packet(INNER, WEB, 100, 1);
     line.home.handle_tun_input(&packet, line.now).unwrap();
     line.up();
@@ -138,12 +148,7 @@ fn who_only_listens_says_that_it_does_after_ten_seconds() {
 
 #[test]
 fn forged_cookies_and_answers_put_nothing_off() {
-    let mut line = Line::connected();
-    line.now += seconds(30);
-    line.edge.handle_timeout(line.now);
-    let packet = packet(WEB, INNER, 100, 1);
-    line.edge.handle_tun_input(&packet, line.now).unwrap();
-    line.sent();
+    let mut line = Line::lost_on_the_way_down();
     let mut cookie = [0; 64];
     cookie[0] = 3;
     cookie[4..8].copy_from_slice(&line.index);

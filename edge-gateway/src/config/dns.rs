@@ -1,0 +1,126 @@
+//! `[dns]`: the DNSCrypt server, its certificates, and where it asks.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use toml::Table;
+
+use super::fields::Fields;
+use super::{Certificates, Dns, Mistake, Upstream};
+
+/// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
+const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
+
+pub(super) fn read_dns(table: Table, inner: &[IpNet], mistakes: &mut Vec<Mistake>) -> Option<Dns> {
+    let mut fields = Fields::new("dns", table, mistakes);
+    let listen = dns_listen(&mut fields, inner);
+    let name_form = "a name that begins with 2.dnscrypt-cert.";
+    let provider_name: Option<String> = fields.parsed("provider-name", name_form);
+    match &provider_name {
+        None => fields.missing("provider-name", name_form),
+        Some(name) if !is_provider_name(name) => {
+            fields.wrong(
+                "provider-name",
+                format!("`{name}` is no provider name"),
+                name_form,
+            );
+        }
+        Some(_) => {}
+    }
+    let certificates = certificates(&mut fields);
+    let upstream = upstream(&mut fields);
+    let dnssec = fields.flag("dnssec").unwrap_or(true);
+    let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
+    fields.finish();
+    Some(Dns {
+        listen,
+        provider_name: provider_name?,
+        certificates: certificates?,
+        upstream: upstream?,
+        dnssec,
+        trust_anchor_file,
+    })
+}
+
+/// Only leased routers may reach the resolver: it listens inside the tunnel.
+fn dns_listen(fields: &mut Fields<'_>, inner: &[IpNet]) -> Vec<SocketAddr> {
+    let accepted = "IP:PORT with an address from tunnel.addresses, such as 10.64.0.1:443";
+    let listen: Vec<SocketAddr> = fields.list("listen", accepted);
+    if listen.is_empty() {
+        fields.missing("listen", accepted);
+    }
+    for address in &listen {
+        if !inner.is_empty() && !inner.iter().any(|own| own.addr() == address.ip()) {
+            let wrong = format!("{} is not an inner address of this gateway", address.ip());
+            fields.wrong("listen", wrong, accepted);
+        }
+    }
+    listen
+}
+
+fn is_provider_name(name: &str) -> bool {
+    name.strip_prefix(PROVIDER_PREFIX).is_some_and(|zone| {
+        hickory_proto::rr::Name::from_ascii(zone).is_ok_and(|zone| zone.num_labels() > 0)
+    })
+}
+
+fn certificates(fields: &mut Fields<'_>) -> Option<Certificates> {
+    let key = fields.parsed("provider-key-file", "the path of a file");
+    let directory = fields.parsed("certificates-dir", "the path of a directory");
+    match (key, directory) {
+        (Some(key), None) => Some(Certificates::ProviderKey(key)),
+        (None, Some(directory)) => Some(Certificates::Directory(directory)),
+        (Some(_), Some(_)) => {
+            let wrong = "stands beside certificates-dir".to_owned();
+            fields.wrong("provider-key-file", wrong, "one of the two");
+            None
+        }
+        (None, None) => {
+            fields.missing(
+                "provider-key-file",
+                "the path of a file, or certificates-dir",
+            );
+            None
+        }
+    }
+}
+
+fn upstream(fields: &mut Fields<'_>) -> Option<Upstream> {
+    let mode: Option<String> = fields.parsed("mode", "forward or recurse");
+    let forward_form = "IP:PORT of a resolver";
+    let forward: Vec<SocketAddr> = fields.list("forward", forward_form);
+    let roots = fields.list("roots", "IP of a root server");
+    match mode.as_deref() {
+        Some("forward") => {
+            if forward.is_empty() {
+                fields.missing("forward", forward_form);
+            }
+            if !roots.is_empty() {
+                fields.wrong(
+                    "roots",
+                    "has no meaning with mode forward".to_owned(),
+                    "nothing",
+                );
+            }
+            Some(Upstream::Forward(forward))
+        }
+        Some("recurse") => {
+            if !forward.is_empty() {
+                fields.wrong(
+                    "forward",
+                    "has no meaning with mode recurse".to_owned(),
+                    "nothing",
+                );
+            }
+            Some(Upstream::Recurse(roots))
+        }
+        Some(other) => {
+            fields.wrong("mode", format!("is `{other}`"), "forward or recurse");
+            None
+        }
+        None => {
+            fields.missing("mode", "forward or recurse");
+            None
+        }
+    }
+}
