@@ -36,6 +36,8 @@ pub(crate) const COOKIE_BYTES: usize = 64;
 /// How long a cookie is good for (whitepaper, section 5.4.7).
 const COOKIE_AGE: Duration = Duration::from_secs(120);
 
+/// An answer that comes later is held back by somebody (Rekey-Attempt-Time of the whitepaper, section 6.1).
+const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 /// A peer's initiations are answered no faster: each costs four key agreements.
 const BETWEEN_ANSWERS: Duration = Duration::from_millis(20);
 
@@ -83,7 +85,8 @@ pub(crate) struct Noise {
     /// The last that ours claimed.
     claimed: Stamp,
     cookie: Cookie,
-    pending: Option<Box<Pending>>,
+    /// Our last initiation, and when it was sent.
+    pending: Option<(Instant, Box<Pending>)>,
     current: Option<Box<Session>>,
     previous: Option<Box<Session>>,
     next: Option<Box<Session>>,
@@ -129,7 +132,7 @@ impl Noise {
         let index = self.next_index();
         self.claimed = self.us.stamp(now).after(self.claimed);
         let (pending, mut message) = Pending::new(&self.us, &self.keys, index, self.claimed);
-        self.pending = Some(Box::new(pending));
+        self.pending = Some((now, Box::new(pending)));
         self.add_macs(&mut message, now);
         message
     }
@@ -160,9 +163,11 @@ impl Noise {
     /// Takes the answer to our initiation: there is a session.
     pub(crate) fn finish(&mut self, response: &[u8], now: Instant) -> Result<(), Dropped> {
         let index = word(response, 8);
+        let is_late = |sent| now.saturating_duration_since(sent) >= ANSWER_WITHIN;
         let pending = self.pending.as_ref();
-        let pending = pending.filter(|pending| Some(pending.index()) == index);
-        let pending = pending.ok_or(Dropped::Unexpected)?;
+        let (_, pending) = pending
+            .filter(|(sent, pending)| Some(pending.index()) == index && !is_late(*sent))
+            .ok_or(Dropped::Unexpected)?;
         let secrets = pending.finish(&self.us, &self.keys, response)?;
         self.pending = None;
         let session = Box::new(Session::new(secrets, now));
@@ -179,7 +184,7 @@ impl Noise {
 
     /// Takes a cookie that the peer demands with our next initiation.
     pub(crate) fn take_cookie(&mut self, reply: &[u8], now: Instant) -> Result<(), Dropped> {
-        let pending = self.pending.as_ref().map(|pending| pending.index());
+        let pending = self.pending.as_ref().map(|(_, pending)| pending.index());
         let answered = self.next.as_ref().map(|next| next.index());
         let is_ours =
             word(reply, 4).is_some_and(|index| [pending, answered].contains(&Some(index)));

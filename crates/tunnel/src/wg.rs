@@ -359,27 +359,28 @@ impl Wg {
     /// There is a session, of which the responder learns by the first packet.
     fn on_response(&mut self, from: SocketAddr, outbox: &mut Outbox, now: Instant) {
         self.timers.on_established(Role::Initiator, now, now);
-        if self.waiting.is_empty() {
+        if !self.flush(from, outbox, now) {
             self.send_keepalive(Some(from), outbox, now);
-        } else {
-            self.flush(from, outbox, now);
         }
     }
 
-    fn flush(&mut self, to: SocketAddr, outbox: &mut Outbox, now: Instant) {
+    /// Sends what waits; whether anything was sent.
+    fn flush(&mut self, to: SocketAddr, outbox: &mut Outbox, now: Instant) -> bool {
+        let mut has_sent = false;
         while let Some(packet) = self.waiting.pop_front() {
             outbox.note_fetched(packet.len());
             match self.seal(&Segments::plain(&packet), to, outbox, now) {
-                Ok(Sealed::Sent) => {}
+                Ok(Sealed::Sent) => has_sent = true,
                 // The path may have become narrower while it waited.
                 Err(Dropped::TooBig) => outbox.note_given_up(packet.len()),
                 Ok(Sealed::Waiting) | Err(_) => {
                     outbox.note_waiting(packet.len());
                     self.waiting.push_front(packet);
-                    return;
+                    break;
                 }
             }
         }
+        has_sent
     }
 
     /// Sends an initiation to `to`.

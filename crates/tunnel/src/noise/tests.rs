@@ -326,6 +326,76 @@ fn a_cookie_that_the_peer_demands_is_shown_while_it_is_fresh() {
 }
 
 #[test]
+fn a_cookie_that_the_peer_demands_with_our_answer_is_taken() {
+    let mut two = Two::new();
+    let strict = RateLimiter::new(&PublicKey::from(&key(2)), 0);
+    let initiation = two.theirs();
+    let response = two.accept(&initiation).unwrap();
+    let mut buf = [0; COOKIE_BYTES];
+    let asked = strict.verify_packet(Some([192, 0, 2, 1].into()), &response, &mut buf);
+    let Err(TunnResult::WriteToNetwork(reply)) = asked else {
+        panic!("not asked");
+    };
+    let mut for_another = reply.to_vec();
+    for_another[4] ^= 1;
+    let refused = two.noise.take_cookie(&for_another, two.now);
+    assert_eq!(refused, Err(Dropped::Unexpected));
+
+    assert_eq!(two.noise.take_cookie(reply, two.now), Ok(()));
+    two.now += BETWEEN_ANSWERS;
+    let initiation = two.theirs();
+    let response = two.accept(&initiation).unwrap();
+    let asked = strict.verify_packet(Some([192, 0, 2, 1].into()), &response, &mut buf);
+    assert!(asked.is_ok(), "it was shown none");
+}
+
+#[test]
+fn an_answer_that_was_held_back_makes_no_session() {
+    let mut two = Two::new();
+    let initiation = two.noise.initiate(two.now);
+    let response = two.at_other(&initiation).unwrap();
+
+    let late = two.now + ANSWER_WITHIN;
+    let refused = two.noise.finish(&response, late);
+    assert_eq!(refused, Err(Dropped::Unexpected));
+    let in_time = late - Duration::from_millis(1);
+    assert_eq!(two.noise.finish(&response, in_time), Ok(()));
+}
+
+#[test]
+fn a_peer_in_haste_is_answered_once_in_twenty_milliseconds() {
+    let mut two = Two::new();
+    let [first, second] = [two.theirs(), two.theirs()];
+    assert!(two.accept(&first).is_ok());
+    two.now += Duration::from_millis(19);
+    assert_eq!(two.accept(&second), Err(Dropped::RateLimited));
+    two.now += Duration::from_millis(1);
+
+    assert!(two.accept(&second).is_ok(), "it was kept as taken");
+}
+
+#[test]
+fn handshakes_that_cross_on_the_way_leave_both_sides_able_to_send() {
+    let mut two = Two::new();
+    let ours = two.noise.initiate(two.now);
+    let theirs = two.theirs();
+    let to_theirs = two.accept(&theirs).unwrap();
+    let to_ours = two.at_other(&ours).unwrap();
+    two.noise.finish(&to_ours, two.now).unwrap();
+    let proof = two.seal(&[]);
+    two.at_other(&proof).unwrap();
+    let keepalive = two.at_other(&to_theirs).unwrap();
+    assert!(two.open(&keepalive).is_ok());
+
+    for _ in 0..3 {
+        let sealed = two.seal(&packet(100));
+        assert_eq!(two.at_other(&sealed), Ok(packet(100)));
+        let sealed = two.sealed_by_other(&packet(100));
+        assert_eq!(two.open(&sealed), Ok((By::Known, packet(100))));
+    }
+}
+
+#[test]
 fn a_new_session_takes_over_at_once_and_the_last_one_still_receives() {
     let mut two = Two::begun();
     let late = two.sealed_by_other(&packet(60));

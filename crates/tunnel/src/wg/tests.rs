@@ -195,3 +195,25 @@ fn a_responder_does_not_send_before_the_initiator_proved_its_keys() {
 
     assert_eq!(sealed, Ok(Sealed::Waiting));
 }
+
+#[test]
+fn who_can_send_nothing_of_what_waited_proves_its_keys_all_the_same() {
+    let mut two = Two::new();
+    let packet = packet::tests::ip_packet([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 1_400);
+    let to_b = B.parse().unwrap();
+    let packets = Segments::plain(&packet);
+    let kept = two.a.seal(&packets, to_b, &mut two.outbox, two.now);
+    assert_eq!(kept, Ok(Sealed::Waiting));
+    let sent = two
+        .a
+        .initiate(to_b, &mut two.outbox, &mut Jitter(1), two.now);
+    assert_eq!(sent, Ok(()));
+    let initiation = two.sent();
+    two.at_b(&initiation).unwrap();
+    let response = two.sent();
+    two.a.set_mtu(600);
+
+    two.at_a(&response).unwrap();
+
+    assert_eq!(two.sent().len(), OVERHEAD_BYTES);
+}
