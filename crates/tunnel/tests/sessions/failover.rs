@@ -363,6 +363,25 @@ fn an_idle_home_costs_the_gateways_that_it_does_not_use_nothing() {
 }
 
 #[test]
+fn a_standby_that_a_lease_makes_the_only_gateway_is_kept_alive_while_the_home_idles() {
+    let mut pair = at_work(2);
+    let next = agent_config(&[(101, &GATEWAYS[1..2])], &["10.64.0.7/32"]);
+    let now = pair.now;
+    pair.agent
+        .replace_lease(next.gateways, next.addresses, now)
+        .unwrap();
+    pair.advance(seconds(300));
+    pair.seen.clear();
+
+    pair.advance(seconds(600));
+
+    let to = pair.gateways[1].address;
+    let sent = pair.seen.iter().filter(|flying| flying.to == to).count();
+    assert!(sent >= 20, "{sent}");
+    assert_eq!(pair.gateways[1].edge.awake_count(), 1);
+}
+
+#[test]
 fn a_bad_line_alone_makes_a_home_not_restless() {
     let cable = Cable {
         loss_percent: 20,
