@@ -15,7 +15,7 @@ pub enum Dropped {
     UnknownPeer,
     /// A handshake message that was not made for our public key.
     WrongRecipient,
-    /// Under load: a cookie went back, or the budget for waking peers is spent.
+    /// Under load: a cookie went back, or its address has sent too many; or the budget for waking peers is spent.
     RateLimited,
     /// No session has that receiver index, or none could be asked for.
     NoSession,

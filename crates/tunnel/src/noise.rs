@@ -11,6 +11,7 @@ mod cookie;
 mod handshake;
 mod hash;
 mod session;
+mod sources;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::COOKIE_BYTES;
 use super::cipher::{TAG_BYTES, open_with_nonce, seal_with_nonce};
 use super::hash::{hash, mac};
+use super::sources::Sources;
 use crate::dropped::Dropped;
 
 const MAC_LABEL: &[u8] = b"mac1----";
@@ -40,6 +41,8 @@ pub(crate) struct Checker {
     secret: [u8; 32],
     #[zeroize(skip)]
     secret_since: Option<Instant>,
+    #[zeroize(skip)]
+    sources: Sources,
 }
 
 impl Checker {
@@ -49,10 +52,11 @@ impl Checker {
             cookie_key: hash(&[COOKIE_LABEL, public]),
             secret: [0; 32],
             secret_since: None,
+            sources: Sources::default(),
         }
     }
 
-    /// Checks a handshake message; under load its sender must have been asked before.
+    /// Checks a handshake message; under load its sender must have been asked before, and is heard so often only.
     pub(crate) fn check(
         &mut self,
         message: &[u8],
@@ -70,7 +74,8 @@ impl Checker {
         }
         let cookie = Zeroizing::new(self.cookie(from, now));
         if bool::from(mac(&*cookie, &[body, first]).ct_eq(second)) {
-            return Ok(Verdict::Right);
+            let may = self.sources.take(from.ip(), now);
+            return may.then_some(Verdict::Right).ok_or(Dropped::RateLimited);
         }
         self.ask(message, &cookie, first).map(Verdict::Ask)
     }

@@ -1,5 +1,7 @@
 //! Handshakes and sessions with boringtun as the other side, so that both cannot have the same mistake.
 
+use std::net::SocketAddr;
+
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use x25519_dalek::StaticSecret;
@@ -290,6 +292,34 @@ fn under_load_a_sender_must_show_a_cookie_that_was_made_for_its_address() {
     let later = two.now + Duration::from_secs(121);
     let checked = checker.check(&initiation, from, true, later);
     assert!(matches!(checked, Ok(Verdict::Ask(_))), "the secret is new");
+}
+
+#[test]
+fn who_shows_a_cookie_is_heard_twenty_times_a_second_under_load_and_its_neighbour_all_the_same() {
+    let mut two = Two::new();
+    let mut checker = Checker::new(&two.us.public());
+    let mut shown = |two: &mut Two, from: SocketAddr| {
+        let initiation = two.theirs();
+        let asked = checker.check(&initiation, from, true, two.now);
+        if let Ok(Verdict::Ask(reply)) = asked {
+            two.at_other(&reply).unwrap();
+        }
+        let initiation = two.theirs();
+        move |checker: &mut Checker, load, now| checker.check(&initiation, from, load, now)
+    };
+    let flood = shown(&mut two, FROM.parse().unwrap());
+    let home = shown(&mut two, "198.51.100.9:7".parse().unwrap());
+    let is_heard = |verdict| verdict == Ok(Verdict::Right);
+    let heard = (0..1_000).filter(|_| is_heard(flood(&mut checker, true, two.now)));
+    assert_eq!(heard.count(), 20);
+    let refused = flood(&mut checker, true, two.now);
+    assert_eq!(refused, Err(Dropped::RateLimited));
+
+    assert!(is_heard(home(&mut checker, true, two.now)));
+    let later = |ms| two.now + Duration::from_millis(ms);
+    let heard = (0..10_000).filter(|ms| is_heard(flood(&mut checker, true, later(*ms))));
+    assert_eq!(heard.count(), 199);
+    assert!(is_heard(flood(&mut checker, false, later(10_000))));
 }
 
 #[test]
