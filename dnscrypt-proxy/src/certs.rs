@@ -242,6 +242,7 @@ fn make_key(provider: &SigningKey, validity: Validity) -> ResolverKey {
         serial: validity.serial,
         start: validity.start,
         end: validity.end,
+        minor: 0,
     };
     let wire = cert.sign(provider);
     ResolverKey::new(cert, wire, secret).expect("the certificate was made for this secret")

@@ -8,6 +8,7 @@ pub mod padding;
 pub mod seal;
 pub mod server;
 pub mod stamp;
+pub mod xwing;
 
 #[cfg(test)]
 mod vectors;

@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use super::*;
-use crate::proto::cert::select;
+use crate::proto::cert::{PostQuantum, select};
 
 /// A clock that only moves when told.
 #[derive(Clone, Default)]
@@ -95,7 +95,12 @@ fn what_is_advertised_satisfies_a_client_at_every_hour() {
         let ring = Arc::clone(&certs.keyring().borrow());
         // A client whose clock is three quarters of an hour behind is served, too.
         for clients_now in [now, now - 45 * 60] {
-            let selection = select(ring.advertised(now), &certs.provider_public(), clients_now);
+            let selection = select(
+                ring.advertised(now),
+                &certs.provider_public(),
+                PostQuantum::Off,
+                clients_now,
+            );
             assert!(selection.best.is_some(), "hour {hour}");
         }
         assert!(ring.keys().len() <= 3);

@@ -14,7 +14,7 @@ use super::stamp::promises;
 use crate::certs::hex;
 use crate::clock;
 use crate::proto::Transport;
-use crate::proto::cert::{SignedCert, System, select};
+use crate::proto::cert::{PostQuantum, SignedCert, System, select};
 use crate::proto::stamp::DnsCryptStamp;
 use crate::upstream::{Settings, Upstream, fetch};
 
@@ -137,7 +137,13 @@ async fn lookup(upstream: &Upstream, query: &[u8], transport: Transport) -> Step
 }
 
 fn certificates(records: &[Vec<u8>], stamp: &DnsCryptStamp, now: u64) -> Vec<CertLine> {
-    let best = select(records.iter().map(Vec::as_slice), &stamp.provider_key, now).best;
+    let best = select(
+        records.iter().map(Vec::as_slice),
+        &stamp.provider_key,
+        PostQuantum::Off,
+        now,
+    )
+    .best;
     let mut lines: Vec<_> = records
         .iter()
         .filter_map(|record| {

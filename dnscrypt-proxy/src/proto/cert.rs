@@ -3,10 +3,13 @@
 //! ```text
 //! 0 "DNSC"  4 es  6 minor  8 signature(64)  72 resolver-pk(n)  magic(8) serial(4) start(4) end(4) extensions
 //! ```
-//! The signature covers everything from byte 72 on. All numbers are big-endian.
+//! The signature covers everything from byte 72 on. All numbers are big-endian. Sections of the draft:
+//! "Certificates", "PQ Certificates", "Downgrade Protection".
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use thiserror::Error;
+
+use super::xwing;
 
 /// First bytes of every certificate.
 pub const CERT_MAGIC: [u8; 4] = *b"DNSC";
@@ -18,8 +21,12 @@ pub const RESUME_MAGIC: [u8; 8] = *b"PQResume";
 pub const MAX_CERT: usize = 2048;
 
 const SIGNATURE_AT: usize = 8;
-const SIGNED_AT: usize = 72;
+pub(super) const SIGNED_AT: usize = 72;
+const MINOR_AT: usize = 6;
 const FIXED_TAIL: usize = 20;
+/// The whole of a post-quantum certificate's extensions: "PQD", its version, es, HKDF-SHA256,
+/// XChaCha20-Poly1305, and the bytes of key and ciphertext.
+pub(super) const PQ_PROFILE: [u8; 12] = *b"PQD\x01\x00\x03\x01\x01\x04\xc0\x04\x60";
 
 /// Selects a certificate: the first eight bytes of a query.
 pub type ClientMagic = [u8; 8];
@@ -31,7 +38,7 @@ pub enum System {
     XSalsa20Poly1305,
     /// es 2, X25519 with XChaCha20-Poly1305.
     XChaCha20Poly1305,
-    /// es 3, the post-quantum hybrid X-Wing: recognised, not spoken yet.
+    /// es 3, the post-quantum hybrid X-Wing.
     XWing,
 }
 
@@ -51,7 +58,15 @@ impl System {
     pub fn resolver_key_len(self) -> usize {
         match self {
             Self::XSalsa20Poly1305 | Self::XChaCha20Poly1305 => 32,
-            Self::XWing => 1216,
+            Self::XWing => xwing::PUBLIC,
+        }
+    }
+
+    /// The extensions that its certificates must have, and may have alone.
+    fn profile(self) -> &'static [u8] {
+        match self {
+            Self::XSalsa20Poly1305 | Self::XChaCha20Poly1305 => &[],
+            Self::XWing => &PQ_PROFILE,
         }
     }
 
@@ -74,9 +89,12 @@ pub enum Skipped {
     /// A construction that nobody here has heard of.
     #[error("its encryption system {0} is unknown")]
     UnknownSystem(u16),
-    /// A construction that is recognised but not spoken.
-    #[error("its encryption system {} is not spoken here", .0.number())]
+    /// A construction that is recognised but not wanted here.
+    #[error("its encryption system {} is not accepted here", .0.number())]
     NotSpoken(System),
+    /// A post-quantum certificate whose profile is missing, or another one than its system's.
+    #[error("its post-quantum profile is missing or unknown")]
+    BadProfile,
     /// Signed by somebody else than the provider, or altered.
     #[error("it is not signed by the provider's key")]
     BadSignature,
@@ -106,6 +124,8 @@ pub struct Certificate {
     pub start: u32,
     /// Last valid unix second.
     pub end: u32,
+    /// The protocol's minor version: shown, and part of what a post-quantum key is bound to.
+    pub minor: u16,
 }
 
 impl Certificate {
@@ -129,18 +149,25 @@ impl Certificate {
     /// Signs, giving the bytes for a TXT record.
     #[must_use]
     pub fn sign(&self, provider: &SigningKey) -> Vec<u8> {
+        let signed = self.signed_part();
+        let mut wire = Vec::with_capacity(SIGNED_AT + signed.len());
+        wire.extend_from_slice(&CERT_MAGIC);
+        wire.extend_from_slice(&self.system.number().to_be_bytes());
+        wire.extend_from_slice(&self.minor.to_be_bytes());
+        wire.extend_from_slice(&provider.sign(&signed).to_bytes());
+        wire.extend_from_slice(&signed);
+        wire
+    }
+
+    /// Everything that the signature covers, as it stands on the wire. Extensions that are ignored are not in it.
+    pub(super) fn signed_part(&self) -> Vec<u8> {
         let mut signed = self.resolver_key.clone();
         signed.extend_from_slice(&self.magic);
         for field in [self.serial, self.start, self.end] {
             signed.extend_from_slice(&field.to_be_bytes());
         }
-        let mut wire = Vec::with_capacity(SIGNED_AT + signed.len());
-        wire.extend_from_slice(&CERT_MAGIC);
-        wire.extend_from_slice(&self.system.number().to_be_bytes());
-        wire.extend_from_slice(&[0, 0]);
-        wire.extend_from_slice(&provider.sign(&signed).to_bytes());
-        wire.extend_from_slice(&signed);
-        wire
+        signed.extend_from_slice(self.system.profile());
+        signed
     }
 }
 
@@ -150,6 +177,7 @@ pub struct SignedCert {
     claims: Certificate,
     signature: [u8; 64],
     signed: Vec<u8>,
+    profiled: bool,
 }
 
 impl SignedCert {
@@ -165,9 +193,9 @@ impl SignedCert {
         let signed = wire.get(SIGNED_AT..).ok_or(Skipped::Malformed)?;
         let key_len = system.resolver_key_len();
         let (resolver_key, tail) = signed.split_at_checked(key_len).ok_or(Skipped::Malformed)?;
-        if tail.len() < FIXED_TAIL {
-            return Err(Skipped::Malformed);
-        }
+        let (_, extensions) = tail
+            .split_at_checked(FIXED_TAIL)
+            .ok_or(Skipped::Malformed)?;
         let claims = Certificate {
             system,
             resolver_key: resolver_key.to_vec(),
@@ -175,8 +203,11 @@ impl SignedCert {
             serial: u32::from_be_bytes(field(tail, 8)?),
             start: u32::from_be_bytes(field(tail, 12)?),
             end: u32::from_be_bytes(field(tail, 16)?),
+            minor: u16::from_be_bytes(field(wire, MINOR_AT)?),
         };
         Ok(Self {
+            // MUST, "PQ Certificates": this profile and no other; nothing is mandatory elsewhere.
+            profiled: system != System::XWing || extensions == PQ_PROFILE,
             claims,
             signature,
             signed: signed.to_vec(),
@@ -189,7 +220,8 @@ impl SignedCert {
         &self.claims
     }
 
-    /// Checks signature, validity and magic.
+    /// Checks signature, validity, magic and profile.
+    // MUST, "Validation and Selection": signature over extensions too, a window that is not empty and has now in it.
     pub fn verify(&self, provider_key: &[u8; 32], now: u64) -> Result<&Certificate, Skipped> {
         VerifyingKey::from_bytes(provider_key)
             .and_then(|key| {
@@ -200,60 +232,96 @@ impl SignedCert {
             return Err(Skipped::Unacceptable);
         }
         self.claims.check_time(now)?;
+        if !self.profiled {
+            return Err(Skipped::BadProfile);
+        }
         Ok(&self.claims)
+    }
+}
+
+/// What a client wants of post-quantum certificates. Only provisioning that is itself authentic can
+/// require them: who strips them from an answer cannot be told from a resolver that has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PostQuantum {
+    /// No other certificate is used, whatever becomes of the lookups.
+    Required,
+    /// They come first; without one the classical certificate is used.
+    #[default]
+    Preferred,
+    /// They are passed over.
+    Off,
+}
+
+impl PostQuantum {
+    /// How much a system is wanted; `None` if it must not be used.
+    fn rank(self, system: System) -> Option<u8> {
+        match (self, system) {
+            (Self::Required | Self::Preferred, System::XWing) => Some(2),
+            (Self::Preferred | Self::Off, System::XChaCha20Poly1305) => Some(1),
+            (Self::Required, System::XChaCha20Poly1305)
+            | (Self::Off, System::XWing)
+            | (_, System::XSalsa20Poly1305) => None,
+        }
     }
 }
 
 /// The certificate to use out of an answer, and what became of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
-    /// The one with the highest serial among those that are valid and spoken here.
+    /// Of the most wanted system the one with the highest serial.
     pub best: Option<Certificate>,
     /// Why each of the others was not even a candidate.
     pub skipped: Vec<Skipped>,
 }
 
-/// Chooses among the TXT records of an answer.
+/// Chooses among the TXT records of an answer. One bad certificate does not spoil the others.
 pub fn select<'a>(
     records: impl IntoIterator<Item = &'a [u8]>,
     provider_key: &[u8; 32],
+    wanted: PostQuantum,
     now: u64,
 ) -> Selection {
-    let mut selection = Selection {
-        best: None,
-        skipped: Vec::new(),
-    };
+    let mut best: Option<((u8, u32), Certificate)> = None;
+    let mut skipped = Vec::new();
     for record in records {
-        match usable(record, provider_key, now) {
-            Ok(cert)
-                if selection
-                    .best
-                    .as_ref()
-                    .is_none_or(|best| cert.serial > best.serial) =>
-            {
-                selection.best = Some(cert);
+        match usable(record, provider_key, wanted, now) {
+            // Serials compare within one system alone, unsigned and without wrapping.
+            Ok((rank, cert)) => {
+                let place = (rank, cert.serial);
+                if best.as_ref().is_none_or(|(highest, _)| place > *highest) {
+                    best = Some((place, cert));
+                }
             }
-            Ok(_) => {}
-            Err(reason) => selection.skipped.push(reason),
+            Err(reason) => skipped.push(reason),
         }
     }
-    selection
+    Selection {
+        best: best.map(|(_, cert)| cert),
+        skipped,
+    }
 }
 
 /// Whether a certificate may claim this magic: not what QUIC begins with, nor what other packets of
 /// this protocol begin with.
+// MUST NOT, "Certificate Format".
 #[must_use]
 pub fn magic_is_acceptable(magic: &ClientMagic) -> bool {
     !magic.starts_with(&[0; 7]) && *magic != ANONYMOUS_MAGIC && *magic != RESUME_MAGIC
 }
 
-fn usable(record: &[u8], provider_key: &[u8; 32], now: u64) -> Result<Certificate, Skipped> {
+fn usable(
+    record: &[u8],
+    provider_key: &[u8; 32],
+    wanted: PostQuantum,
+    now: u64,
+) -> Result<(u8, Certificate), Skipped> {
     let signed = SignedCert::parse(record)?;
     let cert = signed.verify(provider_key, now)?;
-    match cert.system {
-        System::XChaCha20Poly1305 => Ok(cert.clone()),
-        System::XSalsa20Poly1305 | System::XWing => Err(Skipped::NotSpoken(cert.system)),
-    }
+    // MUST NOT, "Downgrade Protection": no system but the required one.
+    let rank = wanted
+        .rank(cert.system)
+        .ok_or(Skipped::NotSpoken(cert.system))?;
+    Ok((rank, cert.clone()))
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Skipped> {

@@ -1,6 +1,8 @@
 //! The classical vectors of the draft, every value made from its counter inputs; and what the tests of
 //! this folder build their packets from.
 
+pub(super) mod pq;
+
 use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
@@ -50,6 +52,7 @@ pub(super) fn certificate() -> Certificate {
         serial: 1,
         start: 0x6800_0000,
         end: 0x6801_5180,
+        minor: 0,
     }
 }
 

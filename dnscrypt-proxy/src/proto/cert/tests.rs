@@ -2,6 +2,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::vectors::pq::pq_certificate;
 use crate::proto::vectors::{NOW, certificate, counter, provider};
 
 fn public() -> [u8; 32] {
@@ -9,7 +10,7 @@ fn public() -> [u8; 32] {
 }
 
 fn judge(wire: &[u8], now: u64) -> Selection {
-    select([wire], &public(), now)
+    select([wire], &public(), PostQuantum::Preferred, now)
 }
 
 fn skipped(wire: &[u8], now: u64) -> Skipped {
@@ -83,37 +84,123 @@ fn reserved_magics_and_empty_windows_are_refused() {
     assert_eq!(skipped(&cert.sign(&provider()), NOW), Skipped::Unacceptable);
 }
 
+fn choose(wanted: PostQuantum, records: &[Vec<u8>]) -> Selection {
+    select(records.iter().map(Vec::as_slice), &public(), wanted, NOW)
+}
+
+/// A certificate whose signature is right though its bytes were changed.
+fn signed_again(mut wire: Vec<u8>) -> Vec<u8> {
+    use ed25519_dalek::Signer as _;
+    let signature = provider().sign(&wire[72..]).to_bytes();
+    wire[8..72].copy_from_slice(&signature);
+    wire
+}
+
 #[test]
-fn other_systems_are_named_and_do_not_spoil_the_rest() {
+fn a_post_quantum_certificate_without_its_exact_profile_is_refused() {
+    let whole = pq_certificate().sign(&provider());
+    assert_eq!(whole.len(), 1320);
+
+    for at in 1308..1320 {
+        let mut other = whole.clone();
+        other[at] ^= 1;
+        assert_eq!(skipped(&signed_again(other), NOW), Skipped::BadProfile);
+    }
+    for len in 1308..1320 {
+        let cut = signed_again(whole[..len].to_vec());
+        assert_eq!(skipped(&cut, NOW), Skipped::BadProfile, "{len} bytes");
+    }
+    let longer = signed_again([&whole[..], &[0]].concat());
+    assert_eq!(skipped(&longer, NOW), Skipped::BadProfile);
+}
+
+#[test]
+fn a_post_quantum_certificate_cut_or_changed_without_its_signature_is_refused() {
+    let whole = pq_certificate().sign(&provider());
+
+    for len in [0, 71, 72, 103, 124, 1287, 1307] {
+        assert_eq!(skipped(&whole[..len], NOW), Skipped::Malformed);
+    }
+    for at in (8..whole.len()).step_by(13) {
+        let mut forged = whole.clone();
+        forged[at] ^= 1;
+        assert_eq!(skipped(&forged, NOW), Skipped::BadSignature, "byte {at}");
+    }
+}
+
+#[test]
+fn one_systems_certificate_does_not_pass_for_anothers() {
+    let mut as_classical = pq_certificate().sign(&provider());
+    as_classical[5] = 2;
+    let mut as_post_quantum = certificate().sign(&provider());
+    as_post_quantum[5] = 3;
+
+    // The signature does not cover the system; read at other places, its bytes make no window around now.
+    assert_eq!(judge(&as_classical, NOW).best, None);
+    assert_eq!(skipped(&as_post_quantum, NOW), Skipped::Malformed);
+}
+
+#[test]
+fn who_requires_post_quantum_gets_no_other_certificate() {
+    let classical = certificate().sign(&provider());
+    let mut broken = pq_certificate().sign(&provider());
+    broken[1319] ^= 1;
+
+    let selection = choose(PostQuantum::Required, &[classical, broken]);
+
+    assert_eq!(selection.best, None);
+    assert_eq!(
+        selection.skipped,
+        [
+            Skipped::NotSpoken(System::XChaCha20Poly1305),
+            Skipped::BadSignature
+        ]
+    );
+}
+
+#[test]
+fn the_wanted_system_comes_before_the_higher_serial() {
+    let higher = Certificate {
+        serial: 9,
+        ..certificate()
+    };
+    let records = [higher.sign(&provider()), pq_certificate().sign(&provider())];
+    let chosen = |wanted| choose(wanted, &records).best.map(|cert| cert.system);
+
+    assert_eq!(chosen(PostQuantum::Required), Some(System::XWing));
+    assert_eq!(chosen(PostQuantum::Preferred), Some(System::XWing));
+    assert_eq!(chosen(PostQuantum::Off), Some(System::XChaCha20Poly1305));
+}
+
+#[test]
+fn bad_certificates_are_named_and_do_not_spoil_the_rest() {
     let legacy = Certificate {
         system: System::XSalsa20Poly1305,
         serial: 9,
         ..certificate()
     };
-    let post_quantum = Certificate {
-        system: System::XWing,
-        resolver_key: vec![7; 1216],
-        serial: 9,
-        ..certificate()
-    };
+    let mut other_profile = pq_certificate().sign(&provider());
+    other_profile[1319] ^= 1;
     let mut unknown = certificate().sign(&provider());
     unknown[5] = 77;
     let records = [
         legacy.sign(&provider()),
-        post_quantum.sign(&provider()),
+        signed_again(other_profile),
         unknown,
         certificate().sign(&provider()),
+        b"no certificate".to_vec(),
     ];
 
-    let selection = select(records.iter().map(Vec::as_slice), &public(), NOW);
+    let selection = choose(PostQuantum::Preferred, &records);
 
     assert_eq!(selection.best, Some(certificate()));
     assert_eq!(
         selection.skipped,
         [
             Skipped::NotSpoken(System::XSalsa20Poly1305),
-            Skipped::NotSpoken(System::XWing),
+            Skipped::BadProfile,
             Skipped::UnknownSystem(77),
+            Skipped::Malformed,
         ]
     );
 }
@@ -129,27 +216,33 @@ fn the_highest_serial_wins_unsigned_wherever_it_stands() {
     };
     let records = [with_serial(3), with_serial(u32::MAX), with_serial(4)];
 
-    let best = select(records.iter().map(Vec::as_slice), &public(), NOW).best;
+    let best = choose(PostQuantum::Preferred, &records).best;
 
     assert_eq!(best.map(|cert| cert.serial), Some(u32::MAX));
 }
 
 #[test]
 fn unknown_minor_versions_and_signed_extensions_are_accepted() {
-    use ed25519_dalek::Signer as _;
     let mut wire = certificate().sign(&provider());
     wire.extend_from_slice(b"extension");
-    let signature = provider().sign(&wire[72..]).to_bytes();
-    wire[8..72].copy_from_slice(&signature);
     wire[7] = 9;
 
-    assert_eq!(judge(&wire, NOW).best, Some(certificate()));
+    let best = judge(&signed_again(wire), NOW).best;
+
+    assert_eq!(
+        best,
+        Some(Certificate {
+            minor: 9,
+            ..certificate()
+        })
+    );
 }
 
 proptest! {
     #[test]
     fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1500), prefix in any::<bool>()) {
-        let bytes = if prefix { [&b"DNSC\0\x02\0\0"[..], &bytes].concat() } else { bytes };
+        let system = [2, 3][bytes.len() % 2];
+        let bytes = if prefix { [&b"DNSC\0"[..], &[system, 0, 0], &bytes].concat() } else { bytes };
         let selection = judge(&bytes, NOW);
         prop_assert_eq!(selection.best, None);
         prop_assert_eq!(selection.skipped.len(), 1);
