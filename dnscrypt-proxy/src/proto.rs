@@ -5,9 +5,11 @@ pub mod client;
 pub mod dropped;
 pub mod message;
 pub mod padding;
+pub mod pq;
 pub mod seal;
 pub mod server;
 pub mod stamp;
+pub mod tickets;
 pub mod xwing;
 
 #[cfg(test)]

@@ -4,6 +4,11 @@
 //! query     client-magic(8) client-pk(32) client-nonce(12) tag(16) ciphertext
 //! response  "r6fnvWj8" client-nonce(12) resolver-nonce(12) tag(16) ciphertext
 //! ```
+//! Sections of the draft: "Query Format", "Response Format", "Processing and Failure Handling".
+
+mod pq;
+
+pub use pq::{Asked, PqAnswer, PqQuery, PqSession, Ticket, UDP_PAYLOAD};
 
 use rand_core::{CryptoRng, RngCore};
 use thiserror::Error;
@@ -120,18 +125,14 @@ impl Session {
         if total > MAX_QUERY {
             return Err(TooLong);
         }
-        let mut plain = Vec::with_capacity(padded_len);
-        plain.extend_from_slice(query);
-        padding::pad(&mut plain, padded_len);
-        let tag = self
-            .shared
-            .seal(&nonce(client_nonce, &[0; HALF_NONCE]), &mut plain);
         let mut packet = Vec::with_capacity(total);
         packet.extend_from_slice(&self.magic);
         packet.extend_from_slice(&self.public);
         packet.extend_from_slice(client_nonce);
-        packet.extend_from_slice(&tag);
-        packet.extend_from_slice(&plain);
+        packet.extend_from_slice(&[0; TAG]);
+        packet.extend_from_slice(query);
+        padding::pad(&mut packet, total);
+        seal_in_place(&self.shared, client_nonce, QUERY_HEADER, &mut packet);
         Ok(packet)
     }
 
@@ -143,26 +144,44 @@ impl Session {
         query: &[u8],
         expected: &ClientNonce,
     ) -> Result<Vec<u8>, Dropped> {
-        let header = ResponseHeader::read(&packet)?;
-        if header.client_nonce != *expected {
-            return Err(Dropped::UnknownNonce);
-        }
-        let ciphertext = packet
-            .get_mut(RESPONSE_HEADER + TAG..)
-            .ok_or(Dropped::TooShort)?;
-        self.shared
-            .open(
-                &nonce(expected, &header.resolver_nonce),
-                &header.tag,
-                ciphertext,
-            )
-            .map_err(|_| Dropped::BadTag)?;
-        let len = padding::unpadded_len(ciphertext).map_err(|_| Dropped::BadPadding)?;
-        packet.drain(..RESPONSE_HEADER + TAG);
-        packet.truncate(len);
+        packet = open_packet(&self.shared, packet, expected)?;
         message::check_response(&packet, query)?;
         Ok(packet)
     }
+}
+
+/// Seals what follows the header and the place of the tag.
+fn seal_in_place(shared: &SharedKey, client_nonce: &ClientNonce, header: usize, packet: &mut [u8]) {
+    if let Some((tag, plain)) = packet
+        .get_mut(header..)
+        .and_then(|rest| rest.split_first_chunk_mut::<TAG>())
+    {
+        *tag = shared.seal(&nonce(client_nonce, &[0; HALF_NONCE]), plain);
+    }
+}
+
+/// The plaintext of a response without its padding.
+// MUST, "Processing and Failure Handling": magic, nonce, seal, padding, in this order.
+fn open_packet(
+    shared: &SharedKey,
+    mut packet: Vec<u8>,
+    expected: &ClientNonce,
+) -> Result<Vec<u8>, Dropped> {
+    let header = ResponseHeader::read(&packet)?;
+    if header.client_nonce != *expected {
+        return Err(Dropped::UnknownNonce);
+    }
+    let ciphertext = packet
+        .get_mut(RESPONSE_HEADER + TAG..)
+        .ok_or(Dropped::TooShort)?;
+    let nonce = nonce(expected, &header.resolver_nonce);
+    shared
+        .open(&nonce, &header.tag, ciphertext)
+        .map_err(|_| Dropped::BadTag)?;
+    let len = padding::unpadded_len(ciphertext).map_err(|_| Dropped::BadPadding)?;
+    packet.drain(..RESPONSE_HEADER + TAG);
+    packet.truncate(len);
+    Ok(packet)
 }
 
 /// The nonce that a response answers, without opening it: to find whom it is for.

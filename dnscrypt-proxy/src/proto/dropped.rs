@@ -28,6 +28,16 @@ pub enum Dropped {
     UnknownNonce,
     /// The id or the question differs from what was asked.
     WrongQuestion,
+    /// Authentic, but the control block before the message is not what it says.
+    BadControl,
+    /// A ticket that was not sealed here, or was altered.
+    BadTicket,
+    /// A ticket under a key that is gone.
+    UnknownTicketKey,
+    /// A ticket whose time is over.
+    ExpiredTicket,
+    /// A ticket for a certificate that is not in use.
+    TicketOfOtherCert,
     /// As many queries in flight as are allowed.
     Overloaded,
     /// As many TCP connections as are allowed, in all or from one address.
@@ -42,7 +52,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::TooShort,
         Self::TooLong,
         Self::UnknownMagic,
@@ -54,6 +64,11 @@ impl Dropped {
         Self::NotAResponse,
         Self::UnknownNonce,
         Self::WrongQuestion,
+        Self::BadControl,
+        Self::BadTicket,
+        Self::UnknownTicketKey,
+        Self::ExpiredTicket,
+        Self::TicketOfOtherCert,
         Self::Overloaded,
         Self::TooManyConnections,
         Self::TimedOut,
@@ -76,6 +91,11 @@ impl Dropped {
             Self::NotAResponse => "not_a_response",
             Self::UnknownNonce => "unknown_nonce",
             Self::WrongQuestion => "wrong_question",
+            Self::BadControl => "bad_control",
+            Self::BadTicket => "bad_ticket",
+            Self::UnknownTicketKey => "unknown_ticket_key",
+            Self::ExpiredTicket => "expired_ticket",
+            Self::TicketOfOtherCert => "ticket_of_other_cert",
             Self::Overloaded => "overloaded",
             Self::TooManyConnections => "too_many_connections",
             Self::TimedOut => "timed_out",

@@ -42,6 +42,14 @@ impl SharedKey {
         Ok(Self(Zeroizing::new(hchacha20(point.as_bytes(), &[0; 16]))))
     }
 
+    pub(super) fn from_bytes(key: Zeroizing<[u8; 32]>) -> Self {
+        Self(key)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Encrypts in place and returns the tag.
     #[must_use]
     pub fn seal(&self, nonce: &[u8; NONCE], message: &mut [u8]) -> [u8; TAG] {
@@ -76,11 +84,6 @@ impl SharedKey {
             .chain_update(client_nonce)
             .finalize();
         digest[0]
-    }
-
-    #[cfg(test)]
-    pub(super) fn to_test_bytes(&self) -> Vec<u8> {
-        self.0.to_vec()
     }
 
     fn start(&self, nonce: &[u8; NONCE]) -> (XChaCha20, Poly1305) {

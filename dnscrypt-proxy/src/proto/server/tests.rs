@@ -1,3 +1,5 @@
+mod pq;
+
 use proptest::prelude::*;
 use rand_core::OsRng;
 
