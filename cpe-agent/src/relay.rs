@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use masque::Target;
+use netio::netlink::LinkIndex;
 use rustls::ClientConfig;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -44,6 +45,8 @@ const QUIC_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 /// A relay is kept so long after the endpoint has answered again: it may be a passing mood of the network.
 const LINGER: Duration = Duration::from_secs(10);
+/// What a relay does not acknowledge within this time makes the connection count as lost, as QUIC's idle timeout does.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 /// Of a few gateways, each with a word at its beginning, its end and when its size changes.
 const MAX_NEWS: usize = 16;
 
@@ -114,6 +117,13 @@ pub(crate) enum RelayChange {
     Ended(RelayError),
 }
 
+/// The only WAN that a connection may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WayOut {
+    pub(crate) link: LinkIndex,
+    pub(crate) interface: String,
+}
+
 /// What a task needs to know.
 #[derive(Clone)]
 struct Job {
@@ -122,6 +132,7 @@ struct Job {
     target: Target,
     /// The packet thread's socket for relays.
     inside: SocketAddr,
+    way_out: Option<WayOut>,
     news: mpsc::Sender<RelayNews>,
 }
 
@@ -130,6 +141,7 @@ pub(crate) struct Relays {
     inside: SocketAddr,
     sender: mpsc::Sender<RelayNews>,
     news: mpsc::Receiver<RelayNews>,
+    way_out: Option<WayOut>,
     running: Vec<Running>,
 }
 
@@ -153,6 +165,7 @@ impl Relays {
             inside,
             sender,
             news,
+            way_out: None,
             running: Vec::new(),
         }
     }
@@ -164,6 +177,7 @@ impl Relays {
         };
         let now = Instant::now();
         let (sender, inside) = (self.sender.clone(), self.inside);
+        let way_out = self.way_out.clone();
         let running = self.entry(gateway.wg_pub);
         running.leave_at = None;
         if running.task.is_some() || now < running.not_before {
@@ -178,9 +192,26 @@ impl Relays {
             record: record.clone(),
             target: Target(*target),
             inside,
+            way_out,
             news: sender,
         };
         running.task = Some(tokio::spawn(Box::pin(work(job))));
+    }
+
+    /// The way to the gateway is another one, over this WAN only or where the routes lead: what is open hangs on the old
+    /// way and is ended. Says whose relays those were; the new way may do without.
+    pub(crate) fn go_new_way(&mut self, way_out: Option<WayOut>) -> Vec<[u8; 32]> {
+        self.way_out = way_out;
+        let mut ended = Vec::new();
+        for running in &mut self.running {
+            if running.task.is_some() {
+                ended.push(running.gateway);
+            }
+            running.end();
+            running.not_before = Instant::now();
+            running.backoff.reset();
+        }
+        ended
     }
 
     /// The packet thread has taken to a relay.
@@ -201,9 +232,13 @@ impl Relays {
         self.news.recv().await
     }
 
-    /// Takes note of a word.
-    pub(crate) fn on_news(&mut self, news: &RelayNews) {
+    /// Takes note of a word, and says whether it still counts: what a task said before it was ended does not.
+    #[must_use]
+    pub(crate) fn on_news(&mut self, news: &RelayNews) -> bool {
         let running = self.entry(news.gateway);
+        if running.task.is_none() {
+            return false;
+        }
         match &news.what {
             RelayChange::Open {
                 carrier, longest, ..
@@ -217,6 +252,7 @@ impl Relays {
                 running.not_before = Instant::now() + running.backoff.next();
             }
         }
+        true
     }
 
     /// Lets go what nobody needs, and says whose relay that was.
@@ -398,5 +434,43 @@ impl Job {
         config.resumption = rustls::client::Resumption::disabled();
         config.alpn_protocols = vec![protocol.to_vec()];
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATEWAY: [u8; 32] = [7; 32];
+
+    fn open() -> RelayNews {
+        RelayNews {
+            gateway: GATEWAY,
+            what: RelayChange::Open {
+                carrier: Carrier::Tls,
+                at: "127.0.0.1:4000".parse().unwrap(),
+                longest: None,
+            },
+        }
+    }
+
+    #[test]
+    fn on_a_new_way_open_relays_are_ended_and_their_last_words_do_not_count() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let mut relays = Relays::new("127.0.0.1:4001".parse().unwrap());
+        let task = runtime.spawn(std::future::pending());
+        relays.entry(GATEWAY).task = Some(task);
+        assert!(relays.on_news(&open()));
+        relays.on_relayed(GATEWAY);
+        assert_eq!(relays.label(&GATEWAY), "tls");
+
+        let ended = relays.go_new_way(None);
+
+        assert_eq!(ended, [GATEWAY]);
+        assert_eq!(relays.label(&GATEWAY), "direct");
+        assert!(!relays.on_news(&open()));
+        assert_eq!(relays.go_new_way(None), [[0; 32]; 0]);
     }
 }

@@ -24,6 +24,7 @@ mod world;
 mod judge;
 mod observer;
 mod pcap;
+mod wiretap;
 
 mod bulk;
 mod cutter;
@@ -54,7 +55,7 @@ pub use judge::{Allowed, Kind};
 pub use kernel_image::KernelImage;
 pub use kernel_wireguard::{KernelCounters, KernelWireGuard};
 pub use netns::{Netns, said};
-pub use observer::{Findings, Observer, allowed_in_the_lab, search};
+pub use observer::{Findings, Observer, Wire, allowed_in_the_lab, search};
 pub use office::{Office, PROVISIONING_PORT};
 pub use peers::{Peers, Suite};
 pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop, foreign_site};
@@ -66,10 +67,11 @@ pub use router::{Image, Router};
 pub use sites::Sites;
 pub use topology::{
     GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,
-    ROUTER_WAN, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
+    ROUTER_WAN, ROUTER_WAN_2, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
 };
 pub use wait::{wait_for, wait_until};
 pub use wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
+pub use wiretap::{Header, Wiretap};
 pub use world::World;
 pub use zones::{
     BIG_NAME, BOGUS_NAME, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, WILD_NAMES, Zones,

@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::judge::{Allowed, Kind};
 use crate::pcap::Frames;
 use crate::process::Running;
-use crate::topology::{GATEWAY, GATEWAY_V6, Lab, OBSERVED, OFFICE, ROUTER_WAN, ROUTER_WAN_V6};
+use crate::topology::{
+    GATEWAY, GATEWAY_V6, Lab, OBSERVED, OBSERVED_2, OFFICE, ROUTER_WAN, ROUTER_WAN_2, ROUTER_WAN_V6,
+};
 use crate::wait::wait_until;
 
 /// Enough of each frame for all headers and several of the page's markers.
@@ -30,6 +32,33 @@ const TAIL_BYTES: u64 = 262_144;
 pub struct Observer {
     tcpdump: Running,
     file: PathBuf,
+    wire: Wire,
+}
+
+/// A wire between the router and a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// The one that every lab has.
+    First,
+    /// That of [`Lab::add_second_wan`].
+    Second,
+}
+
+impl Wire {
+    fn interface(self) -> &'static str {
+        match self {
+            Self::First => OBSERVED,
+            Self::Second => OBSERVED_2,
+        }
+    }
+
+    /// The provider's own address on it, and the one that reaches everybody.
+    fn addresses(self) -> [&'static str; 2] {
+        match self {
+            Self::First => ["198.18.0.1", "198.18.0.255"],
+            Self::Second => ["198.18.4.1", "198.18.4.255"],
+        }
+    }
 }
 
 /// What was on the wire.
@@ -59,11 +88,27 @@ impl Observer {
 
     /// Starts another one, whose capture has a name of its own.
     pub fn start_as(lab: &Lab, name: &str) -> Result<Self> {
+        Self::start_on(lab, Wire::First, name)
+    }
+
+    /// The same on either wire.
+    pub fn start_on(lab: &Lab, wire: Wire, name: &str) -> Result<Self> {
         let file = lab.folder("capture")?.join(format!("{name}.pcap"));
         let args: Vec<&OsStr> = [
-            "-i", OBSERVED, "-n", "-p", "-U", "-Z", "root", "-s", SNAP_BYTES, "-B", RING_KIB, "-w",
+            "-i",
+            wire.interface(),
+            "-n",
+            "-p",
+            "-U",
+            "-Z",
+            "root",
+            "-s",
+            SNAP_BYTES,
+            "-B",
+            RING_KIB,
+            "-w",
         ]
-        .iter()
+        .into_iter()
         .map(OsStr::new)
         .chain([file.as_os_str()])
         .collect();
@@ -74,7 +119,11 @@ impl Observer {
                 .contains("listening on")
                 .then_some(()))
         })?;
-        Ok(Self { tcpdump, file })
+        Ok(Self {
+            tcpdump,
+            file,
+            wire,
+        })
     }
 
     /// Where its capture is.
@@ -100,10 +149,11 @@ impl Observer {
     /// Sends a last frame and waits until it is in the file: tcpdump forgets what it has not yet read when it ends.
     fn catch_up(&self, lab: &Lab) -> Result<()> {
         lab.access.enter(|| {
-            let socket = UdpSocket::bind(("198.18.0.1", 0)).context("binding in access")?;
+            let [own, everybody] = self.wire.addresses();
+            let socket = UdpSocket::bind((own, 0)).context("binding in access")?;
             socket.set_broadcast(true).context("allowing a broadcast")?;
             socket
-                .send_to(LAST_FRAME, ("198.18.0.255", 9))
+                .send_to(LAST_FRAME, (everybody, 9))
                 .context("sending the last frame")?;
             Ok(())
         })?;
@@ -163,7 +213,11 @@ pub fn allowed_in_the_lab() -> Result<Allowed> {
         Ok((address.parse::<std::net::IpAddr>()?, port).into())
     };
     Ok(Allowed {
-        router: vec![ROUTER_WAN.parse()?, ROUTER_WAN_V6.parse()?],
+        router: vec![
+            ROUTER_WAN.parse()?,
+            ROUTER_WAN_V6.parse()?,
+            ROUTER_WAN_2.parse()?,
+        ],
         gateways: vec![socket(GATEWAY, 51820)?, socket(GATEWAY_V6, 51820)?],
         relays: vec![socket(GATEWAY, 443)?, socket(GATEWAY_V6, 443)?],
         provisioning: vec![socket(OFFICE, 8443)?],

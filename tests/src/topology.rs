@@ -35,6 +35,8 @@ pub const OFFICE: &str = "198.18.2.2";
 pub const ROUTER_WAN: &str = "198.18.0.2";
 /// The router's IPv6 address on the access network.
 pub const ROUTER_WAN_V6: &str = "2001:db8:a::2";
+/// The router's address on its second access network.
+pub const ROUTER_WAN_2: &str = "198.18.4.2";
 /// The router's address at home.
 pub const ROUTER_LAN: &str = "192.168.1.1";
 /// The router's IPv6 address at home.
@@ -51,6 +53,8 @@ pub const ROOT_SERVER: &str = "203.0.113.53";
 pub const ZONE_SERVER: &str = "203.0.113.54";
 /// The observer's interface in `access`.
 pub const OBSERVED: &str = "rtr0";
+/// The same on the second access network.
+pub(crate) const OBSERVED_2: &str = "rtr1";
 
 const SYSCTLS: &[&str] = &[
     "net.ipv4.conf.all.rp_filter=0",
@@ -230,6 +234,18 @@ impl Lab {
         Ok(())
     }
 
+    /// Gives the router a second access network, `wan1`, with ways of its own to gateway and office.
+    pub fn add_second_wan(&self) -> Result<()> {
+        connect(&self.router, "wan1", &self.access, OBSERVED_2)?;
+        for (netns, plan) in [
+            (&self.router, ROUTER_WAN_PLAN_2),
+            (&self.access, ACCESS_WIRE_PLAN_2),
+        ] {
+            ip(&["-n", netns.name(), "-batch", "-"], &batch(plan))?;
+        }
+        Ok(())
+    }
+
     /// Puts a cable of ours in the place of the wire between router and provider, before anything runs on it.
     pub fn lay_cable(&self, quality: Quality) -> Result<Cable> {
         ip(&["-n", self.access.name(), "link", "del", OBSERVED], "")?;
@@ -283,6 +299,8 @@ const ROUTER_WAN_PLAN: Plan = &[
     "default via 198.18.0.1",
     "default via 2001:db8:a::1",
 ];
+const ROUTER_WAN_PLAN_2: Plan = &["wan1 198.18.4.2/24", "default via 198.18.4.1 metric 200"];
+const ACCESS_WIRE_PLAN_2: Plan = &["rtr1 198.18.4.1/24"];
 const ACCESS_WIRE_PLAN: Plan = &[
     "rtr0 198.18.0.1/24 2001:db8:a::1/64",
     "192.168.1.0/24 via 198.18.0.2",

@@ -67,6 +67,18 @@ impl World {
         Self::build(lab, image, Relay::Without)
     }
 
+    /// Everything is running and the home is protected, over the first of the router's two WANs.
+    pub fn with_two_wans(relay: Relay) -> Result<Self> {
+        let lab = Lab::for_test()?;
+        lab.add_second_wan()?;
+        let mut world = Self::build(lab, &Image::default(), relay)?;
+        world
+            .router
+            .edit_config(|text| text.replace("\"wan0\"", "\"wan0\"\nbackup = \"wan1\""))?;
+        world.enrol()?;
+        Ok(world)
+    }
+
     fn build(lab: Lab, image: &Image, relay: Relay) -> Result<Self> {
         let programs = Programs::of_this_build()?;
         let internet = Internet::start(&lab)?;

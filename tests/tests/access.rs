@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use lab::{HOME, Image, Lab, Netns, WEB, World, wait_until};
+use lab::{HOME, Netns, Relay, WEB, World, wait_until};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -94,31 +94,7 @@ fn a_shorter_path_behind_the_access_is_learnt_from_icmp() {
 
 /// A world whose router has a second WAN with a way to the gateway.
 fn with_two_wans() -> World {
-    let lab = Lab::for_test().unwrap();
-    let (router, access) = (lab.router.name(), lab.access.name());
-    lab.router
-        .run(&[
-            "ip", "link", "add", "wan1", "type", "veth", "peer", "name", "rtr1", "netns", access,
-        ])
-        .unwrap_or_else(|error| panic!("{router}: {error:#}"));
-    ip(
-        &lab.router,
-        &[
-            "link set wan1 up",
-            "addr add 198.18.4.2/24 dev wan1",
-            "route add default via 198.18.4.1 metric 200",
-        ],
-    );
-    ip(
-        &lab.access,
-        &["link set rtr1 up", "addr add 198.18.4.1/24 dev rtr1"],
-    );
-    let mut world = World::in_lab(lab, &Image::default()).unwrap();
-    world
-        .router
-        .edit_config(|text| text.replace("\"wan0\"", "\"wan0\"\nbackup = \"wan1\""))
-        .unwrap();
-    world.enrol().unwrap();
+    let world = World::with_two_wans(Relay::Without).unwrap();
     wait_tunnel(&world, "wan", "wan0".into(), SOON);
     world
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lab::{
-    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, World,
+    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, WEB, Wire, World,
     allowed_in_the_lab, block, unblock, wait_until,
 };
 
@@ -174,4 +174,132 @@ fn a_router_that_is_switched_on_behind_a_block_finds_its_way_too() {
 
     wait_transport(&world, "quic", BACK_WITHIN);
     world.page_within(Duration::from_secs(10)).unwrap();
+}
+
+/// The home goes on over a relay, and then over the second WAN, where there is no other way either.
+fn follows_to_the_second_wan(
+    blocked: Blocked,
+    transport: &str,
+    within: Duration,
+    lose_first: impl Fn(&World),
+) {
+    let world = World::with_two_wans(Relay::On443).unwrap();
+    let observer = Observer::start_on(&world.lab, Wire::Second, "second").unwrap();
+    let mut pings = world.pings().unwrap();
+    block(&world.lab.access, blocked).unwrap();
+    wait_transport(&world, transport, BACK_WITHIN);
+
+    lose_first(&world);
+    let lost = Instant::now();
+    wait_until("the second WAN carries the home", within, || {
+        let wan = world.router.status()?["tunnel"]["wan"].clone();
+        anyhow::ensure!(wan == "wan1", "it is {wan}");
+        world.page().map(Some)
+    })
+    .unwrap();
+    eprintln!("over the second WAN after {:?}", lost.elapsed());
+    wait_transport(&world, transport, BACK_WITHIN);
+    assert!(pings.ended().is_none(), "the home stopped pinging");
+
+    let findings = observer
+        .finish(&world.lab, &allowed_in_the_lab().unwrap(), &[PAGE_MARKER])
+        .unwrap();
+    assert_eq!(
+        (findings.clear, findings.markers.len()),
+        (0, 0),
+        "{findings:?}"
+    );
+    assert!(findings.relay > 10, "{findings:?}");
+}
+
+fn unplug_first(world: &World) {
+    let down = ["ip", "link", "set", "wan0", "down"];
+    world.lab.router.run(&down).unwrap();
+}
+
+/// The link stays, and nothing passes any more.
+fn silence_first(world: &World) {
+    let rules =
+        "table inet dead { chain c { type filter hook forward priority 0; iifname rtr0 drop; }; }";
+    world.lab.access.run(&["nft", rules]).unwrap();
+}
+
+#[test]
+fn http3_follows_to_the_second_wan_when_the_first_is_unplugged() {
+    follows_to_the_second_wan(Blocked::WireGuard, "quic", BACK_WITHIN * 2, unplug_first);
+}
+
+#[test]
+fn tls_follows_to_the_second_wan_when_the_first_is_unplugged() {
+    follows_to_the_second_wan(Blocked::Udp, "tls", BACK_WITHIN * 2, unplug_first);
+}
+
+#[test]
+fn http3_follows_to_the_second_wan_when_the_first_falls_silent() {
+    let within = Duration::from_secs(40);
+    follows_to_the_second_wan(Blocked::WireGuard, "quic", within, silence_first);
+}
+
+#[test]
+fn tls_follows_to_the_second_wan_when_the_first_falls_silent() {
+    let within = Duration::from_secs(40);
+    follows_to_the_second_wan(Blocked::Udp, "tls", within, silence_first);
+}
+
+/// What the agent says of the tunnel's MTU.
+fn mtu(world: &World) -> anyhow::Result<u64> {
+    let status = world.router.status()?;
+    status["tunnel"]["mtu"]
+        .as_u64()
+        .ok_or_else(|| anyhow::anyhow!("no MTU in {status}"))
+}
+
+#[test]
+fn on_a_pppoe_line_the_tunnel_inside_http3_is_as_long_as_its_datagrams_and_large_packets_pass() {
+    let world = relayed();
+    let mut pings = world.pings().unwrap();
+    let pppoe = |netns: &lab::Netns, link: &str| {
+        netns
+            .run(&["ip", "link", "set", link, "mtu", "1492"])
+            .unwrap();
+    };
+    pppoe(&world.lab.access, "rtr0");
+    pppoe(&world.lab.router, "wan0");
+    block(&world.lab.access, Blocked::WireGuard).unwrap();
+    wait_transport(&world, "quic", BACK_WITHIN);
+
+    // QUIC's datagram less its own frames and WireGuard's 32: found once QUIC has measured its path.
+    let inside = wait_until("the tunnel fits into QUIC's datagrams", BACK_WITHIN, || {
+        let mtu = mtu(&world)?;
+        anyhow::ensure!((1_360..1_400).contains(&mtu), "it is {mtu}");
+        Ok(Some(mtu))
+    })
+    .unwrap();
+    for (bytes, wanted) in [
+        (inside, "1 received".to_owned()),
+        (inside + 4, format!("mtu = {inside}")),
+    ] {
+        let payload = (bytes - 28).to_string();
+        let ping = [
+            "ping", "-M", "do", "-c", "1", "-W", "2", "-s", &payload, WEB,
+        ];
+        let said = lab::said(&world.lab.home.output(&ping).unwrap());
+        assert!(
+            said.contains(&wanted),
+            "{bytes} bytes, not {wanted}: {said}"
+        );
+    }
+    world.download(&[]).unwrap();
+    let transport = world.router.status().unwrap()["tunnel"]["transport"].clone();
+    assert_eq!((transport, mtu(&world).unwrap()), ("quic".into(), inside));
+
+    unblock(&world.lab.access).unwrap();
+    wait_transport(&world, "direct", HOME_WITHIN);
+    wait_until(
+        "the tunnel is as long as the line lets it",
+        BACK_WITHIN,
+        || Ok((mtu(&world)? == 1_420).then_some(())),
+    )
+    .unwrap();
+    assert!(pings.ended().is_none(), "the home stopped pinging");
 }

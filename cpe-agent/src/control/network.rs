@@ -89,10 +89,14 @@ impl Control {
             self.explain("no WAN has a way to the gateway".to_owned());
             return;
         };
-        path.fit.mtu = self.within_relay(path.fit.mtu);
-        if before.as_ref().map(|before| before.out) != Some(path.out) {
+        let is_other_out = before.as_ref().map(|before| before.out) != Some(path.out);
+        if is_other_out {
             self.engine.order(Order::WayOut(path.out));
         }
+        if is_other_out || look.is_new {
+            self.relays_go_new_way(&path);
+        }
+        path.fit.mtu = self.within_relay(path.fit.mtu);
         if before.is_none_or(|before| before.fit != path.fit) {
             self.engine.order(Order::Fit(path.fit));
             self.use_mtu(path.fit.mtu);

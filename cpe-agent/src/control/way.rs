@@ -6,7 +6,8 @@ use trust::Verified;
 
 use super::Control;
 use crate::engine::{Order, WayEvent};
-use crate::relay::{RelayChange, RelayNews};
+use crate::net::wan::Path;
+use crate::relay::{RelayChange, RelayNews, WayOut};
 
 impl Control {
     pub(super) fn on_way(&mut self, event: WayEvent) {
@@ -42,13 +43,26 @@ impl Control {
 
     pub(super) fn on_relay(&mut self, news: Option<RelayNews>) {
         let Some(news) = news else { return };
-        self.relays.on_news(&news);
+        if !self.relays.on_news(&news) {
+            return;
+        }
         let at = match news.what {
             RelayChange::Open { at, .. } => Some(at),
             RelayChange::Ended(_) => None,
         };
         self.engine.order(Order::Relay(news.gateway, at));
         self.look_at_network();
+    }
+
+    /// Relays are left with the way that they hang on; where the new one is blocked too they are opened anew on it.
+    pub(super) fn relays_go_new_way(&mut self, path: &Path) {
+        let way_out = path.out.map(|link| WayOut {
+            link,
+            interface: path.interface.clone(),
+        });
+        for gateway in self.relays.go_new_way(way_out) {
+            self.engine.order(Order::Relay(gateway, None));
+        }
     }
 
     /// Lets relays go that nobody needs any more.

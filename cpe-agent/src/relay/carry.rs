@@ -63,6 +63,7 @@ async fn open_at(job: &Job, remote: SocketAddr) -> Result<Connection, RelayError
     };
     let udp = Udp::bind(SocketAddr::new(any, 0), &options).map_err(|_| RelayError::Setup)?;
     udp.set_fragment(Fragment::Never)?;
+    udp.set_way_out(job.way_out.as_ref().map(|out| out.link))?;
     let session = Session::connect(
         job.tls(b"h3")?,
         remote,

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Carrier, Job, RelayChange, RelayError};
+use super::{Carrier, Job, LOST_AFTER, RelayChange, RelayError, WayOut};
 use crate::net::MARK;
 
 /// The relay's answer is some hundred bytes.
@@ -41,7 +41,7 @@ pub(super) async fn open(job: &Job) -> Result<Connection, RelayError> {
 }
 
 async fn open_at(job: &Job, server: SocketAddr) -> Result<Connection, RelayError> {
-    let tcp = connect(server).await?;
+    let tcp = connect(server, job.way_out.as_ref()).await?;
     let name =
         ServerName::try_from(job.record.server_name.clone()).map_err(|_| RelayError::Setup)?;
     let connector = TlsConnector::from(std::sync::Arc::new(job.tls(b"http/1.1")?));
@@ -57,13 +57,19 @@ async fn open_at(job: &Job, server: SocketAddr) -> Result<Connection, RelayError
     Ok(Connection { stream, capsules })
 }
 
-async fn connect(server: SocketAddr) -> Result<TcpStream, RelayError> {
+async fn connect(server: SocketAddr, way_out: Option<&WayOut>) -> Result<TcpStream, RelayError> {
     let socket = match server {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     // Lets it past the kill-switch and the tunnel's routing.
     setsockopt(&socket, sockopt::Mark, &MARK).map_err(std::io::Error::from)?;
+    if let Some(out) = way_out {
+        // Before Linux 5.7 a right that the agent has given up: the routes choose there.
+        let _by_route = socket.bind_device(Some(out.interface.as_bytes()));
+    }
+    let lost_after = u32::try_from(LOST_AFTER.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(&socket, sockopt::TcpUserTimeout, &lost_after).map_err(std::io::Error::from)?;
     let stream = socket.connect(server).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
