@@ -6,6 +6,7 @@ pub mod dropped;
 pub mod message;
 pub mod padding;
 pub mod pq;
+pub mod relay;
 pub mod seal;
 pub mod server;
 pub mod stamp;

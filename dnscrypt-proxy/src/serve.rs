@@ -105,7 +105,7 @@ where
         let now = (self.server.clock)();
         let (source, transport) = (packet.source, packet.transport);
         if !keyring.claims(&packet.bytes) {
-            return match self.certificates(&keyring, &packet.bytes, now) {
+            return match self.certificates(&keyring, &packet.bytes, transport, now) {
                 Some(answer) => Step::Answer(answer),
                 None => Step::Drop(Dropped::UnknownMagic),
             };
@@ -156,12 +156,18 @@ where
     }
 
     /// The answer to a plain query for the certificates; `None` for any other packet.
-    fn certificates(&self, keyring: &Keyring, packet: &[u8], now: u64) -> Option<Vec<u8>> {
+    fn certificates(
+        &self,
+        keyring: &Keyring,
+        packet: &[u8],
+        transport: Transport,
+        now: u64,
+    ) -> Option<Vec<u8>> {
         let query = message::Query::read(packet).ok()?;
         if query.qtype != RecordType::TXT || !query.asks_for(&self.server.provider_name) {
             return None;
         }
         self.server.counters.count(Counted::CertQuery);
-        Some(query.answer_txt(&keyring.advertised(now), CERT_TTL_S))
+        Some(keyring.cert_answer(&query, packet.len(), transport, CERT_TTL_S, now))
     }
 }

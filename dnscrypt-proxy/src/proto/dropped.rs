@@ -38,6 +38,18 @@ pub enum Dropped {
     ExpiredTicket,
     /// A ticket for a certificate that is not in use.
     TicketOfOtherCert,
+    /// A relay was to forward to what is no host of the internet.
+    RelayTarget,
+    /// A relay was to forward to a port outside its policy.
+    RelayPort,
+    /// A relay was to forward to itself, or to another relay.
+    RelayLoop,
+    /// A relay was to forward what begins as QUIC does.
+    RelayQuic,
+    /// A relay was to forward a query in clear that is not for certificates.
+    RelayPlainQuery,
+    /// An answer came to a relay from somebody it had not asked.
+    RelaySource,
     /// As many queries in flight as are allowed.
     Overloaded,
     /// As many TCP connections as are allowed, in all or from one address.
@@ -52,7 +64,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::TooShort,
         Self::TooLong,
         Self::UnknownMagic,
@@ -69,6 +81,12 @@ impl Dropped {
         Self::UnknownTicketKey,
         Self::ExpiredTicket,
         Self::TicketOfOtherCert,
+        Self::RelayTarget,
+        Self::RelayPort,
+        Self::RelayLoop,
+        Self::RelayQuic,
+        Self::RelayPlainQuery,
+        Self::RelaySource,
         Self::Overloaded,
         Self::TooManyConnections,
         Self::TimedOut,
@@ -96,6 +114,12 @@ impl Dropped {
             Self::UnknownTicketKey => "unknown_ticket_key",
             Self::ExpiredTicket => "expired_ticket",
             Self::TicketOfOtherCert => "ticket_of_other_cert",
+            Self::RelayTarget => "relay_target",
+            Self::RelayPort => "relay_port",
+            Self::RelayLoop => "relay_loop",
+            Self::RelayQuic => "relay_quic",
+            Self::RelayPlainQuery => "relay_plain_query",
+            Self::RelaySource => "relay_source",
             Self::Overloaded => "overloaded",
             Self::TooManyConnections => "too_many_connections",
             Self::TimedOut => "timed_out",

@@ -272,6 +272,10 @@ pub enum ExtendedError {
 /// The UDP size that we announce and never exceed: fits one packet on every path.
 pub const OUR_UDP_SIZE: u16 = 1232;
 const OPT_LEN: usize = 17;
+/// RFC 7830.
+const OPTION_PADDING: u16 = 12;
+const OPTION_HEAD_U16: u16 = 4;
+const OPTION_HEAD: usize = OPTION_HEAD_U16 as usize;
 
 fn push_opt(message: &mut Vec<u8>, edns: Edns, error: Option<ExtendedError>) {
     message.extend_from_slice(&[0, 0, 41]);
@@ -303,6 +307,37 @@ pub fn query(id: u16, name: &str, qtype: RecordType, udp_size: u16) -> Result<Ve
         question,
     };
     Ok(query.to_upstream(id, udp_size))
+}
+
+/// A query of our own that is `len` bytes long: an EDNS padding option fills it. One that is longer already
+/// stays as it is.
+// MUST, "Certificate Retrieval" of the post-quantum part: DNS framing counts.
+pub fn padded_query(
+    id: u16,
+    name: &str,
+    qtype: RecordType,
+    udp_size: u16,
+    len: usize,
+) -> Result<Vec<u8>, Dropped> {
+    let mut message = query(id, name, qtype, udp_size)?;
+    let fill = len.checked_sub(message.len() + OPTION_HEAD);
+    let Some(fill) = fill.and_then(|fill| u16::try_from(fill).ok()) else {
+        return Ok(message);
+    };
+    let options_len = OPTION_HEAD_U16.saturating_add(fill).to_be_bytes();
+    let options_at = message.len() - options_len.len();
+    overwrite(&mut message, options_at, &options_len);
+    message.extend_from_slice(&OPTION_PADDING.to_be_bytes());
+    message.extend_from_slice(&fill.to_be_bytes());
+    message.resize(len, 0);
+    Ok(message)
+}
+
+/// Sets TC and leaves the records.
+pub(super) fn mark_incomplete(message: &mut [u8]) {
+    if let Some(flags) = message.get_mut(FLAGS_AT) {
+        *flags |= TC;
+    }
 }
 
 /// A name as it stands in a question, in lower case.

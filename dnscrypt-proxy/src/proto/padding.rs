@@ -6,6 +6,8 @@ use super::seal::TAG;
 pub const BLOCK: usize = 64;
 /// The smallest whole UDP query. Some resolvers drop anything shorter.
 pub const MIN_UDP_QUERY: usize = 256;
+/// An answer that was cut asks for a query larger by this.
+pub const TARGET_STEP: usize = 64;
 /// The longest padding of a response and of a query over TCP, its first byte included.
 const MAX_PAD: usize = 256;
 
@@ -20,6 +22,13 @@ pub struct BadPadding;
 pub fn udp_query_len(message: usize, header: usize, target: usize) -> usize {
     let wanted = target.max(MIN_UDP_QUERY).saturating_sub(header + TAG);
     wanted.max(message + 1).next_multiple_of(BLOCK)
+}
+
+/// The target after an answer that was cut: larger by 64, up to what the path carries.
+// SHOULD, "Processing and Failure Handling".
+#[must_use]
+pub fn larger_target(target: usize, most: usize) -> usize {
+    target.saturating_add(TARGET_STEP).min(most)
 }
 
 /// Length of the padded plaintext of a UDP query whose header is large already: one step of 64, or what
@@ -121,6 +130,13 @@ mod tests {
                 assert!(len < message.max(target.max(MIN_UDP_QUERY) - 68) + 1 + BLOCK);
             }
         }
+    }
+
+    #[test]
+    fn a_cut_answer_asks_for_64_bytes_more_and_never_more_than_the_path_carries() {
+        assert_eq!(larger_target(256, 1152), 320);
+        assert_eq!(larger_target(1100, 1152), 1152);
+        assert_eq!(larger_target(1152, 1152), 1152);
     }
 
     #[test]

@@ -152,6 +152,41 @@ impl Keyring {
         valid.into_iter().map(|key| key.wire.as_slice()).collect()
     }
 
+    /// The answer to a query for the certificates that came as `query_len` bytes.
+    // MUST NOT, "Certificate Retrieval": post-quantum certificates over UDP in more bytes than the query
+    // had, or than its sender takes; what is left out is told by TC. MUST there: all of them over TCP.
+    #[must_use]
+    pub fn cert_answer(
+        &self,
+        query: &message::Query,
+        query_len: usize,
+        transport: Transport,
+        ttl_s: u32,
+        now: u64,
+    ) -> Vec<u8> {
+        let all = self.advertised(now);
+        let whole = query.answer_txt(&all, ttl_s);
+        let classical: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|wire| wire.len() < CIPHERTEXT)
+            .collect();
+        let room = match transport {
+            Transport::Tcp => return whole,
+            Transport::Udp if classical.len() == all.len() => query.udp_size(),
+            Transport::Udp => query.udp_size().min(query_len),
+        };
+        if whole.len() <= room {
+            return whole;
+        }
+        let mut answer = query.answer_txt(&classical, ttl_s);
+        if answer.len() > query.udp_size() {
+            answer = query.answer_txt(classical.get(..1).unwrap_or_default(), ttl_s);
+        }
+        message::mark_incomplete(&mut answer);
+        answer
+    }
+
     /// Whether a packet claims one of these keys, or a ticket.
     #[must_use]
     pub fn claims(&self, packet: &[u8]) -> bool {

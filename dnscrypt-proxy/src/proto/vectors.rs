@@ -2,7 +2,11 @@
 //! this folder build their packets from.
 
 #[cfg(test)]
-pub(super) mod pq;
+mod pq;
+
+pub(super) use pq::{
+    PQ_CLIENT_NONCE, RESUMED_NONCE, pq_certificate, pq_key, pq_session, xwing_secret,
+};
 
 use std::collections::BTreeMap;
 

@@ -13,6 +13,7 @@ use crate::listen::{read_frame, write_frame};
 use crate::proto::cert::Certificate;
 use crate::proto::client::{ClientKeys, ClientNonce, QueryPadding, Session};
 use crate::proto::message;
+use crate::proto::padding;
 use crate::proto::stamp::DnsCryptStamp;
 use crate::proto::{MAX_RESPONSE, Transport};
 
@@ -29,7 +30,6 @@ const REFRESH_RETRY: Duration = Duration::from_secs(60);
 /// Silence makes us look for a newer certificate, at most this often.
 const SUSPICION: Duration = Duration::from_secs(5);
 /// A larger query makes room for a larger answer; up to what fits one packet on every path.
-const TARGET_STEP: usize = 64;
 const MAX_TARGET: usize = 1152;
 /// A resolver that failed is asked last for this long, doubled each time up to the bound.
 const DOWN_FIRST: Duration = Duration::from_secs(1);
@@ -327,7 +327,7 @@ impl Resolver {
                 if same {
                     state.udp_target = state
                         .udp_target
-                        .saturating_sub(TARGET_STEP)
+                        .saturating_sub(padding::TARGET_STEP)
                         .max(self.settings.udp_target);
                     return Certificates::Same;
                 }
@@ -349,7 +349,7 @@ impl Resolver {
 
     fn raise_target(&self) {
         let mut state = self.state();
-        state.udp_target = (state.udp_target + TARGET_STEP).min(MAX_TARGET);
+        state.udp_target = padding::larger_target(state.udp_target, MAX_TARGET);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

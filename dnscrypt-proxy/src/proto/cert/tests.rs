@@ -2,7 +2,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::vectors::pq::pq_certificate;
+use crate::proto::vectors::pq_certificate;
 use crate::proto::vectors::{NOW, certificate, counter, provider};
 
 fn public() -> [u8; 32] {

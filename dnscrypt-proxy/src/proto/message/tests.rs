@@ -334,3 +334,33 @@ fn check(bytes: &[u8]) {
 fn the_corpus_is_replayed() {
     replay("message", check);
 }
+
+#[test]
+fn a_padded_query_has_just_the_length_that_was_asked_for() {
+    let name = "2.dnscrypt-cert.example.com";
+    let bare = super::query(0xabcd, name, RecordType::TXT, 4096).unwrap();
+
+    for len in [0, bare.len(), bare.len() + 3] {
+        let padded = padded_query(0xabcd, name, RecordType::TXT, 4096, len);
+        assert_eq!(padded.unwrap(), bare);
+    }
+    for len in [bare.len() + 4, 512, 3200, 4096] {
+        let padded = padded_query(0xabcd, name, RecordType::TXT, 4096, len).unwrap();
+        let read = Query::read(&padded).unwrap();
+        assert_eq!(padded.len(), len);
+        assert!(read.asks_for(name) && read.udp_size() == 4096);
+    }
+}
+
+#[test]
+fn padding_to_512_is_the_drafts_option() {
+    let name = "2.dnscrypt-cert.example.com";
+
+    let padded = padded_query(0xabcd, name, RecordType::TXT, 4096, 512).unwrap();
+
+    assert_eq!(
+        hex::encode(&padded[45..60]),
+        "00002910000000000001c8000c01c4"
+    );
+    assert!(padded[60..].iter().all(|byte| *byte == 0));
+}

@@ -2,7 +2,7 @@ use rand_core::OsRng;
 
 use super::*;
 use crate::proto::vectors::counter;
-use crate::proto::vectors::pq::pq_certificate;
+use crate::proto::vectors::pq_certificate;
 
 const NOW: u64 = 0x6800_0100;
 

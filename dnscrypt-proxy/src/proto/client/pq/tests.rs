@@ -9,10 +9,8 @@ use crate::proto::pq::put_control;
 use crate::proto::seal::nonce;
 use crate::proto::server::{KeyCache, Keyring, open};
 use crate::proto::tickets::TicketKeys;
-use crate::proto::vectors::pq::{
-    PQ_CLIENT_NONCE, RESUMED_NONCE, pq_certificate, pq_key, pq_session,
-};
 use crate::proto::vectors::{NOW, RESOLVER_NONCE, certificate, dns_query, dns_response};
+use crate::proto::vectors::{PQ_CLIENT_NONCE, RESUMED_NONCE, pq_certificate, pq_key, pq_session};
 
 const UDP: QueryPadding = QueryPadding::Udp { target: 512 };
 

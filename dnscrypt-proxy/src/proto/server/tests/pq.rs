@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::client::{PqQuery, PqSession};
 use crate::proto::tickets::KEY_ISSUES_S;
-use crate::proto::vectors::pq::{
+use crate::proto::vectors::{
     PQ_CLIENT_NONCE, RESUMED_NONCE, pq_certificate, pq_key, pq_session, xwing_secret,
 };
 
@@ -215,4 +215,74 @@ fn what_does_not_fit_loses_its_ticket_first_and_the_answer_last() {
         assert!(without > 0 && cut > 0, "{with_ticket} {without} {cut}");
         assert_eq!(with_ticket > 0, target == 512);
     }
+}
+
+fn cert_query(len: usize, udp_size: u16) -> Vec<u8> {
+    let name = "2.dnscrypt-cert.example.com";
+    message::padded_query(7, name, hickory_proto::rr::RecordType::TXT, udp_size, len).unwrap()
+}
+
+fn cert_answer(ring: &Keyring, query: &[u8], transport: Transport) -> Vec<u8> {
+    let read = message::Query::read(query).unwrap();
+    ring.cert_answer(&read, query.len(), transport, 600, NOW)
+}
+
+/// Both kinds, two of each, as while keys are rotated.
+fn rollover() -> Keyring {
+    let mut keys = vec![pq_key(), Arc::clone(&keyring().keys()[0])];
+    keys.extend_from_within(..);
+    Keyring::new(keys)
+}
+
+#[test]
+fn post_quantum_certificates_over_udp_never_outweigh_the_query() {
+    let ring = rollover();
+    let whole = cert_answer(&ring, &cert_query(0, 1232), Transport::Tcp).len();
+    assert!((2900..3100).contains(&whole), "{whole}");
+
+    for len in (0..4000).step_by(13) {
+        let query = cert_query(len, 4096);
+        let answer = cert_answer(&ring, &query, Transport::Udp);
+        let lens: Vec<_> = message::texts(&answer)
+            .unwrap()
+            .iter()
+            .map(Vec::len)
+            .collect();
+        if query.len() < whole {
+            assert_eq!(lens, [124, 124], "query of {len}");
+            assert!(message::is_truncated(&answer));
+        } else {
+            assert_eq!(lens.len(), 4);
+            assert!(answer.len() <= query.len() && !message::is_truncated(&answer));
+        }
+    }
+}
+
+#[test]
+fn a_large_query_does_not_make_its_sender_take_more_than_it_says() {
+    let answer = cert_answer(&rollover(), &cert_query(3200, 1232), Transport::Udp);
+
+    assert!(answer.len() <= 1232 && message::is_truncated(&answer));
+}
+
+#[test]
+fn certificates_that_do_not_fit_512_bytes_are_told_by_tc() {
+    let key = Arc::clone(&keyring().keys()[0]);
+    let many = Keyring::new(vec![key; 4]);
+    let mut bare = cert_query(0, 512);
+    bare.truncate(bare.len() - 11);
+    bare[11] = 0;
+
+    let answer = cert_answer(&many, &bare, Transport::Udp);
+
+    assert_eq!(message::texts(&answer).unwrap().len(), 1);
+    assert!(message::is_truncated(&answer));
+}
+
+#[test]
+fn classical_certificates_alone_come_whole_to_an_ordinary_query() {
+    let answer = cert_answer(&keyring(), &cert_query(0, 1232), Transport::Udp);
+
+    assert_eq!(message::texts(&answer).unwrap().len(), 1);
+    assert!(!message::is_truncated(&answer));
 }
