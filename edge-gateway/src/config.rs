@@ -12,6 +12,7 @@ use hyper::Uri;
 use ipnet::IpNet;
 use telemetry::Level;
 use toml::Table;
+use tunnel::offload::ecn::OuterTos;
 use tunnel::share::MAX_WORKERS;
 
 mod dns;
@@ -103,6 +104,9 @@ pub struct Tunnel {
     pub addresses: Vec<IpNet>,
     /// `mtu`: of the TUN interface, 1280 to 65000. Default 1420.
     pub mtu: u16,
+    /// `dscp`: the class of service on datagrams to routers: `zero`, `copy` of each packet's, or 0 to 63 for all. Default
+    /// `zero`.
+    pub dscp: OuterTos,
     /// `post-quantum`: whether routers are offered pre-shared keys by ML-KEM-768. Default true.
     pub post_quantum: bool,
     /// `workers`: data-plane threads, 1 to 64. Default: one for each processor that this process may use, since one that
@@ -401,6 +405,7 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
     let mtu = fields
         .number("mtu", MIN_MTU, MAX_MTU)
         .unwrap_or(DEFAULT_MTU);
+    let dscp = fields.class("dscp").unwrap_or_default();
     let workers = fields.number("workers", 1, MAX_WORKERS.into());
     let post_quantum = fields.flag("post-quantum").unwrap_or(true);
     fields.finish();
@@ -409,6 +414,7 @@ fn read_tunnel(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Tunnel> {
         interface: interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned()),
         addresses,
         mtu: u16::try_from(mtu).ok()?,
+        dscp,
         post_quantum,
         workers: workers
             .and_then(|workers| u8::try_from(workers).ok())

@@ -173,6 +173,8 @@ fn ruleset(tunnel: &Tunnel, nat: Option<&Nat>, others: Others) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tunnel::offload::ecn::OuterTos;
+
     use super::*;
 
     fn tunnel() -> Tunnel {
@@ -183,6 +185,7 @@ mod tests {
                 .map(|net| net.parse().unwrap())
                 .to_vec(),
             mtu: 1420,
+            dscp: OuterTos::Zero,
             post_quantum: true,
             workers: 1,
         }

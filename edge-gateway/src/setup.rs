@@ -225,6 +225,7 @@ fn open_workers(
         ..EdgeLimits::default()
     };
     let inner: Vec<IpAddr> = tunnel.addresses.iter().map(IpNet::addr).collect();
+    let dscp = tunnel.dscp;
     let shares: Vec<Share> = Share::split(count, OsRng.next_u64()).collect();
     let share = shares.first().cloned().unwrap_or_else(Share::whole);
     let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
@@ -233,6 +234,7 @@ fn open_workers(
         let mut tunnel =
             EdgeTunnel::for_worker(private, limits, share, since_1970(), Instant::now());
         tunnel.set_inner(inner.clone());
+        tunnel.set_outer_tos(dscp);
         if let Some((one_in, _)) = sampling {
             tunnel.set_sampling(*one_in, OsRng.next_u64());
         }

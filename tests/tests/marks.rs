@@ -119,6 +119,21 @@ fn classes_that_are_copied_show_packet_by_packet() {
     classes_show(&with_dscp("\"copy\""), |class| class, |_| 0);
 }
 
+#[test]
+fn a_gateway_shows_the_class_that_it_is_told_whatever_the_routers_do() {
+    for (setting, down) in [("\"copy\"", None), ("26", Some(26 << 2))] {
+        let mut world = World::new().unwrap();
+        assert!(world.gateway.take().unwrap().terminate().unwrap().success());
+        let edit =
+            |text: String| text.replace("mtu = 1420", &format!("mtu = 1420\ndscp = {setting}"));
+        world.pop.edit_config(edit).unwrap();
+        world.gateway = Some(world.pop.start().unwrap());
+        world.enrol().unwrap();
+
+        classes_show(&world, |_| 0, |class| down.unwrap_or(class));
+    }
+}
+
 /// The access network marks the tunnel's datagrams that are longer than health datagrams, in one direction.
 fn mark(world: &World, direction: &str, which: &str) {
     let rule = format!("udp {direction} 51820 meta length > 500 {which} ip ecn set ce");

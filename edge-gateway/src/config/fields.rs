@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use toml::{Table, Value};
+use tunnel::offload::ecn::OuterTos;
 
 /// One wrong key: `key.path: what is wrong; accepted: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,28 @@ impl<'m> Fields<'m> {
             self.wrong(key, format!("is {}", kind(&value)), "true or false");
         }
         value.as_bool()
+    }
+
+    /// Which class of service the outer header shows.
+    pub(super) fn class(&mut self, key: &'static str) -> Option<OuterTos> {
+        let value = self.take(key)?;
+        let fixed = || {
+            u8::try_from(value.as_integer()?)
+                .ok()
+                .filter(|class| *class < 64)
+        };
+        let class = match value.as_str() {
+            Some("zero") => Some(OuterTos::Zero),
+            Some("copy") => Some(OuterTos::Copy),
+            _ => fixed().map(OuterTos::Fixed),
+        };
+        if class.is_none() {
+            let number = value.as_integer().map(|number| number.to_string());
+            let said = number.or_else(|| Some(format!("`{}`", value.as_str()?)));
+            let wrong = format!("is {}", said.as_deref().unwrap_or(kind(&value)));
+            self.wrong(key, wrong, "\"zero\", \"copy\", or 0 to 63");
+        }
+        class
     }
 
     /// Notes that a key that must be there is not.

@@ -128,6 +128,28 @@ fn two_tunnel_addresses_of_one_family_are_refused() {
 }
 
 #[test]
+fn a_class_of_service_is_a_word_or_six_bits() {
+    for (wrong, said) in [
+        ("64", "64"),
+        ("-1", "-1"),
+        ("\"ef\"", "`ef`"),
+        ("true", "true or false"),
+    ] {
+        let mistakes = mistakes_with("workers = 4", &format!("dscp = {wrong}"));
+        let expected = format!("tunnel.dscp: is {said}; accepted: \"zero\", \"copy\", or 0 to 63");
+        assert_eq!(mistakes, [expected]);
+    }
+    for (right, class) in [
+        ("\"zero\"", OuterTos::Zero),
+        ("\"copy\"", OuterTos::Copy),
+        ("63", OuterTos::Fixed(63)),
+    ] {
+        let text = SAMPLE.replace("workers = 4", &format!("dscp = {right}"));
+        assert_eq!(read(&text).unwrap().tunnel.dscp, class);
+    }
+}
+
+#[test]
 fn a_provider_key_and_a_directory_of_certificates_exclude_each_other() {
     let mistakes = mistakes_with(
         "mode = ",
