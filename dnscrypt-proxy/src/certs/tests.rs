@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use super::*;
-use crate::proto::cert::{PostQuantum, select};
+use crate::proto::cert::{Policy, select};
 
 /// A clock that only moves when told.
 #[derive(Clone, Default)]
@@ -98,7 +98,7 @@ fn what_is_advertised_satisfies_a_client_at_every_hour() {
             let selection = select(
                 ring.advertised(now),
                 &certs.provider_public(),
-                PostQuantum::Off,
+                Policy::CLASSICAL,
                 clients_now,
             );
             assert!(selection.best.is_some(), "hour {hour}");

@@ -14,7 +14,7 @@ use super::stamp::promises;
 use crate::certs::hex;
 use crate::clock;
 use crate::proto::Transport;
-use crate::proto::cert::{PostQuantum, SignedCert, System, select};
+use crate::proto::cert::{Policy, SignedCert, System, select};
 use crate::proto::stamp::DnsCryptStamp;
 use crate::upstream::{Settings, Upstream, fetch};
 
@@ -140,7 +140,7 @@ fn certificates(records: &[Vec<u8>], stamp: &DnsCryptStamp, now: u64) -> Vec<Cer
     let best = select(
         records.iter().map(Vec::as_slice),
         &stamp.provider_key,
-        PostQuantum::Off,
+        Policy::CLASSICAL,
         now,
     )
     .best;

@@ -34,7 +34,7 @@ pub type ClientMagic = [u8; 8];
 /// The construction that a certificate's keys are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum System {
-    /// es 1, X25519 with XSalsa20-Poly1305: legacy, recognised, not spoken.
+    /// es 1, X25519 with XSalsa20-Poly1305: spoken by clients that were told to, where it is built in.
     XSalsa20Poly1305,
     /// es 2, X25519 with XChaCha20-Poly1305.
     XChaCha20Poly1305,
@@ -252,16 +252,42 @@ pub enum PostQuantum {
     Off,
 }
 
-impl PostQuantum {
+/// Whether a client takes the first system, which the draft no longer has, from a resolver without another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Legacy {
+    /// Never.
+    #[default]
+    Refused,
+    /// When nothing else is there, and it is built in.
+    LastResort,
+}
+
+/// Which certificates a client takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The post-quantum ones.
+    pub post_quantum: PostQuantum,
+    /// Those of es 1.
+    pub legacy: Legacy,
+}
+
+impl Policy {
+    /// Those of es 2 alone.
+    pub const CLASSICAL: Self = Self {
+        post_quantum: PostQuantum::Off,
+        legacy: Legacy::Refused,
+    };
+
     /// How much a system is wanted; `None` if it must not be used.
     fn rank(self, system: System) -> Option<u8> {
-        match (self, system) {
-            (Self::Required | Self::Preferred, System::XWing) => Some(2),
-            (Self::Preferred | Self::Off, System::XChaCha20Poly1305) => Some(1),
-            (Self::Required, System::XChaCha20Poly1305)
-            | (Self::Off, System::XWing)
-            | (_, System::XSalsa20Poly1305) => None,
-        }
+        let classical_too = self.post_quantum != PostQuantum::Required;
+        let legacy = cfg!(feature = "xsalsa") && self.legacy == Legacy::LastResort;
+        let (rank, accepted) = match system {
+            System::XWing => (2, self.post_quantum != PostQuantum::Off),
+            System::XChaCha20Poly1305 => (1, classical_too),
+            System::XSalsa20Poly1305 => (0, classical_too && legacy),
+        };
+        accepted.then_some(rank)
     }
 }
 
@@ -278,7 +304,7 @@ pub struct Selection {
 pub fn select<'a>(
     records: impl IntoIterator<Item = &'a [u8]>,
     provider_key: &[u8; 32],
-    wanted: PostQuantum,
+    wanted: Policy,
     now: u64,
 ) -> Selection {
     let mut best: Option<((u8, u32), Certificate)> = None;
@@ -312,7 +338,7 @@ pub fn magic_is_acceptable(magic: &ClientMagic) -> bool {
 fn usable(
     record: &[u8],
     provider_key: &[u8; 32],
-    wanted: PostQuantum,
+    wanted: Policy,
     now: u64,
 ) -> Result<(u8, Certificate), Skipped> {
     let signed = SignedCert::parse(record)?;

@@ -94,13 +94,18 @@ pub struct Session {
 impl Session {
     /// Agrees with the certificate's key.
     pub fn new(cert: &Certificate, keys: &ClientKeys) -> Result<Self, SessionError> {
-        let resolver_key = match cert.system {
-            System::XChaCha20Poly1305 => cert.x25519_key(),
-            System::XSalsa20Poly1305 | System::XWing => None,
-        }
-        .ok_or(SessionError::NotSpoken(cert.system))?;
-        let shared =
-            SharedKey::agree(&keys.secret, &resolver_key).map_err(|_| SessionError::WeakKey)?;
+        let agree = match cert.system {
+            System::XChaCha20Poly1305 => SharedKey::agree,
+            #[cfg(feature = "xsalsa")]
+            System::XSalsa20Poly1305 => SharedKey::agree_xsalsa,
+            #[cfg(not(feature = "xsalsa"))]
+            System::XSalsa20Poly1305 => return Err(SessionError::NotSpoken(cert.system)),
+            System::XWing => return Err(SessionError::NotSpoken(cert.system)),
+        };
+        let resolver_key = cert
+            .x25519_key()
+            .ok_or(SessionError::NotSpoken(cert.system))?;
+        let shared = agree(&keys.secret, &resolver_key).map_err(|_| SessionError::WeakKey)?;
         Ok(Self {
             magic: cert.magic,
             public: keys.public,

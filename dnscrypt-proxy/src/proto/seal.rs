@@ -1,14 +1,15 @@
 //! Box-XChaChaPoly: X25519, HChaCha20, and XChaCha20-Poly1305 in the layout of NaCl's secretbox
 //! (the first 32 bytes of the key stream are the Poly1305 key, the tag covers the ciphertext alone).
-//! This is not the AEAD of RFC 8439.
+//! This is not the AEAD of RFC 8439. Appendix "The Box-XChaChaPoly Algorithm" of the draft. With the
+//! feature `xsalsa` the same box over Salsa20, which is NaCl's own, for the clients of es 1.
 
-use chacha20::cipher::{KeyIvInit as _, StreamCipher as _, consts::U10};
+use chacha20::cipher::{Iv, KeyIvInit, StreamCipher, consts::U10, consts::U24, consts::U32};
 use chacha20::{XChaCha20, hchacha};
 use poly1305::Poly1305;
 use poly1305::universal_hash::KeyInit as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
 /// Bytes of authentication before a ciphertext.
@@ -20,7 +21,18 @@ pub const HALF_NONCE: usize = 12;
 
 /// What client and resolver share under one certificate and one client key. Erased when dropped.
 #[derive(Clone)]
-pub struct SharedKey(Zeroizing<[u8; 32]>);
+pub struct SharedKey {
+    key: Zeroizing<[u8; 32]>,
+    cipher: Cipher,
+}
+
+/// The key stream of a box.
+#[derive(Clone, Copy)]
+enum Cipher {
+    XChaCha20,
+    #[cfg(feature = "xsalsa")]
+    XSalsa20,
+}
 
 /// The other side's key is of low order: anyone could know the shared secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,28 +46,43 @@ pub struct BadTag;
 
 impl SharedKey {
     /// Agrees on the key; a public key that contributes nothing is refused before it is hashed.
+    // MUST, "The Box-XChaChaPoly Algorithm".
     pub fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Result<Self, WeakKey> {
-        let point = secret.diffie_hellman(&PublicKey::from(*public));
-        if !point.was_contributory() {
-            return Err(WeakKey);
-        }
-        Ok(Self(Zeroizing::new(hchacha20(point.as_bytes(), &[0; 16]))))
+        let point = contributed(secret, public)?;
+        let key = Zeroizing::new(hchacha20(point.as_bytes(), &[0; 16]));
+        Ok(Self::from_bytes(key))
+    }
+
+    /// The same for es 1.
+    #[cfg(feature = "xsalsa")]
+    pub(super) fn agree_xsalsa(secret: &StaticSecret, public: &[u8; 32]) -> Result<Self, WeakKey> {
+        let point = contributed(secret, public)?;
+        let key = salsa20::hsalsa::<U10>(point.as_bytes().into(), &Default::default());
+        Ok(Self {
+            key: Zeroizing::new(key.into()),
+            cipher: Cipher::XSalsa20,
+        })
     }
 
     pub(super) fn from_bytes(key: Zeroizing<[u8; 32]>) -> Self {
-        Self(key)
+        Self {
+            key,
+            cipher: Cipher::XChaCha20,
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.key
     }
 
     /// Encrypts in place and returns the tag.
     #[must_use]
     pub fn seal(&self, nonce: &[u8; NONCE], message: &mut [u8]) -> [u8; TAG] {
-        let (mut stream, mac) = self.start(nonce);
-        stream.apply_keystream(message);
-        mac.compute_unpadded(message).into()
+        match self.cipher {
+            Cipher::XChaCha20 => seal::<XChaCha20>(&self.key, nonce, message),
+            #[cfg(feature = "xsalsa")]
+            Cipher::XSalsa20 => seal::<salsa20::XSalsa20>(&self.key, nonce, message),
+        }
     }
 
     /// Checks the tag, then decrypts in place. The ciphertext is untouched when the tag is wrong.
@@ -65,13 +92,11 @@ impl SharedKey {
         tag: &[u8; TAG],
         ciphertext: &mut [u8],
     ) -> Result<(), BadTag> {
-        let (mut stream, mac) = self.start(nonce);
-        let expected: [u8; TAG] = mac.compute_unpadded(ciphertext).into();
-        if !bool::from(expected.ct_eq(tag)) {
-            return Err(BadTag);
+        match self.cipher {
+            Cipher::XChaCha20 => open::<XChaCha20>(&self.key, nonce, tag, ciphertext),
+            #[cfg(feature = "xsalsa")]
+            Cipher::XSalsa20 => open::<salsa20::XSalsa20>(&self.key, nonce, tag, ciphertext),
         }
-        stream.apply_keystream(ciphertext);
-        Ok(())
     }
 
     /// One byte that depends on this key and the client's nonce alone: the same query always meets the
@@ -80,19 +105,51 @@ impl SharedKey {
     pub fn padding_choice(&self, client_nonce: &[u8; HALF_NONCE]) -> u8 {
         let digest = Sha256::new()
             .chain_update(b"padding")
-            .chain_update(self.0.as_slice())
+            .chain_update(self.key.as_slice())
             .chain_update(client_nonce)
             .finalize();
         digest[0]
     }
+}
 
-    fn start(&self, nonce: &[u8; NONCE]) -> (XChaCha20, Poly1305) {
-        let mut stream = XChaCha20::new(self.0.as_slice().into(), nonce.into());
-        let mut mac_key = Zeroizing::new([0_u8; 32]);
-        stream.apply_keystream(mac_key.as_mut_slice());
-        let mac = Poly1305::new(mac_key.as_slice().into());
-        (stream, mac)
+fn seal<C: Stream>(key: &[u8; 32], nonce: &[u8; NONCE], message: &mut [u8]) -> [u8; TAG] {
+    let (mut stream, mac) = start::<C>(key, nonce);
+    stream.apply_keystream(message);
+    mac.compute_unpadded(message).into()
+}
+
+// MUST NOT, "Cryptographic Implementation": plaintext before its tag; MUST there: compared in constant time.
+fn open<C: Stream>(
+    key: &[u8; 32],
+    nonce: &[u8; NONCE],
+    tag: &[u8; TAG],
+    ciphertext: &mut [u8],
+) -> Result<(), BadTag> {
+    let (mut stream, mac) = start::<C>(key, nonce);
+    let expected: [u8; TAG] = mac.compute_unpadded(ciphertext).into();
+    if !bool::from(expected.ct_eq(tag)) {
+        return Err(BadTag);
     }
+    stream.apply_keystream(ciphertext);
+    Ok(())
+}
+
+/// A key stream with the sizes of NaCl's box.
+trait Stream: KeyIvInit<KeySize = U32, IvSize = U24> + StreamCipher {}
+impl<C: KeyIvInit<KeySize = U32, IvSize = U24> + StreamCipher> Stream for C {}
+
+fn start<C: Stream>(key: &[u8; 32], nonce: &[u8; NONCE]) -> (C, Poly1305) {
+    let nonce: &Iv<C> = nonce.into();
+    let mut stream = C::new(key.into(), nonce);
+    let mut mac_key = Zeroizing::new([0_u8; 32]);
+    stream.apply_keystream(mac_key.as_mut_slice());
+    let mac = Poly1305::new(mac_key.as_slice().into());
+    (stream, mac)
+}
+
+fn contributed(secret: &StaticSecret, public: &[u8; 32]) -> Result<SharedSecret, WeakKey> {
+    let point = secret.diffie_hellman(&PublicKey::from(*public));
+    point.was_contributory().then_some(point).ok_or(WeakKey)
 }
 
 impl std::fmt::Debug for SharedKey {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Settings;
 use super::SocketFactory;
 use crate::listen::{read_frame, write_frame};
-use crate::proto::cert::{Certificate, PostQuantum, Skipped, select};
+use crate::proto::cert::{Certificate, Policy, Skipped, select};
 use crate::proto::stamp::DnsCryptStamp;
 use crate::proto::{Transport, message};
 
@@ -115,7 +115,7 @@ fn choose(set: &CertSet, stamp: &DnsCryptStamp, now: u64) -> Result<Certificate,
     let selection = select(
         set.records.iter().map(Vec::as_slice),
         &stamp.provider_key,
-        PostQuantum::Off,
+        Policy::CLASSICAL,
         now,
     );
     selection

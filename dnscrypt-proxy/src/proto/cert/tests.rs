@@ -10,7 +10,7 @@ fn public() -> [u8; 32] {
 }
 
 fn judge(wire: &[u8], now: u64) -> Selection {
-    select([wire], &public(), PostQuantum::Preferred, now)
+    select([wire], &public(), Policy::default(), now)
 }
 
 fn skipped(wire: &[u8], now: u64) -> Skipped {
@@ -84,8 +84,12 @@ fn reserved_magics_and_empty_windows_are_refused() {
     assert_eq!(skipped(&cert.sign(&provider()), NOW), Skipped::Unacceptable);
 }
 
-fn choose(wanted: PostQuantum, records: &[Vec<u8>]) -> Selection {
-    select(records.iter().map(Vec::as_slice), &public(), wanted, NOW)
+fn choose(post_quantum: PostQuantum, records: &[Vec<u8>]) -> Selection {
+    let policy = Policy {
+        post_quantum,
+        ..Policy::default()
+    };
+    select(records.iter().map(Vec::as_slice), &public(), policy, NOW)
 }
 
 /// A certificate whose signature is right though its bytes were changed.
@@ -254,4 +258,32 @@ fn the_corpus_is_replayed() {
     crate::proto::vectors::replay("cert", |bytes| {
         let _ = judge(bytes, NOW);
     });
+}
+
+#[test]
+fn the_first_system_is_the_last_resort_of_who_asked_for_it() {
+    let legacy = Certificate {
+        system: System::XSalsa20Poly1305,
+        serial: 9,
+        ..certificate()
+    };
+    let (first, second) = (legacy.sign(&provider()), certificate().sign(&provider()));
+    let policy = |post_quantum| Policy {
+        post_quantum,
+        legacy: Legacy::LastResort,
+    };
+    let best = |records: &[&[u8]], policy| {
+        select(records.iter().copied(), &public(), policy, NOW)
+            .best
+            .map(|cert| cert.system)
+    };
+    let built_in = cfg!(feature = "xsalsa").then_some(System::XSalsa20Poly1305);
+
+    assert_eq!(best(&[&first], Policy::default()), None);
+    assert_eq!(best(&[&first], policy(PostQuantum::Required)), None);
+    assert_eq!(best(&[&first], policy(PostQuantum::Preferred)), built_in);
+    assert_eq!(
+        best(&[&first, &second], policy(PostQuantum::Off)),
+        Some(System::XChaCha20Poly1305)
+    );
 }

@@ -83,3 +83,38 @@ fn hchacha20_gives_the_drafts_block() {
 fn a_shared_key_does_not_show_itself() {
     assert_eq!(format!("{:?}", key()), "SharedKey(…)");
 }
+
+/// The example of NaCl's own documentation of crypto_box.
+#[cfg(feature = "xsalsa")]
+#[test]
+fn the_box_of_es_1_is_nacls() {
+    let hex32 = |text| <[u8; 32]>::try_from(hex::decode(text).unwrap()).unwrap();
+    let secret = StaticSecret::from(hex32(
+        "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+    ));
+    let public = hex32("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
+    let whole = hex::decode("69696ee955b62b73cd62bda875fc73d68219e0036b7a0b37").unwrap();
+    let nonce = whole.try_into().unwrap();
+    let mut message = hex::decode("be075fc53c81f2d5cf141316ebeb0c7b5228c52a4c62cbd44b66849b64244ffce5ecbaaf33bd751a1ac728d45e6c61296cdc3c01233561f41db66cce314adb310e3be8250c46f06dceea3a7fa1348057e2f6556ad6b1318a024a838f21af1fde048977eb48f59ffd4924ca1c60902e52f0a089bc76897040e082f937763848645e0705").unwrap();
+
+    let shared = SharedKey::agree_xsalsa(&secret, &public).unwrap();
+    let tag = shared.seal(&nonce, &mut message);
+
+    assert_eq!(
+        hex::encode(shared.bytes()),
+        "1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389"
+    );
+    assert_eq!(hex::encode(tag), "f3ffc7703f9400e52a7dfb4b3d3305d9");
+    assert!(hex::encode(&message).starts_with("8e993b9f48681273c29650ba32fc76ce48332ea7164d96a4"));
+    assert_eq!(
+        SharedKey::agree_xsalsa(&secret, &[0; 32]).err(),
+        Some(WeakKey)
+    );
+    assert_eq!(
+        SharedKey::agree(&secret, &public)
+            .unwrap()
+            .open(&nonce, &tag, &mut message),
+        Err(BadTag)
+    );
+    assert_eq!(shared.open(&nonce, &tag, &mut message), Ok(()));
+}
