@@ -26,6 +26,7 @@ use crate::proto::cert::{Certificate, ClientMagic, System, magic_is_acceptable};
 use crate::proto::server::{Keyring, ResolverKey};
 use directory::Directory;
 
+// MUST, "Key Management".
 /// The protocol's bound on the life of a short-term key.
 pub const MAX_KEY_LIFE_S: u32 = 24 * 3600;
 /// The longest sleep between two looks at the clock: it may be set while we sleep.
@@ -200,6 +201,7 @@ fn signed_here(
     now: u64,
 ) -> (Vec<Arc<ResolverKey>>, u64) {
     let now_s = u32::try_from(now).unwrap_or(u32::MAX);
+    // MUST, "Key Management": each key as long as its certificate is valid, and no longer.
     let mut keys: Vec<_> = current
         .keys()
         .iter()

@@ -16,8 +16,10 @@ pub mod xwing;
 #[cfg(test)]
 mod vectors;
 
+// MUST and MUST NOT, "Transport".
 /// Largest encrypted query, and largest plaintext DNS message that is ever sent inside one.
 pub const MAX_QUERY: usize = 4096;
+// MUST, "Transport".
 /// An encrypted response stays below this on every transport, for the sake of deployed clients.
 pub const MAX_RESPONSE: usize = 4095;
 

@@ -113,6 +113,7 @@ impl Session {
         })
     }
 
+    // MUST, "Query Format": whoever calls draws a nonce for each packet that is sealed.
     /// The packet that carries a DNS query. A nonce serves once per session, retries over TCP included.
     pub fn seal_query(
         &self,

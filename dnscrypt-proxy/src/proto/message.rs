@@ -375,6 +375,7 @@ pub fn form_error(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(answer)
 }
 
+// MUST, "Retrieval" and "Processing and Failure Handling".
 /// Checks that a message is a response to `query`: QR, id and question, letter case aside.
 pub fn check_response(response: &[u8], query: &[u8]) -> Result<(), Dropped> {
     let mut decoder = BinDecoder::new(response);

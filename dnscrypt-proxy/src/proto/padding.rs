@@ -71,6 +71,7 @@ pub fn fits_aligned(message: usize, room: usize) -> bool {
     (message + 1).next_multiple_of(BLOCK) <= room
 }
 
+// MUST, "Padding".
 /// Pads to `len`, which must be longer than the message.
 pub fn pad(message: &mut Vec<u8>, len: usize) {
     debug_assert!(len > message.len());
@@ -78,6 +79,7 @@ pub fn pad(message: &mut Vec<u8>, len: usize) {
     message.resize(len, 0);
 }
 
+// MUST, "Padding": a missing mark is a refusal, any length is none.
 /// The message's length without its padding.
 pub fn unpadded_len(padded: &[u8]) -> Result<usize, BadPadding> {
     match padded.iter().rposition(|byte| *byte != 0) {

@@ -287,6 +287,8 @@ fn unlock_full(
     now: u64,
 ) -> Result<Unlocked, Dropped> {
     let (magic, rest) = packet.split_first_chunk().ok_or(Dropped::TooShort)?;
+    // MUST, "Processing and Failure Handling": unknown names, bad exchanges, seals, padding and messages
+    // are refused, and nothing is said of it.
     let key = keyring.valid(magic, now).ok_or(Dropped::UnknownMagic)?;
     let exchange_len = match &key.secret {
         Secret::Classical(_) => 32,
@@ -535,6 +537,7 @@ impl KeyCache {
         }
     }
 
+    // MUST, "Key Management": with a key goes what was agreed under it.
     /// Forgets what was agreed under keys that are no longer in the ring.
     pub fn retain_only(&mut self, keyring: &Keyring) {
         for generation in [&mut self.young, &mut self.old] {

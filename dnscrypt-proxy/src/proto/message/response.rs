@@ -78,6 +78,7 @@ pub fn age(response: &mut [u8], ttl_at: &[u16], age_s: u32, floor_s: u32) {
     }
 }
 
+// MUST, "Retrieval": strings of one record are joined, records are not.
 /// The data of the TXT records of a response's answer, the strings of each joined.
 pub fn texts(response: &[u8]) -> Result<Vec<Vec<u8>>, Dropped> {
     let mut decoder = BinDecoder::new(response);

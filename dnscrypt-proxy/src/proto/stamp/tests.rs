@@ -134,6 +134,104 @@ fn tls(bootstrap: &[&str]) -> Tls {
     }
 }
 
+/// Length-prefixed fields behind a kind.
+fn fields(kind: u8, props: &[u8], fields: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = [&[kind], props].concat();
+    for field in fields {
+        put(&mut bytes, field).unwrap();
+    }
+    bytes
+}
+
+/// Every kind but DNSCrypt's, in bytes put together by hand, and how it reads.
+fn by_hand() -> Vec<(Vec<u8>, Stamp)> {
+    const PROPS: [u8; 8] = [5, 0, 0, 0, 0, 0, 0, 0];
+    // A list: the first of two hashes says by its high bit that another follows.
+    let hashes = [&[0x80 | 32][..], &[1; 32], &[32], &[2; 32]].concat();
+    let bootstrap = [&[0x80 | 9][..], b"192.0.2.2", &[9], b"192.0.2.3"].concat();
+    let over_tls = |kind, path: &[u8], bootstrap: &[u8]| {
+        let address = fields(kind, &PROPS, &[b"192.0.2.1"]);
+        let host = fields(16, b"dns.example:8443", &[]);
+        [&address[..], &hashes, &host, path, bootstrap].concat()
+    };
+    let path = fields(2, b"/q", &[]);
+    let bootstrapped = tls(&["192.0.2.2", "192.0.2.3"]);
+    vec![
+        (
+            fields(0x00, &PROPS, &[b"192.0.2.1"]),
+            Stamp::Plain {
+                props: Props(5),
+                addr: "192.0.2.1:53".parse().unwrap(),
+            },
+        ),
+        (
+            over_tls(0x02, &path, &[]),
+            Stamp::Doh(tls(&[]), "/q".to_owned()),
+        ),
+        (
+            over_tls(0x02, &path, &bootstrap),
+            Stamp::Doh(bootstrapped.clone(), "/q".to_owned()),
+        ),
+        (over_tls(0x03, &[], &[]), Stamp::Dot(tls(&[]))),
+        (
+            over_tls(0x04, &[], &bootstrap),
+            Stamp::Doq(bootstrapped.clone()),
+        ),
+        (
+            fields(0x05, &PROPS, &[b"odoh.example", b"/q"]),
+            Stamp::OdohTarget {
+                props: Props(5),
+                host: "odoh.example".to_owned(),
+                path: "/q".to_owned(),
+            },
+        ),
+        (
+            fields(0x81, &[], &[b"[2001:db8::1]"]),
+            Stamp::DnsCryptRelay {
+                addr: "[2001:db8::1]:443".parse().unwrap(),
+            },
+        ),
+        (
+            over_tls(0x85, &path, &bootstrap),
+            Stamp::OdohRelay(bootstrapped, "/q".to_owned()),
+        ),
+    ]
+}
+
+#[test]
+fn every_kind_cut_anywhere_is_refused_or_another_whole_stamp() {
+    for (whole, stamp) in by_hand() {
+        for len in 0..whole.len() {
+            // What may be cut off is the list of bootstrap addresses, as a whole.
+            match text(&whole[..len]).parse::<Stamp>() {
+                Ok(
+                    Stamp::Doh(tls, _)
+                    | Stamp::Dot(tls)
+                    | Stamp::Doq(tls)
+                    | Stamp::OdohRelay(tls, _),
+                ) => {
+                    assert!(tls.bootstrap.is_empty());
+                }
+                Ok(other) => panic!("{other:?} of {stamp:?} at {len}"),
+                Err(reason) => assert!(
+                    matches!(reason, StampError::CutOff | StampError::BadAddress(_)),
+                    "{reason:?}"
+                ),
+            }
+        }
+        let longer = [&whole[..], &[1]].concat();
+        assert!(failure(&longer).is_some(), "{stamp:?}");
+    }
+}
+
+#[test]
+fn every_kind_is_laid_out_as_published() {
+    for (bytes, stamp) in by_hand() {
+        assert_eq!(text(&bytes).parse(), Ok(stamp.clone()));
+        assert_eq!(stamp.to_string(), text(&bytes));
+    }
+}
+
 #[test]
 fn every_kind_reads_back_what_it_wrote() {
     let kinds = [
