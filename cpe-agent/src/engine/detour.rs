@@ -22,6 +22,8 @@ const PROBE_ANSWER: Duration = Duration::from_millis(1_500);
 /// The longest datagram that is small enough to be lost: an acknowledgement of TCP with all its options, sealed, or a
 /// handshake's initiation (148 bytes).
 const SMALL_BYTES: usize = 148;
+/// A sealed packet with nothing in it: nobody answers one, so that its silence says nothing.
+const KEEPALIVE_BYTES: usize = 32;
 /// A lease names a handful of gateways.
 const MAX_WAYS: usize = 16;
 
@@ -96,11 +98,14 @@ impl Detour {
             return to;
         };
         way.endpoint = Some(to);
-        way.unanswered.get_or_insert(now);
+        let wants_answer = length > KEEPALIVE_BYTES;
+        if wants_answer {
+            way.unanswered.get_or_insert(now);
+        }
         let Some(relay) = way.relay.filter(|_| way.is_relayed) else {
             return to;
         };
-        if length <= SMALL_BYTES && now >= way.probe_due {
+        if wants_answer && length <= SMALL_BYTES && now >= way.probe_due {
             way.probed = Some(now);
             way.probe_due = now + way.pause;
             way.pause = (way.pause * 2).min(PROBE_PAUSE[1]);
@@ -262,6 +267,29 @@ mod tests {
 
         assert_eq!(rig.detour.poll_timeout(), None);
         assert_eq!(rig.wait(60_000), None);
+    }
+
+    #[test]
+    fn keepalives_which_nobody_answers_make_no_silence() {
+        let mut rig = rig();
+        rig.detour.set_relay(&KEY, Some(rig.relay), rig.now);
+
+        for _ in 0..144 {
+            assert_eq!(rig.send(KEEPALIVE_BYTES), rig.endpoint);
+            assert_eq!(rig.wait(25_000), None);
+        }
+        assert_eq!(rig.send(KEEPALIVE_BYTES + 16), rig.endpoint);
+        assert_eq!(rig.wait(900), Some(WayEvent::Relayed(KEY)));
+    }
+
+    #[test]
+    fn no_keepalive_is_spent_as_a_probe() {
+        let mut rig = rig();
+        rig.fall();
+        rig.now += Duration::from_secs(2);
+
+        assert_eq!(rig.send(KEEPALIVE_BYTES), rig.relay);
+        assert_eq!(rig.send(SMALL), rig.endpoint);
     }
 
     #[test]
