@@ -125,6 +125,15 @@ impl Wires {
         self.udp().try_for_each(|udp| udp.set_way_out(link))
     }
 
+    /// Runs of datagrams for which a socket had no room, since the start.
+    fn overflowed(&self) -> u64 {
+        self.udp()
+            .chain([&self.local])
+            .filter_map(|udp| udp.overflowed().ok())
+            .map(u64::from)
+            .sum()
+    }
+
     fn udp(&self) -> impl Iterator<Item = &Udp> {
         [&self.v4, &self.v6].into_iter().flatten()
     }

@@ -193,12 +193,17 @@ async fn serve(
 fn stop_signals() -> io::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let (sender, stop) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    info!("hangup: nothing is read anew; restart the agent for another configuration");
+                    continue;
+                }
             }
             // A second signal while the first is being followed adds nothing.
             let _ = sender.try_send(());

@@ -67,6 +67,8 @@ enum Command {
         json: bool,
     },
     /// Sends the routers to their other gateways, waits for it and for silence, and ends the gateway.
+    ///
+    /// It cannot be taken back: ending this command leaves the gateway draining. Start the gateway again to have its routers back.
     Drain {
         #[command(flatten)]
         socket: Socket,

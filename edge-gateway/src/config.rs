@@ -324,7 +324,7 @@ impl TryFrom<RawConfig> for Config {
 
         let provisioning = read_provisioning(provisioning.unwrap_or_default(), &mut mistakes);
         let tunnel = read_tunnel(tunnel.unwrap_or_default(), &mut mistakes);
-        let nat = nat.map(|table| read_nat(table, &mut mistakes));
+        let nat = nat.map(|table| read_nat(table, tunnel.as_ref(), &mut mistakes));
         let announce = announce.map(|table| read_announce(table, &mut mistakes));
         let inner = tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.addresses);
         let dns = dns.map(|table| dns::read_dns(table, inner, &mut mistakes));
@@ -442,14 +442,15 @@ fn default_workers() -> u8 {
     u8::try_from(processors).map_or(MAX_WORKERS, |count| count.min(MAX_WORKERS))
 }
 
-fn read_nat(table: Table, mistakes: &mut Vec<Mistake>) -> Option<Nat> {
+fn read_nat(table: Table, tunnel: Option<&Tunnel>, mistakes: &mut Vec<Mistake>) -> Option<Nat> {
     let mut fields = Fields::new("nat", table, mistakes);
     let name = interface(&mut fields, "interface");
+    let accepted = "the name of the interface towards the internet";
     if name.is_none() {
-        fields.missing(
-            "interface",
-            "the name of the interface towards the internet",
-        );
+        fields.missing("interface", accepted);
+    }
+    if tunnel.is_some_and(|tunnel| name.as_ref() == Some(&tunnel.interface)) {
+        fields.wrong("interface", "is the tunnel's own".to_owned(), accepted);
     }
     let ipv4 = fields.flag("ipv4").unwrap_or(true);
     fields.finish();

@@ -216,6 +216,7 @@ impl Control {
             listen(SignalKind::terminate())?,
             listen(SignalKind::interrupt())?,
         ];
+        let mut hangup = listen(SignalKind::hangup())?;
         let mut tick = ticks(TICK);
         let mut save = ticks(SAVE_EVERY);
         loop {
@@ -224,6 +225,10 @@ impl Control {
                 _ = save.tick() => Event::Save,
                 ask = self.asks.recv() => Event::Asked(ask),
                 () = any(&mut signals) => Event::Signalled,
+                _ = hangup.recv() => {
+                    tracing::info!("hangup: nothing is read anew; restart the gateway for another configuration");
+                    continue;
+                }
                 // A task that panicked or was aborted has no fault of its own to tell.
                 end = self.ends.join_next() => Event::Ended(end.and_then(Result::ok)),
             };

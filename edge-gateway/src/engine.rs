@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use netio::{Poller, Tun, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tunnel::edge::Carried;
-use tunnel::{EdgeTunnel, Traffic};
+use tunnel::{EdgeTunnel, Handshakes, Traffic};
 
 use crate::announce::Announcer;
 use crate::exit::Fault;
@@ -97,8 +97,8 @@ pub struct Totals {
     pub awake: usize,
     /// Peers whose packets come and go by this gateway.
     pub carried: Carried,
-    /// Sessions that came to be where there was none.
-    pub handshakes: u64,
+    /// Handshakes that came to a session, renewals too.
+    pub handshakes: Handshakes,
     /// Bytes of inner packets from the routers.
     pub rx_bytes: u64,
     /// Bytes of inner packets to the routers.
@@ -130,7 +130,7 @@ impl Totals {
         self.awake += other.awake;
         self.carried.active += other.carried.active;
         self.carried.movable += other.carried.movable;
-        self.handshakes += other.handshakes;
+        self.handshakes.add(other.handshakes);
         self.rx_bytes += other.rx_bytes;
         self.tx_bytes += other.tx_bytes;
         self.rx_packets += other.rx_packets;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use telemetry::metrics::names;
-use telemetry::{Counter, Gauge, LabelledCounter, Registry};
+use telemetry::{Counter, Gauge, Histogram, LabelledCounter, LabelledGauge, Registry};
 use tunnel::sample::Direction;
 use tunnel::share::MAX_WORKERS;
+use tunnel::stats::HANDSHAKE_MS;
 
 use crate::device::DeviceBytes;
 use crate::dns;
@@ -32,6 +33,7 @@ pub(crate) struct Metrics {
     draining: Gauge,
     lag: Gauge,
     handshakes: Counter,
+    handshake_seconds: Histogram,
     write_failures: Counter,
     bytes: LabelledCounter,
     header_bytes: LabelledCounter,
@@ -48,7 +50,7 @@ pub(crate) struct Metrics {
     worker_handshakes: LabelledCounter,
     worker_dropped: LabelledCounter,
     handed_over: LabelledCounter,
-    relay_sessions: Gauge,
+    relay_sessions: LabelledGauge,
     relay_accepted: LabelledCounter,
     relay_bytes: LabelledCounter,
     relay_refused: LabelledCounter,
@@ -68,6 +70,7 @@ impl Metrics {
             draining: registry.gauge(names::GATEWAY_DRAINING),
             lag: registry.gauge(names::GATEWAY_STREAM_LAG),
             handshakes: registry.counter(names::GATEWAY_HANDSHAKES),
+            handshake_seconds: registry.histogram(names::GATEWAY_HANDSHAKE_SECONDS),
             write_failures: registry.counter(names::GATEWAY_STATE_WRITE_FAILURES),
             bytes: registry.labelled_counter(names::GATEWAY_TUNNEL_BYTES, "direction"),
             header_bytes: registry.labelled_counter(names::GATEWAY_OFFLOAD_HEADER_BYTES, "offload"),
@@ -85,7 +88,7 @@ impl Metrics {
                 .labelled_counter(names::GATEWAY_WORKER_HANDSHAKES, "worker"),
             worker_dropped: registry.labelled_counter(names::GATEWAY_WORKER_DROPPED, "worker"),
             handed_over: registry.labelled_counter(names::GATEWAY_HANDED_OVER, "worker"),
-            relay_sessions: registry.gauge(names::GATEWAY_RELAY_SESSIONS),
+            relay_sessions: registry.labelled_gauge(names::GATEWAY_RELAY_SESSIONS, "carrier"),
             relay_accepted: registry.labelled_counter(names::GATEWAY_RELAY_ACCEPTED, "carrier"),
             relay_bytes: registry.labelled_counter(names::GATEWAY_RELAY_BYTES, "direction"),
             relay_refused: registry.labelled_counter(names::GATEWAY_RELAY_REFUSED, "reason"),
@@ -116,7 +119,12 @@ impl Metrics {
         self.carried
             .set(i64::try_from(totals.carried.active).unwrap_or(i64::MAX));
         self.lag.set(i64::try_from(stalest_s).unwrap_or(i64::MAX));
-        follow(&self.handshakes, totals.handshakes);
+        follow(&self.handshakes, totals.handshakes.total());
+        self.handshake_seconds.tell(
+            HANDSHAKE_MS.map(|ms| ms as f64 / 1e3).as_slice(),
+            &totals.handshakes.classes,
+            totals.handshakes.took.as_secs_f64(),
+        );
         follow(&self.write_failures, figures.write_failures);
         follow(&self.bytes.with("from_routers"), totals.rx_bytes);
         follow(&self.bytes.with("to_routers"), totals.tx_bytes);
@@ -179,7 +187,7 @@ impl Metrics {
             for (counter, figure) in [
                 (&self.worker_packets, worker.rx_packets + worker.tx_packets),
                 (&self.worker_bytes, worker.rx_bytes + worker.tx_bytes),
-                (&self.worker_handshakes, worker.handshakes),
+                (&self.worker_handshakes, worker.handshakes.total()),
                 (&self.worker_dropped, worker.dropped.values().sum()),
                 (&self.handed_over, worker.handed_over),
             ] {
@@ -191,8 +199,10 @@ impl Metrics {
     /// Brings the relay's up to date.
     pub(crate) fn update_relay(&self, relay: &relay::Figures) {
         let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-        let open = i64::try_from(of(&relay.open)).unwrap_or(i64::MAX);
-        self.relay_sessions.set(open);
+        for (carrier, open) in [("quic", &relay.quic_open), ("tls", &relay.tls_open)] {
+            let open = i64::try_from(of(open)).unwrap_or(i64::MAX);
+            self.relay_sessions.with(carrier).set(open);
+        }
         for (counter, label, figure) in [
             (&self.relay_accepted, "quic", &relay.quic_sessions),
             (&self.relay_accepted, "tls", &relay.tls_sessions),
@@ -200,6 +210,11 @@ impl Metrics {
             (&self.relay_bytes, "to_routers", &relay.to_routers_bytes),
             (&self.relay_refused, "target", &relay.refused_target),
             (&self.relay_refused, "full", &relay.refused_full),
+            (
+                &self.relay_refused,
+                "connections",
+                &relay.refused_connections,
+            ),
             (&self.relay_refused, "page", &relay.pages),
         ] {
             follow(&counter.with(label), of(figure));

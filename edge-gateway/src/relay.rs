@@ -29,6 +29,9 @@ use limits::{Limits, Place, count};
 use site::{Page, Site};
 use tls::Tls;
 
+/// Connections at a time, with or without a session; each is some tens of kilobytes.
+const MAX_CONNECTIONS: usize = 16_384;
+
 /// What was opened as root.
 pub(crate) struct Relay {
     udp: Vec<UdpSocket>,
@@ -42,6 +45,8 @@ struct Door {
     targets: Vec<SocketAddr>,
     inside: SocketAddr,
     limits: Arc<Limits>,
+    /// Of connections, whatever they are for.
+    connections: Arc<Limits>,
     figures: Arc<Figures>,
     site: Site,
 }
@@ -113,16 +118,14 @@ pub(crate) fn pin(certificate_file: &Path) -> Result<[u8; 32], Fault> {
 
 impl Door {
     fn new(config: &config::Relay, page: Option<Vec<u8>>) -> Self {
-        let figures = Arc::new(Figures::default());
+        let per_source = config.max_per_source as usize;
         Self {
             targets: config.targets.clone(),
             inside: config.inside,
-            limits: Limits::new(
-                config.max_sessions,
-                config.max_per_source,
-                Arc::clone(&figures),
-            ),
-            figures,
+            limits: Limits::new(config.max_sessions as usize, per_source),
+            // Whoever moves to a new connection has the old one for a while.
+            connections: Limits::new(MAX_CONNECTIONS, 2 * per_source),
+            figures: Arc::default(),
             site: Site::new(page),
         }
     }
@@ -147,8 +150,20 @@ impl Door {
         }
         match self.limits.enter(from.ip()) {
             Some(place) => Decision::Carry(place),
-            None => Decision::Show(self.site.busy()),
+            None => {
+                count(&self.figures.refused_full, 1);
+                Decision::Show(self.site.busy())
+            }
         }
+    }
+
+    /// A place for one more connection, of a source that has shown that it is where it says.
+    fn let_in(&self, from: SocketAddr) -> Option<Place> {
+        let place = self.connections.enter(from.ip());
+        if place.is_none() {
+            count(&self.figures.refused_connections, 1);
+        }
+        place
     }
 }
 

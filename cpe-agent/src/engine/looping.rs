@@ -330,6 +330,10 @@ impl Loop {
         if is_news || now >= self.snapshot_at {
             self.snapshot_at = now + SNAPSHOT_PERIOD;
             let mut snapshot = counted(tunnel, &self.before, self.not_taken, now);
+            let overflowed = self.wires.overflowed();
+            if overflowed > 0 {
+                snapshot.dropped.insert("udp_overflow", overflowed);
+            }
             snapshot.rates = self.rates.since_last(snapshot.traffic, now);
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }

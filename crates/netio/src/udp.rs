@@ -3,6 +3,7 @@
 //! Raw addresses and control messages are in `udp/message.rs`.
 
 mod message;
+mod overflow;
 mod path;
 pub mod steering;
 
@@ -164,6 +165,15 @@ impl Udp {
     /// When the kernel does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// Datagrams that came and found the socket's buffer full, since it was bound; what the kernel had joined counts once.
+    /// It wraps.
+    ///
+    /// # Errors
+    /// When the kernel does not tell (Linux before 4.12).
+    pub fn overflowed(&self) -> io::Result<u32> {
+        overflow::drops(self.socket.as_fd())
     }
 
     /// A second descriptor of the same socket, for a run time that waits on it; sending and receiving stay here.

@@ -14,5 +14,5 @@ pub mod watch;
 pub use endpoint::{Endpoint, Health, serve};
 pub use logging::{Format, Level, UnknownLevel, init, parse_level};
 #[cfg(feature = "metrics")]
-pub use metrics::{Counter, Gauge, LabelledCounter, Registry};
+pub use metrics::{Counter, Gauge, Histogram, LabelledCounter, LabelledGauge, Registry};
 pub use redacted::{Redacted, Reveal, set_reveal};

@@ -1,10 +1,12 @@
 //! Counters and gauges, and the registry that prints them. A label's value is always a
 //! `&'static str`, so that nothing a peer sends can become one. Names stand once, in [`names`].
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::family::Family;
 
 pub mod names;
@@ -26,6 +28,54 @@ impl LabelledCounter {
     /// The counter of one label value; keep it where the value is hot.
     pub fn with(&self, value: &'static str) -> Counter {
         self.family.get_or_create_owned(&[(self.label, value)])
+    }
+}
+
+/// One gauge per value of one label.
+#[derive(Clone, Debug)]
+pub struct LabelledGauge {
+    label: &'static str,
+    family: Family<[(&'static str, &'static str); 1], Gauge>,
+}
+
+impl LabelledGauge {
+    /// The gauge of one label value.
+    pub fn with(&self, value: &'static str) -> Gauge {
+        self.family.get_or_create_owned(&[(self.label, value)])
+    }
+}
+
+/// Classes that somebody else counts.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    // Written once a second, read by a scrape.
+    told: Arc<Mutex<Told>>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    buckets: Vec<(f64, u64)>,
+    sum: f64,
+}
+
+impl Histogram {
+    /// Takes over how many there are by now in each class, the last of which has no upper end, and their sum.
+    pub fn tell(&self, upper_ends: &[f64], counts: &[u64], sum: f64) {
+        let ends = upper_ends.iter().copied().chain([f64::MAX]);
+        let buckets = ends.zip(counts.iter().copied()).collect();
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Told { buckets, sum };
+    }
+}
+
+impl EncodeMetric for Histogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = told.buckets.iter().map(|(_, count)| count).sum();
+        encoder.encode_histogram::<NoLabelSet>(told.sum, count, &told.buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 
@@ -57,6 +107,21 @@ impl Registry {
         gauge
     }
 
+    /// Registers a histogram.
+    pub fn histogram(&self, name: Name) -> Histogram {
+        let histogram = Histogram::default();
+        self.locked()
+            .register(name.name, name.help, histogram.clone());
+        histogram
+    }
+
+    /// Registers a gauge with one label.
+    pub fn labelled_gauge(&self, name: Name, label: &'static str) -> LabelledGauge {
+        let family = Family::default();
+        self.locked().register(name.name, name.help, family.clone());
+        LabelledGauge { label, family }
+    }
+
     /// Registers a counter with one label.
     pub fn labelled_counter(&self, name: Name, label: &'static str) -> LabelledCounter {
         let family = Family::default();
@@ -74,15 +139,32 @@ impl Registry {
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, prometheus_client::registry::Registry> {
-        self.inner
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_prints_its_classes_one_upon_the_other() {
+        let registry = Registry::new();
+        let seconds = registry.histogram(names::GATEWAY_HANDSHAKE_SECONDS);
+        seconds.tell(&[0.005, 0.01], &[2, 3, 1], 0.5);
+
+        let text = registry.render();
+
+        for line in [
+            "culvert_gateway_handshake_seconds_sum 0.5\n",
+            "culvert_gateway_handshake_seconds_count 6\n",
+            "culvert_gateway_handshake_seconds_bucket{le=\"0.005\"} 2\n",
+            "culvert_gateway_handshake_seconds_bucket{le=\"0.01\"} 5\n",
+            "culvert_gateway_handshake_seconds_bucket{le=\"+Inf\"} 6\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn a_scrape_prints_each_metric_under_its_name_with_its_label() {

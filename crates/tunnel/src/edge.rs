@@ -33,7 +33,7 @@ use crate::policy::{Slot, SourceChecked};
 use crate::routes::Holder;
 use crate::sample::{Direction, Sampler};
 use crate::share::Share;
-use crate::stats::{Ledger, PeerStats, Traffic};
+use crate::stats::{Handshakes, Ledger, PeerStats, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
@@ -97,6 +97,7 @@ pub struct EdgeTunnel {
     received: Traffic,
     header_bytes_added: u64,
     ledger: Ledger,
+    handshakes: Handshakes,
     /// None where nothing is drawn.
     sampler: Option<Box<Sampler>>,
 }
@@ -159,6 +160,7 @@ impl EdgeTunnel {
             received: Traffic::default(),
             header_bytes_added: 0,
             ledger: Ledger::default(),
+            handshakes: Handshakes::default(),
             sampler: None,
         }
     }
@@ -363,9 +365,16 @@ impl EdgeTunnel {
         }
         let wg = peer.awake.as_mut().ok_or(Dropped::NoSession)?;
         let before = wg.timers.session_since(now);
+        let asked = wg.timers.attempt().map(|attempt| attempt.since);
         // What is refused changes nothing, and may not put off what is due.
         let heard = wg.open(message, datagram, from, buf, &mut self.outbox, now)?;
-        let is_new = before.is_none() && wg.timers.session_since(now).is_some();
+        let since = wg.timers.session_since(now);
+        if let Some(since) = since.filter(|_| since != before) {
+            let is_ours = matches!(message, Message::Response { .. });
+            let began = asked.filter(|_| is_ours).unwrap_or(since);
+            self.handshakes.count(now.saturating_duration_since(began));
+        }
+        let is_new = before.is_none() && since.is_some();
         if wg.wants_sooner() || !matches!(message, Message::Data { .. }) || is_new {
             self.rearm(slot, now);
         }

@@ -73,7 +73,7 @@ pub use noise::{Initiator, SessionKey};
 pub use policy::SourceChecked;
 pub use psk::Psk;
 pub use share::Share;
-pub use stats::{HeaderBytes, Ledger, PeerStats, Traffic};
+pub use stats::{Handshakes, HeaderBytes, Ledger, PeerStats, Traffic};
 pub use transmit::Transmit;
 
 /// The longest inner packet that fits an Ethernet frame of 1,500 bytes over IPv6, WireGuard's usual MTU.

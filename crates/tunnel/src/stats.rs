@@ -39,6 +39,43 @@ impl Traffic {
     }
 }
 
+/// Upper ends, in milliseconds, of the classes of [`Handshakes`]; what took longer is in one more.
+pub const HANDSHAKE_MS: [u64; 9] = [5, 10, 20, 50, 100, 200, 500, 1_000, 5_000];
+
+/// Handshakes that came to a session, first ones and renewals, by how long the peer took: from our answer to the packet that
+/// proves that it came, or from our first try to the answer. A round trip, and what either side let it wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    /// How many took as long as each class says.
+    pub classes: [u64; HANDSHAKE_MS.len() + 1],
+    /// How long all of them took together.
+    pub took: Duration,
+}
+
+impl Handshakes {
+    pub(crate) fn count(&mut self, took: Duration) {
+        let class = HANDSHAKE_MS.partition_point(|ms| took > Duration::from_millis(*ms));
+        if let Some(count) = self.classes.get_mut(class) {
+            *count += 1;
+        }
+        self.took += took;
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+
+    /// Adds another worker's.
+    pub fn add(&mut self, other: Self) {
+        for (class, more) in self.classes.iter_mut().zip(other.classes) {
+            *class += more;
+        }
+        self.took += other.took;
+    }
+}
+
 /// What makes the leases' counters and the TUN device's own equal, to the byte, beside [`HeaderBytes`]. With nothing under way:
 /// the device received what the leases sent, and `told`, less `spared` and `overflowed`; it sent what the leases received, with `lost` and
 /// `waiting`, less `added`.

@@ -105,6 +105,18 @@ fn an_unknown_key_is_answered_with_the_keys_there_are() {
 }
 
 #[test]
+fn the_tunnel_itself_is_no_way_to_the_internet() {
+    let mistakes = mistakes_with("\"inet0\"", "\"culvert0\"");
+
+    assert_eq!(
+        mistakes,
+        [
+            "nat.interface: is the tunnel's own; accepted: the name of the interface towards the internet"
+        ]
+    );
+}
+
+#[test]
 fn a_resolver_outside_the_tunnel_is_refused() {
     let mistakes = mistakes_with("\"10.64.0.1:443\"", "\"198.18.1.2:443\"");
 

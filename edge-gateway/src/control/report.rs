@@ -72,7 +72,7 @@ impl Control {
                 tx_bytes: self.totals.tx_bytes,
                 rx_bits_per_s: None,
                 tx_bits_per_s: None,
-                handshakes: self.totals.handshakes,
+                handshakes: self.totals.handshakes.total(),
                 device: self
                     .device
                     .counted()
@@ -141,7 +141,7 @@ fn worker_status(totals: &Totals) -> WorkerStatus {
         tx_bytes: totals.tx_bytes,
         rx_packets: totals.rx_packets,
         tx_packets: totals.tx_packets,
-        handshakes: totals.handshakes,
+        handshakes: totals.handshakes.total(),
         handed_over: totals.handed_over,
         dropped: dropped
             .map(|(reason, count)| ((*reason).to_owned(), *count))
@@ -161,10 +161,12 @@ fn shard_status(shard: u32, stream: &peers::StreamFigures) -> ShardStatus {
 fn relay_status(figures: &relay::Figures) -> RelayStatus {
     let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
     RelayStatus {
-        open: of(&figures.open),
+        open: of(&figures.quic_open) + of(&figures.tls_open),
         quic: of(&figures.quic_sessions),
         tls: of(&figures.tls_sessions),
-        refused: of(&figures.refused_full) + of(&figures.refused_target),
+        refused: of(&figures.refused_full)
+            + of(&figures.refused_target)
+            + of(&figures.refused_connections),
     }
 }
 

@@ -404,9 +404,10 @@ impl Engine {
     fn note_events(&mut self, now: Instant) {
         while let Some(event) = self.tunnel.poll_event() {
             match event {
-                EdgeEvent::Connected { .. } => self.totals.handshakes += 1,
-                EdgeEvent::Asleep { .. } | EdgeEvent::Roamed { .. } | EdgeEvent::Expired { .. } => {
-                }
+                EdgeEvent::Connected { .. }
+                | EdgeEvent::Asleep { .. }
+                | EdgeEvent::Roamed { .. }
+                | EdgeEvent::Expired { .. } => {}
                 EdgeEvent::Carried { addresses } => self.announcer.carried(addresses, now),
                 EdgeEvent::Left { addresses } => self.announcer.left(addresses, now),
             }
@@ -427,6 +428,16 @@ impl Engine {
 }
 
 impl Io {
+    /// What the kernel had no room for in one kind of sockets.
+    fn overflowed(&self, kind: fn(&Lanes) -> &netio::Udp) -> u64 {
+        [&self.v4, &self.v6]
+            .into_iter()
+            .flatten()
+            .filter_map(|lanes| kind(lanes).overflowed().ok())
+            .map(u64::from)
+            .sum()
+    }
+
     /// What cannot be read for now would end every wait at once.
     fn rest_from_handshakes(&mut self, until: Instant) -> io::Result<()> {
         if self.resting.replace(until).is_none() {

@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Figures {
     pub(crate) quic_sessions: AtomicU64,
     pub(crate) tls_sessions: AtomicU64,
-    pub(crate) open: AtomicU64,
+    pub(crate) quic_open: AtomicU64,
+    pub(crate) tls_open: AtomicU64,
     pub(crate) from_routers_bytes: AtomicU64,
     pub(crate) to_routers_bytes: AtomicU64,
     pub(crate) refused_target: AtomicU64,
     pub(crate) refused_full: AtomicU64,
+    pub(crate) refused_connections: AtomicU64,
     /// Questions of those who took it for a web server.
     pub(crate) pages: AtomicU64,
 }
@@ -24,38 +26,40 @@ pub(super) fn count(figure: &AtomicU64, amount: usize) {
     figure.fetch_add(amount as u64, Ordering::Relaxed);
 }
 
-/// Sessions at a time, in all and by source.
+/// Sessions, or connections, at a time, in all and by source.
 #[derive(Debug)]
 pub(super) struct Limits {
     max: usize,
     max_per_source: usize,
-    // Taken at the beginning and end of a session, by whichever task serves it.
-    open: Mutex<HashMap<IpAddr, usize>>,
-    figures: Arc<Figures>,
+    // Taken at the beginning and end of each, by whichever task serves it.
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_source: HashMap<IpAddr, usize>,
 }
 
 impl Limits {
-    pub(super) fn new(max: u32, max_per_source: u32, figures: Arc<Figures>) -> Arc<Self> {
+    pub(super) fn new(max: usize, max_per_source: usize) -> Arc<Self> {
         Arc::new(Self {
-            max: max as usize,
-            max_per_source: max_per_source as usize,
+            max,
+            max_per_source,
             open: Mutex::default(),
-            figures,
         })
     }
 
-    /// A place for one more session, given back when it is dropped.
+    /// A place for one more, given back when it is dropped.
     pub(super) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
         let source = network_of(source);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = open.values().sum();
-        let mine = open.get(&source).copied().unwrap_or(0);
-        if total >= self.max || mine >= self.max_per_source {
-            count(&self.figures.refused_full, 1);
+        let mine = open.by_source.get(&source).copied().unwrap_or(0);
+        if open.total >= self.max || mine >= self.max_per_source {
             return None;
         }
-        open.insert(source, mine + 1);
-        self.figures.open.store(total as u64 + 1, Ordering::Relaxed);
+        open.by_source.insert(source, mine + 1);
+        open.total += 1;
         Some(Place {
             limits: Arc::clone(self),
             source,
@@ -63,7 +67,7 @@ impl Limits {
     }
 }
 
-/// The right to one session.
+/// The right to one session, or one connection.
 #[derive(Debug)]
 pub(super) struct Place {
     limits: Arc<Limits>,
@@ -77,17 +81,29 @@ impl Drop for Place {
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(mine) = open.get_mut(&self.source) {
+        open.total -= 1;
+        if let Some(mine) = open.by_source.get_mut(&self.source) {
             *mine -= 1;
             if *mine == 0 {
-                open.remove(&self.source);
+                open.by_source.remove(&self.source);
             }
         }
-        let total: usize = open.values().sum();
-        self.limits
-            .figures
-            .open
-            .store(total as u64, Ordering::Relaxed);
+    }
+}
+
+/// Counts one more of what is open as long as it lives.
+pub(super) struct Counted<'f>(&'f AtomicU64);
+
+impl<'f> Counted<'f> {
+    pub(super) fn new(open: &'f AtomicU64) -> Self {
+        count(open, 1);
+        Self(open)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -105,27 +121,23 @@ mod tests {
 
     #[test]
     fn a_source_that_has_its_share_is_refused_and_others_are_not() {
-        let figures = Arc::new(Figures::default());
-        let limits = Limits::new(4, 2, Arc::clone(&figures));
+        let limits = Limits::new(4, 2);
         let source = |text: &str| text.parse().unwrap();
         let _first = limits.enter(source("2001:db8:0:1::1")).unwrap();
         let _second = limits.enter(source("2001:db8:0:2::1")).unwrap();
 
         assert!(limits.enter(source("2001:db8:0:3::1")).is_none());
         assert!(limits.enter(source("192.0.2.1")).is_some());
-        assert_eq!(figures.refused_full.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_full_relay_refuses_until_somebody_leaves() {
-        let figures = Arc::new(Figures::default());
-        let limits = Limits::new(1, 1, Arc::clone(&figures));
+        let limits = Limits::new(1, 1);
         let first = limits.enter("192.0.2.1".parse().unwrap());
         assert!(limits.enter("192.0.2.2".parse().unwrap()).is_none());
 
         drop(first);
 
-        assert_eq!(figures.open.load(Ordering::Relaxed), 0);
         assert!(limits.enter("192.0.2.2".parse().unwrap()).is_some());
     }
 }

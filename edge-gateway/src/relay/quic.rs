@@ -21,12 +21,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::inside::{DATAGRAM_BYTES, Inside};
-use super::limits::{Place, count};
+use super::limits::{Counted, Place, count};
 use super::site::Page;
 use super::{Decision, Door, IsConnectUdp};
 use crate::exit::{Exit, Fault};
 
-/// Handshakes and sessions at a time; each is some tens of kilobytes.
+/// Handshakes and connections at a time; each is some tens of kilobytes.
 const MAX_CONNECTIONS: usize = 8192;
 /// From here on a client must prove its address first (RFC 9000 section 8.1).
 const RETRY_ABOVE: usize = 1024;
@@ -105,6 +105,10 @@ async fn converse(incoming: Incoming, door: Arc<Door>) {
     let Ok(Ok(connection)) = timeout(HANDSHAKE_TIMEOUT, connecting).await else {
         return;
     };
+    // Only now is it known to be where it says.
+    let Some(_place) = door.let_in(connection.remote_address()) else {
+        return;
+    };
     let http = h3::server::builder()
         .enable_extended_connect(true)
         .enable_datagram(true)
@@ -177,6 +181,7 @@ impl Client {
             return;
         }
         count(&self.door.figures.quic_sessions, 1);
+        let _open = Counted::new(&self.door.figures.quic_open);
         let id = stream.id().into_inner();
         let (mut to_router, mut from_router) = stream.split();
         tokio::select! {

@@ -25,11 +25,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::inside::{DATAGRAM_BYTES, Inside};
-use super::limits::{Place, count};
+use super::limits::{Counted, Place, count};
 use super::{Decision, Door, IsConnectUdp};
 use crate::exit::Fault;
 
-const MAX_CONNECTIONS: usize = 8192;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A browser's head of a request comes at once; a connection that is kept open waits for the next as long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -57,10 +56,15 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((tcp, from)) if connections.len() < MAX_CONNECTIONS => {
-                    connections.spawn(converse(tcp, from, acceptor.clone(), Arc::clone(&door)));
+                Ok((tcp, from)) => {
+                    if let Some(place) = door.let_in(from) {
+                        let talk = converse(tcp, from, acceptor.clone(), Arc::clone(&door));
+                        connections.spawn(async move {
+                            talk.await;
+                            drop(place);
+                        });
+                    }
                 }
-                Ok(_too_many) => {}
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_ended) = connections.join_next() => {}
@@ -144,6 +148,7 @@ async fn carry(stream: Stream, from: SocketAddr, door: &Door, _place: Place) {
         return;
     };
     count(&door.figures.tls_sessions, 1);
+    let _open = Counted::new(&door.figures.tls_open);
     let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         () = read_capsules(reader, &inside) => {}

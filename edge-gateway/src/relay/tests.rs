@@ -188,6 +188,27 @@ async fn over_tls_only_the_gateways_own_port_is_reached_and_each_source_has_its_
 }
 
 #[tokio::test]
+async fn connections_that_say_nothing_shut_out_their_own_source_alone() {
+    let rig = rig().await;
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        idle.push(TcpStream::connect(rig.tcp).await.unwrap());
+    }
+    let mut third = TcpStream::connect(rig.tcp).await.unwrap();
+
+    let nothing = within(third.read(&mut [0; 1])).await;
+
+    assert!(!matches!(nothing, Ok(1..)), "{nothing:?}");
+    assert_eq!(rig.figures.refused_connections.load(Ordering::Relaxed), 1);
+    let neighbour = tokio::net::TcpSocket::new_v4().unwrap();
+    neighbour.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let tcp = neighbour.connect(rig.tcp).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(rig.client(b"http/1.1")));
+    let name = ServerName::try_from(NAME).unwrap();
+    assert!(within(connector.connect(name, tcp)).await.is_ok());
+}
+
+#[tokio::test]
 async fn over_tls_datagrams_go_to_wireguard_and_come_back() {
     let rig = rig().await;
     let (_, mut stream) = within(rig.ask(&rig.target.path())).await;

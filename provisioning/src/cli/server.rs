@@ -27,14 +27,20 @@ pub(super) fn serve(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(&config).await?;
         for address in server.local_addrs()? {
             tracing::info!(%address, "listening");
         }
         let asked = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = hangup.recv() => tracing::info!(
+                        "hangup: nothing is read anew; restart the server for another configuration"
+                    ),
+                }
             }
         };
         server.run(asked).await;

@@ -36,6 +36,29 @@ fn run_of(lengths: &[usize]) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn what_finds_the_buffer_full_is_counted() {
+    let options = UdpOptions {
+        buffer_bytes: 64 * 1024,
+        ..UdpOptions::default()
+    };
+    let receiver = Udp::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    let sender = Udp::bind("127.0.0.1:0".parse().unwrap(), &UdpOptions::default()).unwrap();
+    let to = receiver.local_addr().unwrap();
+    assert_eq!(receiver.overflowed().unwrap(), 0);
+
+    let sent = (0..400)
+        .filter(|_| matches!(sender.send(to, &[7; 1_400], 1_400), Sent::Yes))
+        .count();
+
+    let mut buffer = RecvBuffer::new();
+    let came =
+        std::iter::from_fn(|| Some(receiver.recv(&mut buffer).unwrap()?.datagrams().count()));
+    let came: usize = came.sum();
+    assert!(came < sent, "{came} of {sent}");
+    assert_eq!(receiver.overflowed().unwrap() as usize, sent - came);
+}
+
+#[test]
 fn a_busy_port_is_named() {
     let taken = Udp::bind("127.0.0.1:0".parse().unwrap(), &UdpOptions::default()).unwrap();
     let address = taken.local_addr().unwrap();

@@ -33,6 +33,11 @@ pub const GATEWAY_HANDSHAKES: Name = name(
     "culvert_gateway_handshakes",
     "WireGuard handshakes completed",
 );
+/// How long handshakes took.
+pub const GATEWAY_HANDSHAKE_SECONDS: Name = name(
+    "culvert_gateway_handshake_seconds",
+    "How long peers took to complete a WireGuard handshake",
+);
 /// Bytes inside the tunnels, by direction.
 pub const GATEWAY_TUNNEL_BYTES: Name = name(
     "culvert_gateway_tunnel_bytes",

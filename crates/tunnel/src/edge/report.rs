@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::EdgeTunnel;
 use crate::dropped::DropCounts;
-use crate::stats::{HeaderBytes, Ledger, PeerStats, Traffic};
+use crate::stats::{Handshakes, HeaderBytes, Ledger, PeerStats, Traffic};
 
 /// What an operator may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,12 @@ impl EdgeTunnel {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.received.plus(self.outbox.carried())
+    }
+
+    /// The handshakes that came to a session.
+    #[must_use]
+    pub fn handshakes(&self) -> Handshakes {
+        self.handshakes
     }
 
     /// What makes [`EdgeTunnel::traffic`] and the device's counters equal, beside [`EdgeTunnel::header_bytes`].

@@ -67,6 +67,8 @@ fn by_flow(packets: Vec<Vec<u8>>) -> std::collections::BTreeMap<Vec<u8>, Vec<Vec
     for packet in packets {
         let start = if packet[0] >> 4 == 6 { 40 } else { 20 };
         let mut key = vec![packet[0] >> 4, packet[if start == 40 { 6 } else { 9 }]];
+        let addresses = if start == 40 { 8..40 } else { 12..20 };
+        key.extend(&packet[addresses]);
         key.extend(packet.get(start..start + 4).unwrap_or_default());
         flows
             .entry(key)
@@ -139,7 +141,7 @@ type Spoil = fn(&mut Made);
 fn what_the_kernel_would_not_cut_into_the_same_packets_is_not_joined() {
     let first = Made::tcp(1, 0, &[7; 100]);
     let next = Made::tcp(1, 100, &[8; 100]);
-    let cases: [(&str, Spoil); 16] = [
+    let cases: [(&str, Spoil); 19] = [
         ("a gap", |made| made.sequence = 101),
         ("a repetition", |made| made.sequence = 0),
         ("another acknowledgement", |made| made.ack = 78),
@@ -153,10 +155,15 @@ fn what_the_kernel_would_not_cut_into_the_same_packets_is_not_joined() {
         ("urgency", |made| made.flags = 0x30),
         ("a reset", |made| made.flags = 0x14),
         ("a reduced window", |made| made.flags = 0x90),
+        ("an urgent pointer", |made| made.urgent = 1),
+        ("another server", |made| made.web ^= 1),
         ("a wrong checksum", |made| made.spoilt_checksum = true),
         ("leave to fragment", |made| made.dont_fragment = false),
         ("a fragment", |made| {
             (made.fragment, made.dont_fragment) = (true, false);
+        }),
+        ("the last fragment", |made| {
+            (made.offset, made.dont_fragment) = (9, false);
         }),
     ];
 
@@ -172,6 +179,48 @@ fn what_the_kernel_would_not_cut_into_the_same_packets_is_not_joined() {
         assert_eq!(through(&packets, EVERYTHING, 2), packets, "{what}");
     }
     assert_eq!(frames(&[first.build(), next.build()]), [240]);
+}
+
+#[test]
+fn other_options_and_another_flow_label_are_kept_apart_too() {
+    let stamped = Made {
+        options: vec![1; 12],
+        ..Made::tcp(1, 0, &[7; 100])
+    };
+    let labelled = Made {
+        v6: true,
+        label: 0x1234,
+        ..Made::tcp(1, 0, &[7; 100])
+    };
+    let cases: [(&Made, Spoil); 2] = [
+        (&stamped, |made| made.options[11] = 2),
+        (&labelled, |made| made.label ^= 1),
+    ];
+
+    for (first, spoil) in cases {
+        let mut second = Made {
+            sequence: 100,
+            ..first.clone()
+        };
+        let joined = [first.build(), second.build()];
+        assert_eq!(frames(&joined), [joined[0].len() + 100]);
+        spoil(&mut second);
+        let packets = [first.build(), second.build()];
+        let lengths = [packets[0].len(), packets[1].len()];
+        assert_eq!(frames(&packets), lengths, "{second:?}");
+        assert_eq!(through(&packets, EVERYTHING, 2), packets);
+    }
+}
+
+#[test]
+fn fragments_are_never_joined_the_last_ones_of_several_packets_neither() {
+    let last = |n: u8| Made {
+        offset: 9,
+        ..Made::udp(1, n.into(), &[n; 64])
+    };
+    let packets: Vec<_> = (1..4).map(|n| last(n).build()).collect();
+
+    assert_eq!(frames(&packets), [92; 3]);
 }
 
 #[test]

@@ -117,8 +117,15 @@ impl Engine {
             .dropped()
             .iter()
             .map(|(reason, count)| (reason.as_label(), count));
-        let lost = ("handover_full", self.post.lost());
-        let dropped = inside.chain(self.io_dropped.iter()).chain([lost]).collect();
+        let around = [
+            ("handover_full", self.post.lost()),
+            ("udp_overflow", self.io.overflowed(|lanes| &lanes.data)),
+            (
+                "handshakes_overflow",
+                self.io.overflowed(|lanes| &lanes.handshakes),
+            ),
+        ];
+        let dropped = inside.chain(self.io_dropped.iter()).chain(around).collect();
         let traffic = self.tunnel.traffic();
         Totals {
             handed_over: self.post.handed_over(),
@@ -135,6 +142,7 @@ impl Engine {
             peers: self.tunnel.peer_count(),
             awake: self.tunnel.awake_count(),
             carried: self.tunnel.carried(),
+            handshakes: self.tunnel.handshakes(),
             dropped,
             ended,
             ended_others,

@@ -15,15 +15,23 @@ pub(super) struct Made {
     pub(super) v6: bool,
     pub(super) udp: bool,
     pub(super) flow: u8,
+    /// The last byte of the address on the internet's side.
+    pub(super) web: u8,
+    /// The flow label of IPv6.
+    pub(super) label: u16,
     pub(super) tos: u8,
     pub(super) ttl: u8,
     pub(super) id: u16,
     pub(super) dont_fragment: bool,
+    /// A fragment that is not the last.
     pub(super) fragment: bool,
+    /// Where the fragment begins, in units of eight bytes.
+    pub(super) offset: u8,
     pub(super) sequence: u32,
     pub(super) ack: u32,
     pub(super) flags: u8,
     pub(super) window: u16,
+    pub(super) urgent: u16,
     pub(super) options: Vec<u8>,
     pub(super) payload: Vec<u8>,
     pub(super) spoilt_checksum: bool,
@@ -36,15 +44,19 @@ impl Made {
             v6: false,
             udp: false,
             flow,
+            web: WEB[3],
+            label: 0,
             tos: 0,
             ttl: 64,
             id: 1,
             dont_fragment: true,
             fragment: false,
+            offset: 0,
             sequence,
             ack: 77,
             flags: 0x10,
             window: 500,
+            urgent: 0,
             options: Vec::new(),
             payload: payload.to_vec(),
             spoilt_checksum: false,
@@ -81,6 +93,7 @@ impl Made {
             tcp[12] = u8::try_from((20 + self.options.len()) / 4).unwrap() << 4;
             tcp[13] = self.flags;
             tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
+            tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
             tcp.extend(&self.options);
             tcp
         };
@@ -91,23 +104,27 @@ impl Made {
         if self.v6 {
             packet[0] = 0x60 | self.tos >> 4;
             packet[1] = self.tos << 4;
+            packet[2..4].copy_from_slice(&self.label.to_be_bytes());
             packet[4..6].copy_from_slice(&u16::try_from(transport.len()).unwrap().to_be_bytes());
             packet[6] = protocol;
             packet[7] = self.ttl;
             let (home, web) = if self.down { (24, 8) } else { (8, 24) };
             packet[home..home + 16].copy_from_slice(&HOME6);
             packet[web..web + 16].copy_from_slice(&WEB6);
+            packet[web + 15] = self.web;
         } else {
             packet[0] = 0x45;
             packet[1] = self.tos;
             packet[2..4].copy_from_slice(&u16::try_from(total).unwrap().to_be_bytes());
             packet[4..6].copy_from_slice(&self.id.to_be_bytes());
             packet[6] = u8::from(self.dont_fragment) << 6 | u8::from(self.fragment) << 5;
+            packet[7] = self.offset;
             packet[8] = self.ttl;
             packet[9] = protocol;
             let (home, web) = if self.down { (16, 12) } else { (12, 16) };
             packet[home..home + 4].copy_from_slice(&HOME);
             packet[web..web + 4].copy_from_slice(&WEB);
+            packet[web + 3] = self.web;
             let sum = reference_sum(&packet);
             packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
         }
@@ -166,13 +183,29 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
         prop_oneof![40 => Just(false), 1 => Just(true)],
         prop_oneof![40 => Just(false), 1 => Just(true)],
     );
-    (network, fields).prop_map(
-        |((v6, udp, flow, byte, df), (tos, ttl, flags, window, options, len, fragment, spoilt))| {
+    // What two packets of a flow have alike, but for a few.
+    let rare = (
+        prop_oneof![12 => Just(WEB[3]), 1 => Just(WEB[3] + 1)],
+        prop_oneof![20 => Just(0_u16), 1 => any::<u16>()],
+        prop_oneof![30 => Just(0_u16), 1 => any::<u16>()],
+        prop_oneof![12 => Just(1_u8), 1 => any::<u8>()],
+        prop_oneof![40 => Just(0_u8), 1 => any::<u8>()],
+    );
+    (network, fields, rare).prop_map(
+        |(
+            (v6, udp, flow, byte, df),
+            (tos, ttl, flags, window, options, len, fragment, spoilt),
+            (web, label, urgent, option, offset),
+        )| {
             Made {
                 down: false,
                 v6,
                 udp,
                 flow,
+                web,
+                label,
+                urgent,
+                offset: if v6 { 0 } else { offset },
                 tos,
                 ttl,
                 id: 0,
@@ -182,7 +215,7 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
                 ack: 9,
                 flags,
                 window,
-                options: vec![1; options * 4],
+                options: vec![option; options * 4],
                 payload: vec![byte; len],
                 spoilt_checksum: spoilt,
             }
@@ -213,7 +246,7 @@ pub(super) fn made_stream() -> impl Strategy<Value = Vec<Made>> {
             let mut next = std::collections::HashMap::new();
             for (made, (counts, slip)) in made.iter_mut().zip(slips) {
                 let (sequence, id) = next
-                    .entry((made.v6, made.udp, made.flow))
+                    .entry((made.v6, made.udp, made.flow, made.web))
                     .or_insert((0xffff_f000_u32, 0xfff0_u16));
                 made.sequence = sequence.wrapping_add(slip);
                 made.id = *id;

@@ -223,8 +223,8 @@ fn stream_of_frames() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Vec<u8>>)> {
         for (made, (more, segment)) in stream.into_iter().zip(grown) {
             let mut made = Made { down, ..made };
             // The kernel makes super-packets of right and whole packets with data only.
-            let is_super =
-                more > 20 && !made.fragment && !made.spoilt_checksum && made.flags & 0x27 == 0;
+            let is_part = made.fragment || made.offset != 0;
+            let is_super = more > 20 && !is_part && !made.spoilt_checksum && made.flags & 0x27 == 0;
             if is_super && !made.payload.is_empty() {
                 made.payload = made.payload.repeat(more);
                 let segment = segment.clamp(made.payload.len().div_ceil(60), 1_300);
@@ -272,5 +272,5 @@ proptest! {
 
 fn is_down(frame: &[u8]) -> bool {
     let packet = &frame[VNET_BYTES..];
-    packet[12..16] == WEB || packet[8..24] == WEB6
+    packet[12..15] == WEB[..3] || packet[8..23] == WEB6[..15]
 }
