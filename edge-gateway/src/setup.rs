@@ -52,6 +52,7 @@ impl Site {
     /// Sets everything up, or leaves nothing behind.
     pub(crate) fn prepare(config: &Config) -> Result<Self, Fault> {
         check_clock(clock::unix_s())?;
+        privileges::raise_descriptors();
         let keys = Keys::load(&config.state_dir)?;
         let anchors = load_anchors(&config.trust_policy)?;
         let tls = pin::client_config(&config.provisioning.spki_sha256)?;

@@ -184,7 +184,7 @@ struct NewGateway {
     #[arg(long, value_name = "BASE64", value_parser = base64_key)]
     wg: Id,
     /// Where it listens for WireGuard.
-    #[arg(long, value_name = "IP:PORT", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "IP:PORT", required = true, value_delimiter = ',', value_parser = endpoint)]
     endpoint: Vec<SocketAddr>,
     #[arg(long, value_parser = word::<32>)]
     pop: String,
@@ -197,7 +197,7 @@ struct NewGateway {
     #[arg(long, value_name = "sdns://…", required = true, value_delimiter = ',', value_parser = stamp)]
     dns: Vec<String>,
     /// Where it listens for UDP inside HTTP, for routers whose network lets no other UDP through.
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', requires_all = ["relay_name", "relay_spki"])]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', value_parser = endpoint, requires_all = ["relay_name", "relay_spki"])]
     relay: Vec<SocketAddr>,
     /// The name in the relay's certificate.
     #[arg(long, value_name = "NAME", value_parser = host_name, requires = "relay")]
@@ -302,6 +302,19 @@ fn word<const MAX: usize>(text: &str) -> Result<String, String> {
     }
 }
 
+/// Where a router can send to.
+fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    let is_one = |address: &SocketAddr| {
+        let ip = address.ip().to_canonical();
+        let is_broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+        address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+    };
+    let accepted =
+        "accepted: ADDRESS:PORT of one machine, such as 198.51.100.1:51820 or [2001:db8::1]:51820";
+    address.filter(is_one).ok_or(accepted)
+}
+
 /// A name as certificates have it (RFC 1123 section 2.1).
 fn host_name(text: &str) -> Result<String, &'static str> {
     let is_label = |label: &str| {
@@ -338,5 +351,29 @@ fn stamp(text: &str) -> Result<String, &'static str> {
     match text.starts_with("sdns://") && text.len() <= 512 {
         true => Ok(text.to_owned()),
         false => Err("accepted: sdns://… of at most 512 bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::endpoint;
+
+    #[test]
+    fn an_endpoint_is_where_one_machine_can_be_sent_to() {
+        for wrong in [
+            "198.51.100.1",
+            "198.51.100.1:0",
+            "0.0.0.0:51820",
+            "[::]:51820",
+            "255.255.255.255:51820",
+            "224.0.0.1:51820",
+            "[ff02::1]:51820",
+            "[::ffff:0.0.0.0]:51820",
+        ] {
+            assert!(endpoint(wrong).is_err(), "{wrong}");
+        }
+        for right in ["198.51.100.1:51820", "[2001:db8::1]:443"] {
+            assert!(endpoint(right).is_ok(), "{right}");
+        }
     }
 }

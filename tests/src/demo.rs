@@ -2,6 +2,7 @@
 //! with an observer on the wire between who sees none of it.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -68,8 +69,8 @@ pub fn run(options: Options) -> Result<Verdict> {
     }
     results.conclude(shown.err(), start.elapsed());
     results.print(options.json);
-    if let Some(script) = kept {
-        steps.say(&steps::what_to_type(&script));
+    if let Some((script, work)) = kept {
+        steps.say(&steps::what_to_type(&script, &work));
     }
     if options.json {
         println!(
@@ -90,7 +91,7 @@ fn show(
     steps: &mut Steps,
     results: &mut Results,
     keep: bool,
-    kept: &mut Option<std::path::PathBuf>,
+    kept: &mut Option<(PathBuf, PathBuf)>,
 ) -> Result<()> {
     steps.begin("namespaces home, router, access, pop, internet, office; the wires between them");
     let lab = Lab::for_demo()?;
@@ -101,7 +102,8 @@ fn show(
         steps.say(&world.last_words());
     }
     if keep {
-        *kept = Some(world.keep()?);
+        let work = world.lab.work().to_owned();
+        *kept = Some((world.keep()?, work));
         return played;
     }
     played?;

@@ -6,6 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
 
 /// A right that may be kept (numbers: `linux/capability.h`).
@@ -18,6 +19,18 @@ pub enum Capability {
     NetAdmin = 12,
     /// Raw sockets and binding to a device.
     NetRaw = 13,
+}
+
+/// Allows this process as many descriptors as whoever started it lets it have, and says how many that are. What cannot be
+/// raised stays as it is.
+pub fn raise_descriptors() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
 }
 
 /// Why privileges could not be given up.

@@ -2,6 +2,8 @@
 //! by the static key it claims; an inner packet by its destination. A peer is asleep until one of them asks for it.
 
 mod elsewhere;
+mod leases;
+mod renewal;
 mod report;
 mod sampling;
 mod standing;
@@ -33,14 +35,15 @@ use crate::policy::{Slot, SourceChecked};
 use crate::routes::Holder;
 use crate::sample::{Direction, Sampler};
 use crate::share::Share;
-use crate::stats::{Handshakes, Ledger, PeerStats, Traffic};
+use crate::stats::{Handshakes, Ledger, Traffic};
 use crate::timers::{Jitter, Pace};
 use crate::too_big::TooBig;
 use crate::transmit::{Outbox, Transmit};
+use renewal::Renewal;
 use standing::Duty;
 use wakes::Wakes;
 
-use crate::wg::{Gate, Heard, Message, OVERHEAD_BYTES, Sealed, Shape, Tick};
+use crate::wg::{Gate, Heard, Message, OVERHEAD_BYTES, Sealed, Shape, Tick, initiation_in};
 
 /// Initiations to a peer that does not answer, before it is left asleep.
 const MAX_TRIES: u32 = 4;
@@ -85,6 +88,7 @@ pub struct EdgeTunnel {
     shape: Shape,
     max_awake: usize,
     wakes: Wakes,
+    renewals: VecDeque<Renewal>,
     duty: Duty,
     jitter: Jitter,
     outbox: Outbox,
@@ -149,6 +153,7 @@ impl EdgeTunnel {
             },
             max_awake: limits.max_awake,
             wakes: Wakes::new(now),
+            renewals: VecDeque::new(),
             duty: Duty::SERVING,
             jitter: Jitter(seed),
             outbox: Outbox::default(),
@@ -388,6 +393,10 @@ impl EdgeTunnel {
             return Ok(Received::Nothing);
         };
         let peer = self.peers.get_mut(slot).ok_or(Dropped::NoSession)?;
+        if let Some(initiation) = initiation_in(packet) {
+            let taken = self.take_renewal(slot, initiation, from, now);
+            return taken.map(|()| Received::Nothing);
+        }
         let header = packet::parse(packet)?;
         let packet = SourceChecked::from_peer(packet, &header, &peer.allowed)?;
         let room = datagram.len().saturating_sub(OVERHEAD_BYTES);
@@ -433,6 +442,7 @@ impl EdgeTunnel {
     /// Does what is due: ends of leases, retries, keepalives, sessions that die.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.give_notice(now);
+        self.answer_renewals(now);
         for _ in 0..TICKS_PER_CALL {
             match self.peers.take_due(now) {
                 Some(Due::Tick(slot)) => self.tick(slot, now),
@@ -506,7 +516,8 @@ impl EdgeTunnel {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let peers = self.peers.next_deadline();
-        [peers, self.duty.next_deadline()]
+        let renewal = self.renewals.front().map(Renewal::deadline);
+        [peers, self.duty.next_deadline(), renewal]
             .into_iter()
             .flatten()
             .min()
@@ -520,48 +531,6 @@ impl EdgeTunnel {
     /// What happened since it was last asked.
     pub fn poll_event(&mut self) -> Option<EdgeEvent> {
         self.events.pop_front()
-    }
-
-    /// Admits a lease, or changes the one that its device has.
-    ///
-    /// # Errors
-    /// When there is no room, or its key or an address is another device's.
-    pub fn upsert_peer(
-        &mut self,
-        config: PeerConfig,
-        now: Instant,
-    ) -> Result<Upserted, UpsertError> {
-        let held = self.peers.slot_of(&config.public);
-        let has_moved = |slot: &Slot| {
-            self.peers
-                .get(*slot)
-                .is_some_and(|peer| *peer.allowed != *config.allowed)
-        };
-        if let Some(slot) = held.filter(has_moved) {
-            self.stand_down(slot);
-        }
-        let result = self.peers.upsert(config, now);
-        self.tell_of_removed();
-        result
-    }
-
-    /// Forgets a peer and its session at once, and returns its last counters.
-    pub fn remove_peer(&mut self, public: &[u8; 32], now: Instant) -> Option<PeerStats> {
-        let slot = self.peers.slot_of(public)?;
-        let peer = self.peers.remove(slot);
-        self.tell_of_removed();
-        peer.map(|peer| peer.stats(now))
-    }
-
-    /// The counters of a peer that had to make room for another, since it was last asked.
-    pub fn poll_displaced(&mut self) -> Option<([u8; 32], Traffic)> {
-        self.peers.displaced.pop()
-    }
-
-    fn tell_of_removed(&mut self) {
-        while let Some(addresses) = self.peers.removed.pop() {
-            self.tell(EdgeEvent::Left { addresses });
-        }
     }
 
     fn wake(&mut self, slot: Slot, now: Instant) -> Result<(), Dropped> {

@@ -27,9 +27,10 @@ use crate::dropped::Dropped;
 
 pub use cipher::SessionKey;
 pub(crate) use cookie::{Checker, Verdict};
+pub(crate) use handshake::INITIATION_BYTES;
 pub(crate) use handshake::Identity;
 pub use handshake::Initiator;
-use handshake::{INITIATION_BYTES, Keys, Pending, RESPONSE_BYTES, Stamp};
+use handshake::{Keys, Pending, RESPONSE_BYTES, Stamp};
 use session::Session;
 pub(crate) use session::{HEADER_BYTES, OVERHEAD_BYTES};
 
@@ -64,6 +65,13 @@ impl Message {
             _ => Err(Dropped::Malformed),
         }
     }
+}
+
+/// The initiation that a session's packet is, instead of one of IP, which begins otherwise. Padding may follow.
+pub(crate) fn initiation_in(packet: &[u8]) -> Option<&[u8]> {
+    packet
+        .get(..INITIATION_BYTES)
+        .filter(|initiation| Message::classify(initiation) == Ok(Message::Initiation))
 }
 
 /// Which of a peer's sessions a packet came by.

@@ -18,10 +18,12 @@ use crate::stats::Traffic;
 use crate::timers::{Due, Jitter, Pace, Role, Timers, is_alive};
 use crate::transmit::Outbox;
 
-pub(crate) use crate::noise::{Initiator, Message, OVERHEAD_BYTES};
+pub(crate) use crate::noise::{Initiator, Message, OVERHEAD_BYTES, initiation_in};
 
 /// Packets are padded to a multiple of this (whitepaper, section 5.4.6).
 const PADDING_BYTES: usize = 16;
+/// Initiations inside a session are looked at no more often.
+const BETWEEN_RENEWALS: Duration = Duration::from_secs(1);
 /// How long an answered initiation may stay without its first packet.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 
@@ -156,6 +158,7 @@ impl Gate {
             shape,
             armed: None,
             traffic: Traffic::default(),
+            renewed: None,
         }
     }
 }
@@ -181,6 +184,8 @@ pub(crate) struct Wg {
     pub(crate) armed: Option<Instant>,
     /// What passed since it woke.
     pub(crate) traffic: Traffic,
+    /// When an initiation came inside a session.
+    renewed: Option<Instant>,
 }
 
 impl Wg {
@@ -394,6 +399,31 @@ impl Wg {
         self.timers.on_initiation(jitter, now);
         let initiation = self.noise.initiate(now);
         outbox.push(&initiation, to)
+    }
+
+    /// Sends an initiation inside the session that it is to renew: what comes by a session is not in the crowd before the peer's
+    /// door. Only a peer that knows of it takes one.
+    pub(crate) fn initiate_inside(
+        &mut self,
+        to: SocketAddr,
+        outbox: &mut Outbox,
+        jitter: &mut Jitter,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        self.timers.on_initiation(jitter, now);
+        let initiation = self.noise.initiate(now);
+        self.seal_padded(&initiation, 0, to, outbox, now)
+    }
+
+    /// Whether an initiation that came inside the session may be looked at: each costs a key agreement, and nobody
+    /// needs more.
+    pub(crate) fn may_renew(&mut self, now: Instant) -> bool {
+        let is_soon = |at| now.saturating_duration_since(at) < BETWEEN_RENEWALS;
+        if self.renewed.is_some_and(is_soon) {
+            return false;
+        }
+        self.renewed = Some(now);
+        true
     }
 
     /// Does what is due at `now`; to be called until it is [`Tick::Quiet`], sending or giving up the handshake it wants.

@@ -45,7 +45,7 @@ impl Steps {
 }
 
 /// What there is to do in a lab that was kept.
-pub(super) fn what_to_type(removal: &Path) -> String {
+pub(super) fn what_to_type(removal: &Path, work: &Path) -> String {
     format!(
         "\nThe lab is up. To try:\n\
          \x20 ip netns exec culvert-home dig www.first-light.lab\n\
@@ -53,8 +53,12 @@ pub(super) fn what_to_type(removal: &Path) -> String {
          \x20 ip netns exec culvert-home iperf3 -c 203.0.113.10 -R\n\
          \x20 ip netns exec culvert-access tcpdump -ni rtr0\n\
          \x20 ip netns exec culvert-router nft list ruleset\n\
+         \x20 cpe-agent status --watch --socket {work}/router/agent.sock\n\
+         \x20 edge-gateway status --watch --socket {work}/gateway.sock\n\
+         Configurations and logs are in {work}.\n\
          To remove it:\n\
          \x20 sh {}\n",
-        removal.display()
+        removal.display(),
+        work = work.display(),
     )
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::watch::Watch;
 use super::{GatewayConfig, GatewayState};
+use crate::dropped::Dropped;
 use crate::health::{self, Ask, Intent};
 use crate::offload::segment::Segments;
 use crate::timers::{Jitter, Pace};
@@ -180,12 +181,31 @@ impl Path {
                     Some(patience) if self.is_silent_for(patience, now) => return Ticked::Silent,
                     None if self.has_tried_enough() => self.rest(now),
                     // A full outbox costs one try; the next is due in seconds.
-                    Some(_) | None => _ = self.wg.initiate(self.endpoint, outbox, jitter, now),
+                    Some(_) | None => _ = self.initiate(outbox, jitter, now),
                 },
             }
         }
         self.wg.forget_unconfirmed(now);
         Ticked::Quiet
+    }
+
+    /// Every other try to renew a session that is well goes inside it, so that a flood at the gateway's door keeps no home
+    /// out that is in.
+    fn initiate(
+        &mut self,
+        outbox: &mut Outbox,
+        jitter: &mut Jitter,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let tries = self.wg.timers.attempt().map_or(0, |attempt| attempt.tries);
+        let is_well = self.wg.timers.session_since(now).is_some()
+            && self.watch.answers()
+            && self.watch.alarm_at().is_none_or(|at| now < at);
+        if is_well && tries.is_multiple_of(2) {
+            self.wg.initiate_inside(self.endpoint, outbox, jitter, now)
+        } else {
+            self.wg.initiate(self.endpoint, outbox, jitter, now)
+        }
     }
 
     fn needs_session(&self, want: &Want, now: Instant) -> bool {

@@ -13,7 +13,7 @@ use super::hash::{derive, hash};
 use super::word;
 use crate::dropped::Dropped;
 
-pub(super) const INITIATION_BYTES: usize = 148;
+pub(crate) const INITIATION_BYTES: usize = 148;
 pub(super) const RESPONSE_BYTES: usize = 92;
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";

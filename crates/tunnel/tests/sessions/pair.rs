@@ -149,14 +149,41 @@ fn a_used_session_is_renewed_every_two_minutes_without_a_gap() {
     pair.advance(seconds(1));
 
     assert_eq!(pair.at_internet, sent);
-    let initiations = pair.seen_of_kind(1).len();
+    let handshakes = pair.edge().handshakes().total();
     assert!(
-        (5..=7).contains(&initiations),
-        "{initiations} handshakes in 10 minutes"
+        (5..=7).contains(&handshakes),
+        "{handshakes} handshakes in 10 minutes"
     );
-    // The first was before; each took a round trip, of 20 ms.
-    let told = pair.edge().handshakes();
-    assert_eq!(told.total(), initiations as u64, "{told:?}");
+    // The first, and one that was due while an ask had no answer yet; the others came inside the session.
+    let at_the_door = pair.seen_of_kind(1).len();
+    assert!(at_the_door <= 2, "{at_the_door} at the door");
+}
+
+#[test]
+fn a_home_that_is_in_stays_in_while_nobody_gets_through_the_gateways_door() {
+    let mut pair = Pair::connected();
+    pair.is_door_shut = true;
+    let mut sent = Vec::new();
+    for n in 0..6_000 {
+        let packet = packet(INNER, WEB, 100, n);
+        pair.home_sends(&packet).unwrap();
+        sent.push(packet);
+        pair.advance(Duration::from_millis(100));
+    }
+    pair.advance(seconds(1));
+
+    assert_eq!(pair.at_internet, sent);
+    assert_eq!(pair.agent_events.len(), 1, "{:?}", pair.agent_events);
+}
+
+#[test]
+fn a_gateway_that_was_restarted_is_found_though_a_renewal_inside_is_lost_on_it() {
+    let mut pair = Pair::connected();
+    pair.advance(seconds(100));
+    pair.restart_gateway(0);
+    pair.advance(seconds(60));
+
+    assert!(both_ways(&mut pair, 0));
 }
 
 #[test]
@@ -332,14 +359,14 @@ fn a_gateway_that_roams_is_followed_by_its_packets() {
 #[test]
 fn a_network_change_shakes_hands_at_once_and_keeps_the_session() {
     let mut pair = Pair::connected();
-    pair.seen.clear();
+    let before = pair.edge().handshakes().total();
     pair.agent_address = socket("203.0.113.99:1234");
 
     let now = pair.now;
     pair.agent.handle_network_change(now);
     pair.advance(Duration::from_millis(100));
 
-    assert_eq!(pair.seen_of_kind(1).len(), 1);
+    assert_eq!(pair.edge().handshakes().total(), before + 1);
     assert_eq!(pair.peer().endpoint, Some(pair.agent_address));
     assert!(is_connected(&pair));
 }

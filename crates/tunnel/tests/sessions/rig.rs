@@ -67,6 +67,8 @@ pub(crate) struct Pair {
     pub(crate) cable: Cable,
     /// IPv4 packets longer than this vanish on the cable, and nobody says so.
     pub(crate) hole: Option<usize>,
+    /// Initiations vanish on the cable, as in a crowd before the gateways' doors.
+    pub(crate) is_door_shut: bool,
     /// Everything ever sent, as an observer on the wire has it.
     pub(crate) seen: Vec<Flying>,
     pub(crate) at_internet: Vec<Vec<u8>>,
@@ -201,6 +203,7 @@ impl Pair {
             gateways,
             cable,
             hole: None,
+            is_door_shut: false,
             seen: Vec::new(),
             at_internet: Vec::new(),
             at_home: Vec::new(),
@@ -395,6 +398,9 @@ impl Pair {
                 .hole
                 .is_some_and(|hole| flying.bytes.len() + OUTSIDE > hole)
             {
+                continue;
+            }
+            if self.is_door_shut && flying.bytes.first() == Some(&1) {
                 continue;
             }
             let copies = 1 + usize::from(self.draw(100) < self.cable.duplicate_percent);
