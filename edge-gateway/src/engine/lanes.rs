@@ -16,8 +16,9 @@ const RESPONSE: u8 = 2;
 /// Where the receiver index is: in a response, and in everything else that has one.
 const INDEX_OF_RESPONSE: u8 = 8;
 const INDEX: u8 = 4;
-/// What packets may wait in: some 12 ms at 5 Gb/s, about as long as a worker may be kept from its processor.
-const DATA_BUFFER_BYTES: usize = 8 << 20;
+/// What packets may wait in while a worker is kept from its processor: 15 ms at 5 Gb/s at the least, since the kernel, which doubles
+/// this, counts up to three times the bytes of a run.
+const DATA_BUFFER_BYTES: usize = 16 << 20;
 /// The kernel counts about 2 KB for an initiation: more of them than are answered in half a second are not worth keeping.
 const HANDSHAKE_BUFFER_BYTES: usize = 1 << 20;
 
