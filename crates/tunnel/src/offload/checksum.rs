@@ -1,48 +1,11 @@
 //! The internet checksum (RFC 1071), summed in the machine's byte order: the sum of swapped words is the swapped sum.
 
-#[cfg(target_arch = "x86_64")]
-use pulp::{NullaryFnOnce, x86::V4};
-
-/// From here on it is worth to ask whether there are vectors of 512 bits.
-#[cfg(target_arch = "x86_64")]
-const LONG: usize = 256;
+/// Bytes summed in one step; the compiler makes vector instructions of it.
+const STRIDE: usize = 32;
 
 /// Adds `bytes`, which start at an even place of what is summed.
 pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if bytes.len() >= LONG
-        && let Some(simd) = V4::try_new()
-    {
-        return simd.vectorize(Long { sum, bytes });
-    }
-    let (sum, rest) = strides::<32, 8>(sum, bytes);
-    words(sum, rest)
-}
-
-#[cfg(target_arch = "x86_64")]
-struct Long<'b> {
-    sum: u64,
-    bytes: &'b [u8],
-}
-
-#[cfg(target_arch = "x86_64")]
-impl NullaryFnOnce for Long<'_> {
-    type Output = u64;
-
-    #[inline(always)]
-    fn call(self) -> u64 {
-        let (sum, rest) = strides::<128, 32>(self.sum, self.bytes);
-        let (sum, rest) = strides::<32, 8>(sum, rest);
-        words(sum, rest)
-    }
-}
-
-/// Sums as many whole strides as there are, four bytes of each in each of the lanes, and gives the rest; the compiler makes
-/// vector instructions of it.
-#[inline(always)]
-fn strides<const STRIDE: usize, const LANES: usize>(sum: u64, bytes: &[u8]) -> (u64, &[u8]) {
-    const { assert!(STRIDE == 4 * LANES) };
-    let mut lanes = [0_u64; LANES];
+    let mut lanes = [0_u64; STRIDE / 4];
     let mut chunks = bytes.chunks_exact(STRIDE);
     for chunk in &mut chunks {
         for (lane, word) in lanes.iter_mut().zip(chunk.chunks_exact(4)) {
@@ -51,13 +14,8 @@ fn strides<const STRIDE: usize, const LANES: usize>(sum: u64, bytes: &[u8]) -> (
             *lane = lane.wrapping_add(u64::from(word));
         }
     }
-    let sum = lanes.iter().fold(sum, |sum, lane| sum + lane);
-    (sum, chunks.remainder())
-}
-
-#[inline(always)]
-fn words(mut sum: u64, bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(2);
+    let mut sum = lanes.iter().fold(sum, |sum, lane| sum + lane);
+    let mut words = chunks.remainder().chunks_exact(2);
     for word in &mut words {
         sum += u64::from(u16::from_ne_bytes([word[0], word[1]]));
     }
