@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::__m512i;
 
-use pulp::x86::V4;
+use super::Simd;
 
 /// "expand 32-byte k".
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
@@ -31,7 +31,7 @@ impl Start {
 
     /// Makes the blocks from number `first` on.
     #[inline(always)]
-    pub(super) fn blocks<const N: usize>(&self, simd: V4, first: u32) -> Blocks<N> {
+    pub(super) fn blocks<const N: usize>(&self, simd: Simd, first: u32) -> Blocks<N> {
         let f = simd.avx512f;
         let mut rows = [f._mm512_setzero_si512(); 4];
         for (row, words) in rows.iter_mut().zip(self.rows) {
@@ -72,7 +72,7 @@ impl Start {
 
 /// One quarter round in every column. Step by step through all groups, so that the processor has several to do at a time.
 #[inline(always)]
-fn quarter_rounds<const N: usize>(simd: V4, groups: &mut [[__m512i; 4]; N]) {
+fn quarter_rounds<const N: usize>(simd: Simd, groups: &mut [[__m512i; 4]; N]) {
     let f = simd.avx512f;
     for [a, b, _, d] in groups.iter_mut() {
         *a = f._mm512_add_epi32(*a, *b);
@@ -94,7 +94,7 @@ fn quarter_rounds<const N: usize>(simd: V4, groups: &mut [[__m512i; 4]; N]) {
 
 /// Four rows of four blocks become four blocks of four rows.
 #[inline(always)]
-fn in_order(simd: V4, [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+fn in_order(simd: Simd, [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let f = simd.avx512f;
     let low_ab = f._mm512_shuffle_i32x4::<0b01_00_01_00>(a, b);
     let high_ab = f._mm512_shuffle_i32x4::<0b11_10_11_10>(a, b);
@@ -127,7 +127,7 @@ impl<const N: usize> Blocks<N> {
 
 /// Adds key stream to `data`.
 #[inline(always)]
-pub(super) fn xor(simd: V4, stream: &[__m512i], data: &mut [u8]) {
+pub(super) fn xor(simd: Simd, stream: &[__m512i], data: &mut [u8]) {
     let f = simd.avx512f;
     let (blocks, rest) = data.as_chunks_mut::<64>();
     let mut stream = stream.iter();

@@ -7,7 +7,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::*;
 
-/// This processor has AVX-512, or there is nothing to test: the sessions' tests say which cipher they ran with.
+/// This processor has AVX-512 with IFMA, or there is nothing to test: the sessions' tests say which cipher they ran with.
 fn ours(key: &[u8; 32]) -> Option<Key> {
     Key::new(key)
 }
@@ -76,7 +76,7 @@ fn expected_tag(key: &[u8; 64], data: &[u8]) -> [u8; 16] {
     poly.finalize().into()
 }
 
-struct Tag<'a>(V4, &'a [u8; 64], &'a [u8]);
+struct Tag<'a>(Simd, &'a [u8; 64], &'a [u8]);
 
 impl NullaryFnOnce for Tag<'_> {
     type Output = [u8; 16];
@@ -88,7 +88,7 @@ impl NullaryFnOnce for Tag<'_> {
 }
 
 fn tag_agrees(key: &[u8; 64], data: &[u8]) {
-    if let Some(simd) = V4::try_new() {
+    if let Some(simd) = Simd::try_new() {
         let tag = simd.vectorize(Tag(simd, key, data));
         assert_eq!(tag, expected_tag(key, data), "{} bytes", data.len());
     }

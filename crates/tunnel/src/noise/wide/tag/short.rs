@@ -1,11 +1,6 @@
 //! Poly1305 of a short message, block by block: three limbs of 44, 44 and 42 bits.
 
-use super::{blocks_of, reduce};
-
-const LIMB_BITS: u32 = 44;
-const LIMB: u64 = (1 << LIMB_BITS) - 1;
-const TOP_BITS: u32 = 42;
-const TOP: u64 = (1 << TOP_BITS) - 1;
+use super::{LIMB, LIMB_BITS, TOP, TOP_BITS, blocks_of, reduce};
 
 /// The sum modulo 2^130 - 5, of which the lower 128 bits.
 #[inline(always)]
@@ -48,7 +43,8 @@ fn multiply(sum: [u64; 3], r: [u64; 3], twenties: [u64; 3]) -> [u64; 3] {
     [low & LIMB, middle, top as u64 & TOP]
 }
 
-fn finish([mut a, mut b, mut c]: [u64; 3]) -> u128 {
+/// The number modulo 2^130 - 5, of which the lower 128 bits; its limbs may have 60 bits.
+pub(super) fn finish([mut a, mut b, mut c]: [u64; 3]) -> u128 {
     for _ in 0..2 {
         b += a >> LIMB_BITS;
         a &= LIMB;
