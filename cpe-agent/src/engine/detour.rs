@@ -114,6 +114,11 @@ impl Detour {
         relay
     }
 
+    /// Whether a relay is there now.
+    pub(super) fn has_relay(&self, at: SocketAddr) -> bool {
+        self.ways.iter().any(|way| way.relay == Some(at))
+    }
+
     /// Whom the tunnel is to take for the sender of what came from `from`, and what that means.
     pub(super) fn origin(
         &mut self,
@@ -359,8 +364,10 @@ mod tests {
         let mut rig = rig();
         rig.fall();
 
+        assert!(rig.detour.has_relay(rig.relay));
         rig.detour.set_relay(&KEY, None, rig.now);
 
+        assert!(!rig.detour.has_relay(rig.relay));
         assert_eq!(rig.send(LARGE), rig.endpoint);
         assert_eq!(rig.wait(900), Some(WayEvent::Silent(KEY)));
     }

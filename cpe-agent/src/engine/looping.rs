@@ -263,6 +263,11 @@ impl Loop {
             let Some(tunnel) = &mut self.tunnel else {
                 continue;
             };
+            // The last words of a relay that was left would move the tunnel to where nobody is.
+            let is_outside = matches!(family, V4 | V6);
+            if !is_outside && !self.detour.has_relay(received.from) {
+                continue;
+            }
             let (from, event) = self.detour.origin(received.from, now);
             for datagram in received.datagrams() {
                 // What is dropped has been counted by the tunnel.

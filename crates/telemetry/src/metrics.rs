@@ -52,16 +52,25 @@ pub struct Histogram {
     told: Arc<Mutex<Told>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Told {
     buckets: Vec<(f64, u64)>,
     sum: f64,
 }
 
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            buckets: vec![(f64::INFINITY, 0)],
+            sum: 0.0,
+        }
+    }
+}
+
 impl Histogram {
     /// Takes over how many there are by now in each class, the last of which has no upper end, and their sum.
     pub fn tell(&self, upper_ends: &[f64], counts: &[u64], sum: f64) {
-        let ends = upper_ends.iter().copied().chain([f64::MAX]);
+        let ends = upper_ends.iter().copied().chain([f64::INFINITY]);
         let buckets = ends.zip(counts.iter().copied()).collect();
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Told { buckets, sum };
     }

@@ -2,15 +2,17 @@
 //! keeps none of these out. They wait for a moment between packets, since each costs as much as a hundred of them.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::EdgeTunnel;
 use crate::dropped::Dropped;
 use crate::noise::INITIATION_BYTES;
 use crate::policy::Slot;
 
-/// Renewals that wait: half a second's work. Who finds no room knocks at the door.
+/// Renewals that wait: what comes in a few seconds of everybody's renewal. Who finds no room knocks at the door.
 const MAX_WAITING: usize = 2_048;
+/// Who waited longer has sent another meanwhile.
+const LATE: Duration = Duration::from_secs(1);
 /// Answered in one call, so that packets wait for no more than half a millisecond.
 const AT_ONCE: usize = 2;
 
@@ -68,6 +70,9 @@ impl EdgeTunnel {
     }
 
     fn renew(&mut self, renewal: &Renewal, now: Instant) -> Result<(), Dropped> {
+        if now.saturating_duration_since(renewal.since) >= LATE {
+            return Err(Dropped::QueueFull);
+        }
         let initiator = self.gate.initiator(&renewal.initiation)?;
         let peer = self
             .peers
@@ -90,7 +95,6 @@ impl EdgeTunnel {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -227,6 +231,17 @@ mod tests {
         line.now += Duration::from_secs(1);
         assert_eq!(line.inside(7), Ok(()));
         assert!(line.answers());
+    }
+
+    #[test]
+    fn what_waited_too_long_is_not_worth_a_key_agreement() {
+        let mut line = Line::connected();
+        line.now += Duration::from_secs(1);
+        assert_eq!(line.inside(7), Ok(()));
+        line.now += LATE;
+
+        assert!(!line.answers());
+        assert_eq!(line.edge.dropped().get(Dropped::QueueFull), 1);
     }
 
     #[test]
