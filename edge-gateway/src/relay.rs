@@ -29,8 +29,9 @@ use limits::{Limits, Place, count};
 use site::{Page, Site};
 use tls::Tls;
 
-/// Connections at a time, with or without a session; each is some tens of kilobytes.
-const MAX_CONNECTIONS: usize = 16_384;
+/// Connections at a time of each carrier, with or without a session, if the sessions do not want more; each is some tens of
+/// kilobytes.
+const LEAST_CONNECTIONS: usize = 8_192;
 
 /// What was opened as root.
 pub(crate) struct Relay {
@@ -45,8 +46,9 @@ struct Door {
     targets: Vec<SocketAddr>,
     inside: SocketAddr,
     limits: Arc<Limits>,
-    /// Of connections, whatever they are for.
-    connections: Arc<Limits>,
+    /// Of connections, whatever they are for. One carrier's crowd takes nothing from the other.
+    quic: Arc<Limits>,
+    tcp: Arc<Limits>,
     figures: Arc<Figures>,
     site: Site,
 }
@@ -118,13 +120,16 @@ pub(crate) fn pin(certificate_file: &Path) -> Result<[u8; 32], Fault> {
 
 impl Door {
     fn new(config: &config::Relay, page: Option<Vec<u8>>) -> Self {
+        let sessions = config.max_sessions as usize;
         let per_source = config.max_per_source as usize;
+        // Whoever moves to a new connection has the old one for a while.
+        let connections = || Limits::new(LEAST_CONNECTIONS.max(2 * sessions), 2 * per_source);
         Self {
             targets: config.targets.clone(),
             inside: config.inside,
-            limits: Limits::new(config.max_sessions as usize, per_source),
-            // Whoever moves to a new connection has the old one for a while.
-            connections: Limits::new(MAX_CONNECTIONS, 2 * per_source),
+            limits: Limits::new(sessions, per_source),
+            quic: connections(),
+            tcp: connections(),
             figures: Arc::default(),
             site: Site::new(page),
         }
@@ -158,8 +163,8 @@ impl Door {
     }
 
     /// A place for one more connection, of a source that has shown that it is where it says.
-    fn let_in(&self, from: SocketAddr) -> Option<Place> {
-        let place = self.connections.enter(from.ip());
+    fn let_in(&self, carrier: &Arc<Limits>, from: SocketAddr) -> Option<Place> {
+        let place = carrier.enter(from.ip());
         if place.is_none() {
             count(&self.figures.refused_connections, 1);
         }

@@ -12,6 +12,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tunnel::KEEPALIVE_BYTES;
+
 /// Something was sent and nothing came back for so long: a relay is looked for, and used if there is one. Longer than a
 /// round trip over a satellite.
 const SILENCE: Duration = Duration::from_millis(900);
@@ -22,8 +24,6 @@ const PROBE_ANSWER: Duration = Duration::from_millis(1_500);
 /// The longest datagram that is small enough to be lost: an acknowledgement of TCP with all its options, sealed, or a
 /// handshake's initiation (148 bytes).
 const SMALL_BYTES: usize = 148;
-/// A sealed packet with nothing in it: nobody answers one, so that its silence says nothing.
-const KEEPALIVE_BYTES: usize = 32;
 /// A lease names a handful of gateways.
 const MAX_WAYS: usize = 16;
 
@@ -98,6 +98,7 @@ impl Detour {
             return to;
         };
         way.endpoint = Some(to);
+        // Nobody answers an empty packet, so that its silence says nothing.
         let wants_answer = length > KEEPALIVE_BYTES;
         if wants_answer {
             way.unanswered.get_or_insert(now);

@@ -78,3 +78,6 @@ pub use transmit::Transmit;
 
 /// The longest inner packet that fits an Ethernet frame of 1,500 bytes over IPv6, WireGuard's usual MTU.
 pub const DEFAULT_MTU: u16 = 1_420;
+
+/// A datagram with an empty packet in it, which nobody answers (whitepaper, section 6.5).
+pub const KEEPALIVE_BYTES: usize = noise::OVERHEAD_BYTES;

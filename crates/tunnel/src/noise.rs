@@ -38,8 +38,8 @@ pub(crate) const COOKIE_BYTES: usize = 64;
 /// How long a cookie is good for (whitepaper, section 5.4.7).
 const COOKIE_AGE: Duration = Duration::from_secs(120);
 
-/// An answer that comes later is held back by somebody (Rekey-Attempt-Time of the whitepaper, section 6.1).
-const ANSWER_WITHIN: Duration = Duration::from_secs(90);
+/// An answer that comes later is held back by somebody, and whoever gave it has forgotten the session by then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// A peer's initiations are answered no faster: each costs four key agreements.
 const BETWEEN_ANSWERS: Duration = Duration::from_millis(20);
 

@@ -50,6 +50,11 @@ impl Limits {
         })
     }
 
+    /// How many there may be.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
     /// A place for one more, given back when it is dropped.
     pub(super) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
         let source = network_of(source);

@@ -26,8 +26,6 @@ use super::site::Page;
 use super::{Decision, Door, IsConnectUdp};
 use crate::exit::{Exit, Fault};
 
-/// Handshakes and connections at a time; each is some tens of kilobytes.
-const MAX_CONNECTIONS: usize = 8192;
 /// From here on a client must prove its address first (RFC 9000 section 8.1).
 const RETRY_ABOVE: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,8 +53,8 @@ pub(super) async fn serve(udp: UdpSocket, tls: Arc<ServerConfig>, door: Arc<Door
                 let Some(incoming) = incoming else {
                     return Fault::new(Exit::Bug, "the relay's QUIC endpoint was closed");
                 };
-                if let Some(incoming) = admit(incoming, connections.len()) {
-                    connections.spawn(converse(incoming, Arc::clone(&door)));
+                if let Some((incoming, place)) = admit(incoming, connections.len(), &door) {
+                    connections.spawn(converse(incoming, place, Arc::clone(&door)));
                 }
             }
             Some(_ended) = connections.join_next() => {}
@@ -85,8 +83,9 @@ fn open(udp: UdpSocket, tls: Arc<ServerConfig>) -> Result<Endpoint, Fault> {
     .map_err(|error| Fault::io("use the relay's UDP socket", &error))
 }
 
-fn admit(incoming: Incoming, open: usize) -> Option<Incoming> {
-    if open >= MAX_CONNECTIONS {
+/// Who may shake hands, and its place if it is known to be where it says; who is not known yet has one after the handshake.
+fn admit(incoming: Incoming, open: usize, door: &Door) -> Option<(Incoming, Option<Place>)> {
+    if open >= door.quic.max() {
         incoming.refuse();
         return None;
     }
@@ -95,20 +94,27 @@ fn admit(incoming: Incoming, open: usize) -> Option<Incoming> {
         let _sent = incoming.retry();
         return None;
     }
-    Some(incoming)
+    if !incoming.remote_address_validated() {
+        return Some((incoming, None));
+    }
+    match door.let_in(&door.quic, incoming.remote_address()) {
+        Some(place) => Some((incoming, Some(place))),
+        None => {
+            incoming.refuse();
+            None
+        }
+    }
 }
 
-async fn converse(incoming: Incoming, door: Arc<Door>) {
+async fn converse(incoming: Incoming, place: Option<Place>, door: Arc<Door>) {
     let Ok(connecting) = incoming.accept() else {
         return;
     };
     let Ok(Ok(connection)) = timeout(HANDSHAKE_TIMEOUT, connecting).await else {
         return;
     };
-    // Only now is it known to be where it says.
-    let Some(_place) = door.let_in(connection.remote_address()) else {
-        return;
-    };
+    let place = place.or_else(|| door.let_in(&door.quic, connection.remote_address()));
+    let Some(_place) = place else { return };
     let http = h3::server::builder()
         .enable_extended_connect(true)
         .enable_datagram(true)

@@ -57,7 +57,7 @@ pub(super) async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((tcp, from)) => {
-                    if let Some(place) = door.let_in(from) {
+                    if let Some(place) = door.let_in(&door.tcp, from) {
                         let talk = converse(tcp, from, acceptor.clone(), Arc::clone(&door));
                         connections.spawn(async move {
                             talk.await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tunnel::agent::AgentTunnel;
 use tunnel::edge::Taken;
-use tunnel::{Dropped, EdgeTunnel};
+use tunnel::{Dropped, EdgeTunnel, KEEPALIVE_BYTES};
 
 use crate::rig::{AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, key, lease, packet, socket};
 
@@ -14,7 +14,6 @@ fn seconds(n: u64) -> Duration {
 
 const INITIATION: u8 = 1;
 const DATA: u8 = 4;
-const KEEPALIVE_BYTES: usize = 32;
 
 struct Line {
     edge: EdgeTunnel,
