@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use lab::{
-    Blocked, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, Relay, Running, WEB, Wire, World,
-    allowed_in_the_lab, block, unblock, wait_until,
+    Blocked, GATEWAY, NAME_MARKER, Observer, PAGE_MARKER, PAGE_NAME, ROUTER_WAN, Relay, Running,
+    WEB, Wire, World, allowed_in_the_lab, block, unblock, wait_until,
+};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
 };
 
 /// The goal of the project.
@@ -174,6 +180,59 @@ fn a_router_that_is_switched_on_behind_a_block_finds_its_way_too() {
 
     wait_transport(&world, "quic", BACK_WITHIN);
     world.page_within(Duration::from_secs(10)).unwrap();
+}
+
+/// A socket that speaks for the gateway's own address.
+fn feigned() -> anyhow::Result<UdpSocket> {
+    let kind = (AddressFamily::Inet, SockType::Datagram);
+    let socket = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::IpTransparent, &true)?;
+    let gateway: SockaddrIn = format!("{GATEWAY}:51820").parse()?;
+    bind(socket.as_raw_fd(), &gateway)?;
+    Ok(socket.into())
+}
+
+/// Sends data that nobody can open, as if from the gateway, to every UDP port of the router, until it is told to end.
+fn feign_gateway(world: &World, end: Receiver<()>) -> anyhow::Result<()> {
+    let listens = world.lab.router.run(&["ss", "-Hunl"])?;
+    let port = |line: &str| {
+        let local = line.split_whitespace().nth(3)?;
+        local.rsplit_once(':')?.1.parse().ok()
+    };
+    let ports: Vec<u16> = listens.lines().filter_map(port).collect();
+    anyhow::ensure!(!ports.is_empty(), "the router listens nowhere: {listens}");
+    world.lab.access.enter(move || {
+        let feigned = feigned()?;
+        let mut data = [0x55; 96];
+        data[..4].copy_from_slice(&[4, 0, 0, 0]);
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(Duration::from_millis(50)) {
+            for port in &ports {
+                feigned.send_to(&data, (ROUTER_WAN, *port))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn whoever_blocks_wireguard_cannot_keep_a_home_from_the_relay_by_feigning_the_gateway() {
+    let world = relayed();
+    let mut pings = world.pings().unwrap();
+    let (end, told) = sync_channel(1);
+
+    std::thread::scope(|scope| {
+        let feign = scope.spawn(|| feign_gateway(&world, told));
+        block(&world.lab.access, Blocked::WireGuard).unwrap();
+        wait_transport(&world, "quic", BACK_WITHIN);
+        world.page_within(BACK_WITHIN).unwrap();
+        drop(end);
+        feign.join().unwrap().unwrap();
+    });
+
+    assert!(pings.ended().is_none(), "the home stopped pinging");
+    // It was there, and it was heard.
+    let dropped = world.router.status().unwrap()["tunnel"]["dropped"].clone();
+    assert!(dropped.to_string().contains("no_session"), "{dropped}");
 }
 
 /// The home goes on over a relay, and then over the second WAN, where there is no other way either.

@@ -120,30 +120,28 @@ impl Detour {
         self.ways.iter().any(|way| way.relay == Some(at))
     }
 
-    /// Whom the tunnel is to take for the sender of what came from `from`, and what that means.
-    pub(super) fn origin(
-        &mut self,
-        from: SocketAddr,
-        now: Instant,
-    ) -> (SocketAddr, Option<WayEvent>) {
-        if let Some(way) = self.ways.iter_mut().find(|way| way.relay == Some(from)) {
-            (way.unanswered, way.told) = (None, None);
-            return (way.endpoint.unwrap_or(from), None);
-        }
-        let Some(way) = self.way_mut(&from) else {
-            return (from, None);
-        };
+    /// Whom the tunnel is to take for the sender of what came from `from`.
+    pub(super) fn origin(&self, from: SocketAddr) -> SocketAddr {
+        let relayed = self.ways.iter().find(|way| way.relay == Some(from));
+        relayed.and_then(|way| way.endpoint).unwrap_or(from)
+    }
+
+    /// What it means that `from` sent something the tunnel could open. What anybody may send means nothing: who blocks
+    /// WireGuard could feign a gateway that answers.
+    pub(super) fn on_heard(&mut self, from: SocketAddr, now: Instant) -> Option<WayEvent> {
+        let is_theirs = |way: &&mut Way| way.relay == Some(from) || way.endpoints.contains(&from);
+        let way = self.ways.iter_mut().find(is_theirs)?;
         (way.unanswered, way.told) = (None, None);
         let is_answer = way
             .probed
             .is_some_and(|probed| now.saturating_duration_since(probed) <= PROBE_ANSWER);
         // Without a probe it is the end of what the gateway sent before it heard from the relay.
-        if way.is_relayed && is_answer {
-            way.is_relayed = false;
-            (way.probed, way.pause) = (None, PROBE_PAUSE[0]);
-            return (from, Some(WayEvent::Home(way.gateway)));
+        if way.relay == Some(from) || !way.is_relayed || !is_answer {
+            return None;
         }
-        (from, None)
+        way.is_relayed = false;
+        (way.probed, way.pause) = (None, PROBE_PAUSE[0]);
+        Some(WayEvent::Home(way.gateway))
     }
 
     /// Finds who has fallen silent.
@@ -242,7 +240,10 @@ mod tests {
         }
 
         fn hear(&mut self, from: SocketAddr) -> (SocketAddr, Option<WayEvent>) {
-            self.detour.origin(from, self.now)
+            (
+                self.detour.origin(from),
+                self.detour.on_heard(from, self.now),
+            )
         }
 
         /// Silent, and then relayed.
@@ -326,6 +327,22 @@ mod tests {
 
         assert_eq!(rig.hear(rig.endpoint), (rig.endpoint, None));
         assert_eq!(rig.send(LARGE), rig.relay);
+    }
+
+    #[test]
+    fn what_anybody_could_have_sent_leads_neither_home_nor_away() {
+        let mut rig = rig();
+        rig.send(LARGE);
+        assert_eq!(rig.detour.origin(rig.endpoint), rig.endpoint);
+        assert_eq!(rig.wait(900), Some(WayEvent::Silent(KEY)));
+        rig.detour.set_relay(&KEY, Some(rig.relay), rig.now);
+        assert_eq!(rig.wait(2_000), None);
+        assert_eq!(rig.send(SMALL), rig.endpoint);
+
+        rig.detour.origin(rig.endpoint);
+
+        assert_eq!(rig.send(LARGE), rig.relay);
+        assert_eq!(rig.detour.origin(rig.relay), rig.endpoint);
     }
 
     #[test]

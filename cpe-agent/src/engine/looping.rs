@@ -268,12 +268,15 @@ impl Loop {
             if !is_outside && !self.detour.has_relay(received.from) {
                 continue;
             }
-            let (from, event) = self.detour.origin(received.from, now);
+            let from = self.detour.origin(received.from);
+            let mut is_theirs = false;
             for datagram in received.datagrams() {
                 // What is dropped has been counted by the tunnel.
-                let _ = tunnel.handle_datagram(datagram, from, received.tos, now);
+                let taken = tunnel.handle_datagram(datagram, from, received.tos, now);
+                is_theirs |= taken.is_ok();
             }
-            if let Some(event) = event {
+            let heard = is_theirs.then(|| self.detour.on_heard(received.from, now));
+            if let Some(event) = heard.flatten() {
                 // A full queue costs the news; the next change tells it.
                 let _ = self.news.try_send(News::Way(event));
             }

@@ -386,7 +386,7 @@ impl EdgeTunnel {
         match heard {
             Heard::Cookie => return Ok(Received::Nothing),
             Heard::Response | Heard::Keepalive | Heard::Packet(_) => {
-                self.on_heard(slot, from, is_new)
+                self.on_heard(slot, from, is_new, now)
             }
         }
         let Heard::Packet(packet) = heard else {
@@ -426,7 +426,7 @@ impl EdgeTunnel {
         }
     }
 
-    fn on_heard(&mut self, slot: Slot, from: SocketAddr, is_new: bool) {
+    fn on_heard(&mut self, slot: Slot, from: SocketAddr, is_new: bool, now: Instant) {
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };
@@ -435,6 +435,9 @@ impl EdgeTunnel {
         if is_new {
             self.tell(EdgeEvent::Connected { id });
         } else if before != Some(from) {
+            if let Some(wg) = &mut peer.awake {
+                wg.greet(from, &mut self.outbox, now);
+            }
             self.tell(EdgeEvent::Roamed { id });
         }
     }

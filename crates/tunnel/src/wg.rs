@@ -26,6 +26,8 @@ const PADDING_BYTES: usize = 16;
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(1);
 /// How long an answered initiation may stay without its first packet.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
+/// A peer that comes by two ways in turn is greeted no more often.
+const BETWEEN_GREETINGS: Duration = Duration::from_millis(250);
 
 /// What an authentic datagram brought.
 #[derive(Debug)]
@@ -159,6 +161,7 @@ impl Gate {
             armed: None,
             traffic: Traffic::default(),
             renewed: None,
+            greeted: None,
         }
     }
 }
@@ -186,6 +189,7 @@ pub(crate) struct Wg {
     pub(crate) traffic: Traffic,
     /// When an initiation came inside a session.
     renewed: Option<Instant>,
+    greeted: Option<Instant>,
 }
 
 impl Wg {
@@ -455,6 +459,21 @@ impl Wg {
         if let (Ok(()), Some(to)) = (self.noise.seal(&mut keepalive), to) {
             // A full outbox costs one keepalive, which the next one makes good.
             let _pushed = outbox.push(&keepalive, to);
+        }
+    }
+
+    /// Answers a peer that came from a new address there with an empty packet, at once: whoever tries a way by one packet among
+    /// others that go another way learns that it is open, whichever comes next. It puts off nothing: it may not arrive.
+    pub(crate) fn greet(&mut self, to: SocketAddr, outbox: &mut Outbox, now: Instant) {
+        let is_soon = |at| now.saturating_duration_since(at) < BETWEEN_GREETINGS;
+        if self.greeted.is_some_and(is_soon) {
+            return;
+        }
+        self.greeted = Some(now);
+        let mut greeting = [0; OVERHEAD_BYTES];
+        if self.noise.seal(&mut greeting).is_ok() {
+            // A full outbox costs one greeting; the next try has another.
+            let _pushed = outbox.push(&greeting, to);
         }
     }
 

@@ -160,3 +160,30 @@ fn forged_cookies_and_answers_put_nothing_off() {
 
     assert!(after.is_some_and(|after| after < seconds(16)), "{after:?}");
 }
+
+#[test]
+fn who_tries_another_way_is_answered_there_at_once_and_not_for_every_packet() {
+    let mut line = Line::idle();
+    let elsewhere = socket("203.0.113.99:1234");
+    let mut come = |from, later| {
+        line.now += Duration::from_millis(later);
+        let packet = packet(INNER, WEB, 100, 1);
+        line.home.handle_tun_input(&packet, line.now).unwrap();
+        while let Some(run) = line.home.poll_transmit() {
+            let taken = line.edge.handle_datagram(run.payload, from, 0, line.now);
+            assert_eq!(taken, Ok(Taken::Here));
+        }
+        let mut answers = Vec::new();
+        while let Some(run) = line.edge.poll_transmit() {
+            answers.push((run.to, run.payload.len()));
+        }
+        answers
+    };
+
+    assert_eq!(come(socket(AGENT), 0), []);
+    assert_eq!(come(elsewhere, 1), [(elsewhere, KEEPALIVE_BYTES)]);
+    assert_eq!(come(elsewhere, 1), []);
+    assert_eq!(come(socket(AGENT), 1), []);
+    assert_eq!(come(elsewhere, 1), []);
+    assert_eq!(come(socket(AGENT), 250), [(socket(AGENT), KEEPALIVE_BYTES)]);
+}
