@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use dnscrypt_proxy::DnsCryptStamp;
 use dnscrypt_proxy::listen::Sockets;
+use dnscrypt_proxy::proto::cert::{self, Policy, System};
 use dnscrypt_proxy::stub::{Stub, StubConfig};
 use dnscrypt_proxy::upstream::{Settings, Upstream};
 use nix::errno::Errno;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::clock::Clock;
+use crate::psk::PostQuantum;
 use crate::status::DnsStatus;
 
 /// Connections that wait to be accepted.
@@ -134,8 +136,20 @@ pub(crate) struct Dns {
 
 impl Dns {
     /// Answers on the sockets from now on; without resolvers the answer is that there is none.
-    pub(crate) fn start(listeners: Listeners, clock: Clock) -> io::Result<Self> {
+    pub(crate) fn start(
+        listeners: Listeners,
+        post_quantum: PostQuantum,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let post_quantum = match post_quantum {
+            PostQuantum::On => cert::PostQuantum::Preferred,
+            PostQuantum::Off => cert::PostQuantum::Off,
+        };
         let settings = Settings {
+            policy: Policy {
+                post_quantum,
+                ..Policy::default()
+            },
             clock: Arc::new(move || clock.now()),
             ..Settings::default()
         };
@@ -175,10 +189,15 @@ impl Dns {
     pub(crate) fn counters(&self) -> DnsStatus {
         let figures = self.stub.figures();
         let dropped = self.stub.counters().all_dropped();
+        let health = self.stub.upstream().health();
+        let systems = health
+            .iter()
+            .filter_map(|health| Some(health.certificate.as_ref()?.system));
         DnsStatus {
             queries: figures.queries as u64,
             cache_hits: figures.cache_hits as u64,
             failed: figures.failed as u64,
+            post_quantum: systems.map(|system| system == System::XWing).min(),
             dropped: dropped
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.as_label(), count as u64))

@@ -159,7 +159,9 @@ async fn serve(
         .or_exit(Exit::Io, "asking for the packet thread's own address")?;
     let engine = Engine::start(wires, &config.tunnel, news_sender)
         .or_exit(Exit::Io, "starting the packet thread")?;
-    let dns = Dns::start(listeners, clock.clone()).or_exit(Exit::Io, "starting the resolver")?;
+    let post_quantum = config.tunnel.post_quantum;
+    let dns = Dns::start(listeners, post_quantum, clock.clone())
+        .or_exit(Exit::Io, "starting the resolver")?;
     let status_socket = tokio::net::UnixListener::from_std(status_socket)
         .or_exit(Exit::Io, "opening the status socket")?;
     let conversations = tokio::spawn(socket::serve(status_socket, request_sender));

@@ -137,6 +137,8 @@ pub(crate) struct DnsStatus {
     pub cache_hits: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Whether lookups are sealed under post-quantum certificates, at every resolver that was asked; null before the first.
+    pub post_quantum: Option<bool>,
     /// Packets from the LAN or a resolver that were dropped, by reason; reasons that never occurred are left out.
     pub dropped: BTreeMap<&'static str, u64>,
 }

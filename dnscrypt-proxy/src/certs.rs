@@ -1,8 +1,10 @@
 //! The server's certificates: made here from a provider key, or made elsewhere and laid into a directory.
 //!
-//! With a provider key on the machine, short-term keys live in memory only: a new pair every few hours,
-//! the old one kept until its certificate ends. Without it, `culvert-dns cert sign` prepares a series of
+//! With a provider key on the machine, short-term keys live in memory only: new ones every few hours, a
+//! classical and a post-quantum one that have nothing to do with each other, the old ones kept until
+//! their certificates end. Without it, `culvert-dns cert sign` prepares a series of
 //! certificates on another machine; here they are taken up when their time comes and erased when it is over.
+//! Ticket keys are made here in either case, and never written down.
 
 mod directory;
 mod provider;
@@ -24,6 +26,8 @@ pub(crate) use provider::{hex, unhex};
 use crate::clock::Clock;
 use crate::proto::cert::{Certificate, ClientMagic, System, magic_is_acceptable};
 use crate::proto::server::{Keyring, ResolverKey};
+use crate::proto::tickets::TicketKeys;
+use crate::proto::xwing::XWingSecret;
 use directory::Directory;
 
 // MUST, "Key Management".
@@ -155,10 +159,19 @@ impl Certs {
             } => signed_here(provider, *rotation, newest, &current, now),
             Source::Directory(directory) => directory.refresh(&current, now)?,
         };
-        if !same_keys(&keys, current.keys()) {
+        let tickets = tickets(&current, now);
+        let due = due.min(tickets.due());
+        let same_keys = same_keys(&keys, current.keys());
+        let same_tickets = current
+            .tickets()
+            .is_some_and(|before| Arc::ptr_eq(before, &tickets));
+        if !same_keys {
             tracing::info!(keys = keys.len(), "certificates changed");
+        }
+        if !same_keys || !same_tickets {
             drop(current);
-            self.published.send_replace(Arc::new(Keyring::new(keys)));
+            let keyring = Keyring::new(keys).with_tickets(tickets);
+            self.published.send_replace(Arc::new(keyring));
         }
         Ok(Duration::from_secs(due.saturating_sub(now).max(1)).min(LONGEST_SLEEP))
     }
@@ -192,6 +205,13 @@ impl Certs {
     }
 }
 
+/// The ticket keys to use from now on.
+fn tickets(current: &Keyring, now: u64) -> Arc<TicketKeys> {
+    let before = current.tickets().cloned().unwrap_or_default();
+    let renewed = before.renewed(OsRng, now).map(Arc::new);
+    renewed.unwrap_or(before)
+}
+
 /// The keys to use from now on, and when the next change is due.
 fn signed_here(
     provider: &SigningKey,
@@ -217,7 +237,7 @@ fn signed_here(
             end: now_s.saturating_add(rotation.every_s + rotation.overlap_s),
             serial: newest.map_or(now_s, |made| made.saturating_add(1).max(now_s)),
         };
-        keys.push(Arc::new(make_key(provider, cert)));
+        keys.extend(make_keys(provider, cert).map(Arc::new));
         *newest = Some(now_s);
     }
     let ends = keys.iter().map(|key| u64::from(key.cert().end) + 1);
@@ -234,20 +254,31 @@ pub(crate) struct Validity {
     pub(crate) serial: u32,
 }
 
-/// A fresh short-term key with its certificate.
-fn make_key(provider: &SigningKey, validity: Validity) -> ResolverKey {
+/// Fresh short-term keys with their certificates: a classical one, and a post-quantum one.
+// Each from randomness of its own: who breaks the one has nothing of the other.
+fn make_keys(provider: &SigningKey, validity: Validity) -> [ResolverKey; 2] {
     let secret = StaticSecret::random_from_rng(OsRng);
-    let cert = Certificate {
-        system: System::XChaCha20Poly1305,
-        resolver_key: PublicKey::from(&secret).to_bytes().to_vec(),
+    let public = PublicKey::from(&secret).to_bytes();
+    let cert = certificate(System::XChaCha20Poly1305, &public, validity);
+    let wire = cert.sign(provider);
+    let classical = ResolverKey::new(cert, wire, secret);
+    let secret = XWingSecret::generate(OsRng);
+    let cert = certificate(System::XWing, secret.public(), validity);
+    let wire = cert.sign(provider);
+    let post_quantum = ResolverKey::post_quantum(cert, wire, secret);
+    [classical, post_quantum].map(|key| key.expect("the certificate was made for this secret"))
+}
+
+fn certificate(system: System, resolver_key: &[u8], validity: Validity) -> Certificate {
+    Certificate {
+        system,
+        resolver_key: resolver_key.to_vec(),
         magic: random_magic(),
         serial: validity.serial,
         start: validity.start,
         end: validity.end,
         minor: 0,
-    };
-    let wire = cert.sign(provider);
-    ResolverKey::new(cert, wire, secret).expect("the certificate was made for this secret")
+    }
 }
 
 /// Random, and never one that the protocol reserves.

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::proto::cert::{Legacy, Policy, PostQuantum};
 use crate::proto::stamp::{DnsCryptStamp, Stamp};
 use exit::{Failure, USAGE};
 
@@ -76,6 +77,28 @@ struct RunArgs {
     /// Bound of the cache in KiB; 0 switches it off
     #[arg(long, value_name = "KIB", default_value_t = config::DEFAULT_CACHE_KIB)]
     cache_kib: usize,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+/// Which certificates of a resolver are taken.
+#[derive(Args)]
+struct PolicyArgs {
+    /// Post-quantum certificates: `preferred`, `required` (no lookup without one), or `off`
+    #[arg(long, value_name = "HOW", default_value = "preferred", value_parser = post_quantum)]
+    post_quantum: PostQuantum,
+    /// Take a certificate of the first system (es 1, withdrawn from the protocol) where there is no other
+    #[arg(long)]
+    legacy_certificates: bool,
+}
+
+impl PolicyArgs {
+    fn policy(&self) -> Policy {
+        Policy {
+            post_quantum: self.post_quantum,
+            legacy: legacy(self.legacy_certificates),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -91,6 +114,8 @@ struct QueryArgs {
     /// Ask over TCP at once
     #[arg(long)]
     tcp: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -104,6 +129,8 @@ struct CheckArgs {
     /// Name to look up as a test
     #[arg(long, default_value = "example.com")]
     name: String,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -184,7 +211,8 @@ struct SignArgs {
     /// Directory to write into
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How many certificates; each begins when half of the one before is over
+    /// How many times a certificate is replaced; each begins when half of the one before is over, and there is a classical and a
+    /// post-quantum one of each
     #[arg(long, value_name = "N", default_value_t = 15)]
     count: usize,
     /// How long each is valid, in hours: 1 to 24
@@ -261,6 +289,18 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn dnscrypt_stamp(text: &str) -> Result<DnsCryptStamp, String> {
     text.parse()
         .map_err(|error: crate::proto::stamp::NotDnsCrypt| error.to_string())
+}
+
+fn post_quantum(text: &str) -> Result<PostQuantum, String> {
+    text.parse()
+}
+
+fn legacy(is_taken: bool) -> Legacy {
+    if is_taken {
+        Legacy::LastResort
+    } else {
+        Legacy::Refused
+    }
 }
 
 fn any_stamp(text: &str) -> Result<Box<Stamp>, String> {

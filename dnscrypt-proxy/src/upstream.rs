@@ -4,6 +4,7 @@
 mod channel;
 mod fetch;
 mod resolver;
+mod session;
 mod sockets;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +13,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
-pub use fetch::{CertSet, FetchError, fetch};
+pub use fetch::{CertSet, FetchBy, FetchError, fetch};
 pub use resolver::Health;
 pub use sockets::SocketFactory;
 
 use crate::clock::{self, Clock};
+use crate::proto::cert::Policy;
 use crate::proto::client::SessionError;
 use crate::proto::stamp::DnsCryptStamp;
 use crate::proto::{Transport, message};
@@ -45,6 +47,8 @@ pub enum KeyPolicy {
 pub struct Settings {
     /// How long client keys live.
     pub keys: KeyPolicy,
+    /// Which certificates are taken.
+    pub policy: Policy,
     /// Makes the sockets.
     pub sockets: SocketFactory,
     /// Judges the validity of certificates.
@@ -57,6 +61,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             keys: KeyPolicy::default(),
+            policy: Policy::default(),
             sockets: SocketFactory::default(),
             clock: clock::system(),
             udp_target: 512,

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
 
+#[path = "loopback/post_quantum.rs"]
+mod post_quantum;
 #[path = "loopback/rig.rs"]
 mod rig;
 
@@ -10,13 +12,13 @@ use std::time::Duration;
 
 use dnscrypt_proxy::certs::write_series;
 use dnscrypt_proxy::listen::Limits;
-use dnscrypt_proxy::proto::Transport;
+use dnscrypt_proxy::proto::cert::PostQuantum;
 use dnscrypt_proxy::proto::dropped::{Counted, Dropped};
-use dnscrypt_proxy::upstream::{FetchError, KeyPolicy, ResolveError, fetch};
+use dnscrypt_proxy::upstream::{FetchBy, FetchError, KeyPolicy, ResolveError, fetch};
 use hickory_proto::op::ResponseCode;
 
 use rig::{
-    HOUR, Server, Stub, Wire, a_query, ask_tcp, ask_udp, network_error, records, settings,
+    HOUR, Server, Stub, Wire, a_query, ask_tcp, ask_udp, network_error, records, settings, wishing,
     with_edns,
 };
 
@@ -89,7 +91,7 @@ async fn queries_under_the_old_key_are_answered_after_a_rotation() {
 
     assert_eq!(records(&answer), 1);
     assert_eq!(stub.stub.upstream().health()[0].certificate, Some(first));
-    assert_eq!(server.keys(), 2);
+    assert_eq!(server.keys(), 4);
 }
 
 #[tokio::test]
@@ -127,18 +129,21 @@ async fn certificates_are_served_over_udp_and_tcp_under_their_name_only() {
     let mut other = server.stamp();
     other.provider_name = "2.dnscrypt-cert.other.example".to_owned();
 
-    let over_udp = fetch(&server.stamp(), &sockets, Transport::Udp)
-        .await
-        .unwrap();
-    let over_tcp = fetch(&server.stamp(), &sockets, Transport::Tcp)
-        .await
-        .unwrap();
-    let of_other = fetch(&other, &sockets, Transport::Tcp).await;
+    let stamp = server.stamp();
+    let by = |by| fetch(&stamp, &sockets, by);
+    let (over_udp, padded, over_tcp) = (
+        by(FetchBy::Udp).await.unwrap(),
+        by(FetchBy::PaddedUdp).await.unwrap(),
+        by(FetchBy::Tcp).await.unwrap(),
+    );
+    let of_other = fetch(&other, &sockets, FetchBy::Tcp).await;
 
-    assert_eq!(over_udp.records.len(), 1);
-    assert_eq!(over_udp, over_tcp);
+    // The post-quantum one does not fit into what a small query may be answered with.
+    assert_eq!((over_udp.records.len(), over_udp.incomplete), (1, true));
+    assert_eq!((over_tcp.records.len(), over_tcp.incomplete), (2, false));
+    assert_eq!(padded, over_tcp);
     assert!(matches!(of_other, Err(FetchError::NoAnswer)));
-    assert_eq!(server.counters.get(Counted::CertQuery), 2);
+    assert_eq!(server.counters.get(Counted::CertQuery), 3);
     assert_eq!(server.counters.dropped(Dropped::UnknownMagic), 1);
 }
 
@@ -160,6 +165,8 @@ async fn lookups_pass_over_udp_and_tcp() {
 async fn an_answer_too_big_for_udp_comes_over_tcp_and_makes_room_for_the_next() {
     let server = Server::start().await;
     let stub = Stub::start(vec![server.stamp()], &server).await;
+    // The first query is long, and so may be its answer.
+    ask_udp(stub.addr, &a_query("a.example")).await;
 
     let answer = ask_udp(stub.addr, &with_edns(a_query("r40.example"))).await;
 
@@ -173,6 +180,7 @@ async fn an_answer_too_big_for_udp_comes_over_tcp_and_makes_room_for_the_next() 
 async fn an_answer_too_big_for_the_asker_is_cut_and_whole_over_tcp() {
     let server = Server::start().await;
     let stub = Stub::start(vec![server.stamp()], &server).await;
+    ask_udp(stub.addr, &a_query("a.example")).await;
 
     let over_udp = ask_udp(stub.addr, &a_query("r40.example")).await;
     let over_tcp = ask_tcp(stub.addr, &a_query("r40.example")).await;
@@ -182,8 +190,8 @@ async fn an_answer_too_big_for_the_asker_is_cut_and_whole_over_tcp() {
     assert_eq!(records(&over_tcp), 40);
     assert_eq!(
         server.asked(),
-        2,
-        "one over UDP, one over TCP; the rest from the cache"
+        3,
+        "one before, one over UDP, one over TCP; the rest from the cache"
     );
 }
 
@@ -281,14 +289,15 @@ async fn the_next_resolver_is_asked_when_the_first_fails_or_refuses() {
 async fn the_wire_shows_no_name_and_only_padded_sizes() {
     let server = Server::start().await;
     let wire = Wire::start(server.addr).await;
-    let stub = Stub::start(vec![wire.stamp(&server)], &server).await;
+    let settings = wishing(PostQuantum::Off, &server);
+    let upstream = rig::upstream(vec![wire.stamp(&server)], settings);
 
-    ask_udp(stub.addr, &a_query("secret-name.example")).await;
-    ask_udp(
-        stub.addr,
-        &a_query("another-rather-long-secret-name.example"),
-    )
-    .await;
+    for name in [
+        "secret-name.example",
+        "another-rather-long-secret-name.example",
+    ] {
+        upstream.resolve(&a_query(name)).await.unwrap();
+    }
 
     let seen = wire.seen();
     let queries: Vec<_> = seen.iter().filter(|packet| packet.len() > 256).collect();
@@ -311,9 +320,10 @@ async fn ephemeral_keys_and_a_network_change_show_another_key() {
     let wire = Wire::start(server.addr).await;
     let ephemeral = dnscrypt_proxy::upstream::Settings {
         keys: KeyPolicy::PerQuery,
-        ..settings(&server)
+        ..wishing(PostQuantum::Off, &server)
     };
-    let one = rig::upstream(vec![wire.stamp(&server)], settings(&server));
+    let settings = wishing(PostQuantum::Off, &server);
+    let one = rig::upstream(vec![wire.stamp(&server)], settings);
     let many = rig::upstream(vec![wire.stamp(&server)], ephemeral);
 
     for upstream in [&one, &many] {

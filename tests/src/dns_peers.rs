@@ -143,6 +143,8 @@ setACL({{ "0.0.0.0/0", "::/0" }})
 pub enum Asking {
     /// Over UDP, one key pair for all queries.
     Udp,
+    /// The same without post-quantum certificates.
+    Classical,
     /// Over TCP only.
     Tcp,
     /// Over UDP, a key pair for every query.
@@ -179,6 +181,7 @@ require_nolog = false
 require_nofilter = false
 force_tcp = {tcp}
 dnscrypt_ephemeral_keys = {ephemeral}
+pqdnscrypt = {post_quantum}
 cache = false
 timeout = 5000
 netprobe_timeout = 0
@@ -192,6 +195,7 @@ log_level = 1
 stamp = "{stamp}"
 "#,
             tcp = asking == Asking::Tcp,
+            post_quantum = asking != Asking::Classical,
             ephemeral = asking == Asking::EphemeralKeys,
         );
         fs::write(&config, text).context("writing dnscrypt-proxy's configuration")?;
@@ -236,8 +240,20 @@ pub struct DnscryptStub {
 impl DnscryptStub {
     /// Starts one in front of a stamp and waits until it answers.
     pub fn start(lab: &Lab, netns: &Netns, programs: &Programs, stamp: &str) -> Result<Self> {
+        Self::start_with(lab, netns, programs, stamp, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(
+        lab: &Lab,
+        netns: &Netns,
+        programs: &Programs,
+        stamp: &str,
+        more: &[&str],
+    ) -> Result<Self> {
         let log_label = format!("culvert-dns-{}", lab.prefix());
-        let args = ["run", "--listen", "127.0.0.1:5301", "--stamp", stamp].map(AsRef::as_ref);
+        let args = ["run", "--listen", "127.0.0.1:5301", "--stamp", stamp];
+        let args: Vec<_> = args.iter().chain(more).map(AsRef::as_ref).collect();
         let mut process = netns.spawn(&log_label, programs.dns(), &args)?;
         let ask = [
             "dig",

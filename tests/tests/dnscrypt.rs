@@ -4,7 +4,7 @@
 
 use lab::{
     Asking, BIG_NAME, BOGUS_NAME, DnscryptProxy, DnscryptStub, ForeignServer, Internet, Lab,
-    PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, resolves,
+    PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, exit, resolves,
 };
 
 /// The big answer's text comes to 3,000 characters.
@@ -28,11 +28,16 @@ fn the_foreign_servers_and_the_foreign_client_agree_in_this_lab() {
 }
 
 #[test]
-fn dnscrypt_proxy_resolves_through_our_edge_over_udp_over_tcp_and_with_ephemeral_keys() {
+fn dnscrypt_proxy_resolves_through_our_edge_with_every_way_of_asking() {
     let world = World::protected().unwrap();
     let peers = Peers::of_this_build().unwrap();
 
-    for asking in [Asking::Udp, Asking::Tcp, Asking::EphemeralKeys] {
+    for asking in [
+        Asking::Udp,
+        Asking::Classical,
+        Asking::Tcp,
+        Asking::EphemeralKeys,
+    ] {
         let client = DnscryptProxy::start(
             &world.lab,
             &world.lab.home,
@@ -52,6 +57,9 @@ fn dnscrypt_proxy_resolves_through_our_edge_over_udp_over_tcp_and_with_ephemeral
                 "{asking:?} {name}: {answer}"
             );
         }
+        let log = client.log();
+        let is_post_quantum = log.contains("using the post-quantum X-Wing key exchange");
+        assert_eq!(is_post_quantum, asking != Asking::Classical, "{log}");
         let big = client.dig(&[BIG_NAME, "TXT"]).unwrap();
         assert!(
             is_whole(&big),
@@ -73,8 +81,16 @@ fn our_stub_resolves_through_encrypted_dns_and_through_dnsdist() {
         ForeignServer::dnsdist(&lab, "203.0.113.10:8443".parse().unwrap()).unwrap(),
     ];
 
-    for server in &servers {
-        let stub = DnscryptStub::start(&lab, &lab.pop, &programs, &server.stamp).unwrap();
+    let with = ["required", "preferred", "off"];
+    // dnsdist has no post-quantum certificate.
+    let ways = [(&servers[0], &with[..]), (&servers[1], &with[1..])];
+    let all = ways
+        .iter()
+        .flat_map(|(server, with)| with.iter().map(move |with| (server, *with)));
+    for (server, post_quantum) in all {
+        let more = ["--post-quantum", post_quantum];
+        let stub =
+            DnscryptStub::start_with(&lab, &lab.pop, &programs, &server.stamp, &more).unwrap();
         resolves(&stub.dig(&[PAGE_NAME, "A"]).unwrap()).unwrap();
         resolves(&stub.dig(&["+tcp", PAGE_NAME, "A"]).unwrap()).unwrap();
         let big = stub.dig(&[BIG_NAME, "TXT"]).unwrap();
@@ -100,7 +116,29 @@ fn culvert_dns_check_and_query_judge_foreign_servers_and_our_edge() {
             .run(&[&program, "query", PAGE_NAME, "A", "--stamp", stamp])
             .unwrap();
         assert!(answer.contains(WEB), "{answer}");
+        assert!(answer.contains("DNSCrypt, post-quantum"), "{answer}");
     }
+}
+
+#[test]
+fn a_resolver_without_a_post_quantum_certificate_is_not_asked_where_one_is_required() {
+    let lab = Lab::for_test().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let _internet = Internet::start(&lab).unwrap();
+    let dnsdist = ForeignServer::dnsdist(&lab, "203.0.113.10:8443".parse().unwrap()).unwrap();
+    let program = programs.dns().to_string_lossy().into_owned();
+
+    let required = ["--post-quantum", "required"];
+    let query = [&program, "query", PAGE_NAME, "--stamp", &dnsdist.stamp];
+    let refused = lab.pop.output(&[&query[..], &required].concat()).unwrap();
+
+    assert_eq!(refused.status.code(), Some(exit::UNAVAILABLE));
+    let said = lab::said(&refused);
+    assert!(
+        said.contains("encryption system 2 is not accepted here"),
+        "{said}"
+    );
+    lab.pop.run(&query).unwrap();
 }
 
 #[test]
@@ -125,6 +163,8 @@ fn kdig_and_curl_work_through_the_whole() {
     }
     let six = kdig(&["@192.168.1.1", PAGE_NAME, "AAAA"]);
     assert!(six.contains("2001:db8:f::10"), "{six}");
+    let dns = world.router.status().unwrap()["dns"].clone();
+    assert_eq!(dns["post_quantum"], true, "{dns}");
     let big = kdig(&["@192.168.1.1", BIG_NAME, "TXT"]);
     assert!(big.matches("0123456789").count() > 200, "{big}");
     let unsigned = kdig(&["@192.168.1.1", UNSIGNED_NAME, "A"]);

@@ -48,9 +48,13 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
         if let Some(dns) = status.get("dns") {
             let count = |key: &str| dns.get(key).and_then(Value::as_u64).unwrap_or(0);
             let (queries, hits, failed) = (count("queries"), count("cache_hits"), count("failed"));
+            let sealed = match dns.get("post_quantum").and_then(Value::as_bool) {
+                Some(true) => ", post-quantum",
+                Some(false) | None => "",
+            };
             lines.add(
                 "lookups",
-                &format!("{queries}, {hits} from the cache, {failed} failed"),
+                &format!("{queries}, {hits} from the cache, {failed} failed{sealed}"),
             );
         }
     }
@@ -185,7 +189,7 @@ mod tests {
             "state": "protected", "since": 100, "gateway": "gw1", "kill_switch": true,
             "lease": { "epoch": 3, "not_after": 700_000, "addresses": ["10.64.0.2/32"] },
             "tunnel": { "last_handshake_s": 12, "wan": "wan0", "rx_bytes": 5, "tx_bytes": 6, "rx_bits_per_s": 1_500_000, "tx_bits_per_s": 0, "dropped": { "malformed": 2, "too_big": 1 } },
-            "dns": { "queries": 9, "cache_hits": 4, "failed": 0 },
+            "dns": { "queries": 9, "cache_hits": 4, "failed": 0, "post_quantum": true },
         });
 
         let text = text(&status, Source::Agent, 400);
@@ -194,7 +198,7 @@ mod tests {
             text,
             "state        protected for 5 min\ngateway      gw1\nlease        epoch 3, for 8 days more, 10.64.0.2/32\n\
              tunnel       session 12 s old over wan0\ntraffic      5 B in at 1.5 Mbit/s, 6 B out at 0 bit/s, 3 dropped\n\
-             lookups      9, 4 from the cache, 0 failed\nkill-switch  on: nothing leaves in clear\n"
+             lookups      9, 4 from the cache, 0 failed, post-quantum\nkill-switch  on: nothing leaves in clear\n"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! A directory of certificates signed elsewhere.
 //!
 //! `provider.pub` holds the provider's public key as 64 hexadecimal digits. Each `<start>-<serial>.cert`
-//! holds a certificate and its secret key, 124 + 32 bytes. A file whose time is over is overwritten with
+//! holds a certificate and the 32 bytes of its secret; those of `…-pq.cert` are post-quantum. A file whose time is over is overwritten with
 //! zeros and removed.
 
 use std::fs;
@@ -12,11 +12,10 @@ use std::sync::Arc;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use thiserror::Error;
-use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use super::provider::{hex, unhex};
-use super::{MAX_KEY_LIFE_S, ResolverKey, Validity, make_key};
+use super::{MAX_KEY_LIFE_S, ResolverKey, Validity, make_keys};
 use crate::proto::cert::{SignedCert, Skipped, System};
 use crate::proto::server::Keyring;
 
@@ -25,8 +24,10 @@ const EXTENSION: &str = "cert";
 const SECRET: usize = 32;
 /// A file of this directory is never longer.
 const MAX_FILE: u64 = 4096;
-/// A directory holds at most this many certificates: three months of days with room.
-const MAX_FILES: usize = 1000;
+/// A series has at most this many times: a year of halves of days with room.
+const MAX_SERIES: usize = 1000;
+/// A directory holds at most this many certificates: a classical and a post-quantum one of each time.
+const MAX_FILES: usize = 2 * MAX_SERIES;
 
 /// Why a directory cannot be used.
 #[derive(Debug, Error)]
@@ -56,7 +57,7 @@ pub enum DirectoryError {
         skipped: String,
     },
     /// The series asked for does not fit the protocol.
-    #[error("certificates live 1 to 24 hours, and a series has 1 to {MAX_FILES} of them")]
+    #[error("certificates live 1 to 24 hours, and a series has 1 to {MAX_SERIES} of them")]
     BadSeries,
 }
 
@@ -147,12 +148,12 @@ impl Directory {
         let cert = SignedCert::parse(wire)?
             .verify(&self.provider, now)?
             .clone();
-        if cert.system != System::XChaCha20Poly1305 {
+        if cert.system == System::XSalsa20Poly1305 {
             return Err(Skipped::NotSpoken(cert.system).into());
         }
         let secret = <[u8; SECRET]>::try_from(secret).map_err(|_| Skipped::Malformed)?;
-        let secret = StaticSecret::from(*Zeroizing::new(secret));
-        ResolverKey::new(cert, wire.to_vec(), secret).map_err(|_| Skipped::Malformed.into())
+        ResolverKey::from_secret(cert, wire.to_vec(), Zeroizing::new(secret))
+            .map_err(|_| Skipped::Malformed.into())
     }
 }
 
@@ -188,7 +189,7 @@ impl Series {
     /// Each begins when half of the one before it is over.
     fn validities(self) -> Result<Vec<Validity>, DirectoryError> {
         let sensible = (3600..=MAX_KEY_LIFE_S).contains(&self.lifetime_s)
-            && (1..=MAX_FILES).contains(&self.count);
+            && (1..=MAX_SERIES).contains(&self.count);
         if !sensible {
             return Err(DirectoryError::BadSeries);
         }
@@ -224,16 +225,18 @@ pub fn write_series(
     let public = format!("{}\n", hex(provider.verifying_key().as_bytes()));
     let file = directory.join(PROVIDER_FILE);
     fs::write(&file, public).map_err(|error| io_error(&file, error))?;
-    let mut files = Vec::with_capacity(validities.len());
+    let mut files = Vec::with_capacity(2 * validities.len());
     for validity in validities {
-        let key = make_key(provider, validity);
-        let file = directory.join(format!(
-            "{}-{}.{EXTENSION}",
-            validity.start, validity.serial
-        ));
-        let bytes = key.to_secret_bytes();
-        write_secret(&file, &bytes).map_err(|error| io_error(&file, error))?;
-        files.push(file);
+        for key in make_keys(provider, validity) {
+            let suffix = match key.cert().system {
+                System::XWing => "-pq",
+                System::XChaCha20Poly1305 | System::XSalsa20Poly1305 => "",
+            };
+            let name = format!("{}-{}{suffix}.{EXTENSION}", validity.start, validity.serial);
+            let file = directory.join(name);
+            write_secret(&file, &key.to_secret_bytes()).map_err(|error| io_error(&file, error))?;
+            files.push(file);
+        }
     }
     Ok(files)
 }

@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use super::*;
-use crate::proto::cert::{Policy, select};
+use crate::proto::cert::{Legacy, Policy, PostQuantum, select};
 
 /// A clock that only moves when told.
 #[derive(Clone, Default)]
@@ -29,9 +29,21 @@ fn provider() -> SigningKey {
     SigningKey::from_bytes(&[5; 32])
 }
 
+fn ring(certs: &Certs) -> Arc<Keyring> {
+    Arc::clone(&certs.keyring().borrow())
+}
+
+/// Of the classical certificates; there is a post-quantum one to each of them.
 fn serials(certs: &Certs) -> Vec<u32> {
-    let ring = Arc::clone(&certs.keyring().borrow());
-    ring.keys().iter().map(|key| key.cert().serial).collect()
+    let ring = ring(certs);
+    let of = |system| {
+        let keys = ring.keys().iter().map(|key| key.cert());
+        let of_system = keys.filter(move |cert| cert.system == system);
+        of_system.map(|cert| cert.serial).collect::<Vec<_>>()
+    };
+    let classical = of(System::XChaCha20Poly1305);
+    assert_eq!(of(System::XWing), classical);
+    classical
 }
 
 const START: u64 = 1_800_000_000;
@@ -77,10 +89,60 @@ fn keys_rotate_with_overlap_and_end_within_a_day() {
     hand.set(START + 16 * HOUR + 1);
     certs.refresh().unwrap();
     assert!(!serials(&certs).contains(&first));
-    let ring = Arc::clone(&certs.keyring().borrow());
+    let ring = ring(&certs);
     for key in ring.keys() {
         assert!(key.cert().end - key.cert().start <= MAX_KEY_LIFE_S);
     }
+}
+
+#[test]
+fn a_post_quantum_secret_has_nothing_of_the_classical_one_beside_it() {
+    let certs = Certs::signing(
+        provider(),
+        Rotation::default(),
+        HandClock::at(START).clock(),
+    )
+    .unwrap();
+    let ring = ring(&certs);
+
+    let secrets: Vec<_> = ring
+        .keys()
+        .iter()
+        .map(|key| key.to_secret_bytes().last_chunk::<32>().copied().unwrap())
+        .collect();
+
+    assert_eq!(secrets.len(), 2);
+    assert_ne!(secrets[0], secrets[1]);
+    let [classical, post_quantum] = ring.keys() else {
+        panic!("two keys")
+    };
+    assert_ne!(classical.cert().magic, post_quantum.cert().magic);
+    // The X25519 half stands at the end of X-Wing's key.
+    let half = post_quantum.cert().resolver_key.last_chunk::<32>().unwrap();
+    assert_ne!(classical.cert().resolver_key, half);
+}
+
+#[test]
+fn ticket_keys_rotate_while_certificates_stay_and_end_with_the_process() {
+    let hand = HandClock::at(START);
+    let start = || Certs::signing(provider(), Rotation::default(), hand.clock()).unwrap();
+    let mut certs = start();
+    let first = Arc::clone(ring(&certs).tickets().unwrap());
+    let keys = ring(&certs).keys().to_vec();
+
+    let pause = certs.refresh().unwrap();
+    hand.set(START + 4 * HOUR);
+    certs.refresh().unwrap();
+
+    let second = Arc::clone(ring(&certs).tickets().unwrap());
+    assert!(pause <= LONGEST_SLEEP);
+    assert!(same_keys(&keys, ring(&certs).keys()));
+    assert_eq!(
+        second.to_secret_bytes().len(),
+        2 * first.to_secret_bytes().len()
+    );
+    let other = Arc::clone(ring(&start()).tickets().unwrap());
+    assert_ne!(*other.to_secret_bytes(), *first.to_secret_bytes());
 }
 
 #[test]
@@ -92,18 +154,25 @@ fn what_is_advertised_satisfies_a_client_at_every_hour() {
         let now = START + hour * HOUR;
         hand.set(now);
         certs.refresh().unwrap();
-        let ring = Arc::clone(&certs.keyring().borrow());
+        let ring = ring(&certs);
         // A client whose clock is three quarters of an hour behind is served, too.
         for clients_now in [now, now - 45 * 60] {
-            let selection = select(
-                ring.advertised(now),
-                &certs.provider_public(),
-                Policy::CLASSICAL,
-                clients_now,
-            );
-            assert!(selection.best.is_some(), "hour {hour}");
+            for post_quantum in [PostQuantum::Off, PostQuantum::Required] {
+                let policy = Policy {
+                    post_quantum,
+                    legacy: Legacy::Refused,
+                };
+                let advertised = ring.advertised(now);
+                let provider = certs.provider_public();
+                let selection = select(advertised, &provider, policy, clients_now);
+                assert!(selection.best.is_some(), "hour {hour}, {post_quantum:?}");
+            }
         }
-        assert!(ring.keys().len() <= 3);
+        assert!(ring.keys().len() <= 6);
+        let records = ring.advertised(now);
+        assert!(records.len() <= 4);
+        // Clients take 4096 bytes, with the question and some ten bytes before each record and in it.
+        assert!(records.iter().map(|wire| wire.len() + 32).sum::<usize>() < 3_200);
     }
 }
 
@@ -115,8 +184,8 @@ fn a_clock_that_was_wrong_at_start_is_recovered_from() {
     hand.set(START);
     certs.refresh().unwrap();
 
-    let ring = Arc::clone(&certs.keyring().borrow());
-    assert_eq!(ring.advertised(START).len(), 1);
+    let ring = ring(&certs);
+    assert_eq!(ring.advertised(START).len(), 2);
 }
 
 #[test]
@@ -190,8 +259,8 @@ fn a_directory_serves_its_series_and_erases_what_is_over() {
     certs.refresh().unwrap();
 
     assert_eq!(serials(&certs).len(), 2);
-    assert!(!files[0].exists());
-    assert!(files[1].exists());
+    assert!(!files[0].exists() && !files[1].exists());
+    assert!(files[2].exists() && files[3].exists());
 }
 
 #[test]
@@ -245,5 +314,10 @@ fn files_that_were_altered_or_belong_to_another_provider_are_passed_over() {
 
     let certs = Certs::directory(dir.path(), HandClock::at(START + 13 * HOUR).clock()).unwrap();
 
-    assert_eq!(serials(&certs).len(), 1);
+    let ring = ring(&certs);
+    let classical = ring
+        .keys()
+        .iter()
+        .filter(|key| key.cert().system == System::XChaCha20Poly1305);
+    assert_eq!((classical.count(), ring.keys().len()), (1, 3));
 }

@@ -14,9 +14,9 @@ use super::stamp::promises;
 use crate::certs::hex;
 use crate::clock;
 use crate::proto::Transport;
-use crate::proto::cert::{Policy, SignedCert, System, select};
+use crate::proto::cert::{Policy, SignedCert, select};
 use crate::proto::stamp::DnsCryptStamp;
-use crate::upstream::{Settings, Upstream, fetch};
+use crate::upstream::{FetchBy, Settings, Upstream, fetch};
 
 #[derive(Serialize)]
 struct Report {
@@ -50,7 +50,7 @@ struct Step {
 
 pub(super) fn check(args: &CheckArgs) -> Result<String, Failure> {
     let query = question(&args.name, RecordType::A)?;
-    let report = runtime()?.block_on(examine(&args.stamp, &query));
+    let report = runtime()?.block_on(examine(&args.stamp, args.policy.policy(), &query));
     let output = if args.json {
         let text = serde_json::to_string(&report).unwrap_or_default();
         format!("{text}\n")
@@ -71,17 +71,25 @@ pub(super) fn check(args: &CheckArgs) -> Result<String, Failure> {
     })
 }
 
-async fn examine(stamp: &DnsCryptStamp, query: &[u8]) -> Report {
-    let settings = Settings::default();
+async fn examine(stamp: &DnsCryptStamp, policy: Policy, query: &[u8]) -> Report {
+    let settings = Settings {
+        policy,
+        ..Settings::default()
+    };
     let now = clock::system()();
     let mut records: Vec<Vec<u8>> = Vec::new();
     let mut fetches = Vec::new();
-    for transport in [Transport::Udp, Transport::Tcp] {
+    for by in [FetchBy::Udp, FetchBy::Tcp] {
         let started = Instant::now();
-        let fetched = fetch(stamp, &settings.sockets, transport).await;
+        let fetched = fetch(stamp, &settings.sockets, by).await;
         let (ok, outcome) = match fetched {
             Ok(set) => {
-                let outcome = format!("{} certificates", set.records.len());
+                let more = if set.incomplete {
+                    ", and there are more"
+                } else {
+                    ""
+                };
+                let outcome = format!("{} certificates{more}", set.records.len());
                 let more = set
                     .records
                     .into_iter()
@@ -90,6 +98,10 @@ async fn examine(stamp: &DnsCryptStamp, query: &[u8]) -> Report {
                 (true, outcome)
             }
             Err(error) => (false, error.to_string()),
+        };
+        let transport = match by {
+            FetchBy::Udp | FetchBy::PaddedUdp => Transport::Udp,
+            FetchBy::Tcp => Transport::Tcp,
         };
         fetches.push(step(transport, ok, started, outcome));
     }
@@ -106,7 +118,7 @@ async fn examine(stamp: &DnsCryptStamp, query: &[u8]) -> Report {
         provider_name: stamp.provider_name.clone(),
         provider_key: hex(&stamp.provider_key),
         promises: promises(stamp.props),
-        certificates: certificates(&records, stamp, now),
+        certificates: certificates(&records, stamp, policy, now),
         fetch: fetches,
         lookup: lookups,
     }
@@ -136,11 +148,16 @@ async fn lookup(upstream: &Upstream, query: &[u8], transport: Transport) -> Step
     step(transport, ok, started, outcome)
 }
 
-fn certificates(records: &[Vec<u8>], stamp: &DnsCryptStamp, now: u64) -> Vec<CertLine> {
+fn certificates(
+    records: &[Vec<u8>],
+    stamp: &DnsCryptStamp,
+    policy: Policy,
+    now: u64,
+) -> Vec<CertLine> {
     let best = select(
         records.iter().map(Vec::as_slice),
         &stamp.provider_key,
-        Policy::CLASSICAL,
+        policy,
         now,
     )
     .best;
@@ -152,8 +169,8 @@ fn certificates(records: &[Vec<u8>], stamp: &DnsCryptStamp, now: u64) -> Vec<Cer
             let verdict = match signed.verify(&stamp.provider_key, now) {
                 Err(reason) => reason.to_string(),
                 Ok(cert) if Some(cert) == best.as_ref() => "in use".to_owned(),
-                Ok(cert) if cert.system == System::XChaCha20Poly1305 => "valid".to_owned(),
-                Ok(_) => "valid, but this encryption system is not spoken here".to_owned(),
+                Ok(cert) if policy.accepts(cert.system) => "valid".to_owned(),
+                Ok(_) => "valid, but this encryption system was not asked for".to_owned(),
             };
             Some(CertLine {
                 es: claims.system.number(),
@@ -222,7 +239,7 @@ fn first_failure(report: &Report) -> String {
     let unusable = report
         .certificates
         .iter()
-        .find(|cert| cert.verdict != "in use");
+        .find(|cert| !matches!(cert.verdict.as_str(), "in use" | "valid"));
     match (failed, unusable, report.fetch.iter().find(|step| !step.ok)) {
         (Some(step), _, _) => format!("lookup over {}: {}", step.transport, step.outcome),
         (None, Some(cert), _) => format!("certificate {}: {}", cert.serial, cert.verdict),

@@ -9,8 +9,9 @@ use serde_json::json;
 use telemetry::Level;
 use toml::{Table, Value};
 
-use super::CheckConfigArgs;
 use super::exit::{CONFIG, Failure};
+use super::{CheckConfigArgs, legacy};
+use crate::proto::cert::{Policy, PostQuantum};
 use crate::proto::stamp::DnsCryptStamp;
 use crate::upstream::{KeyPolicy, MAX_STAMPS};
 
@@ -18,7 +19,8 @@ use crate::upstream::{KeyPolicy, MAX_STAMPS};
 pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
 const MAX_CACHE_KIB: usize = 1024 * 1024;
 const MAX_LISTEN: usize = 64;
-const ACCEPTED_KEYS: &str = "listen, stamps, ephemeral-keys, cache-kib, log-level";
+const ACCEPTED_KEYS: &str =
+    "listen, stamps, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, log-level";
 
 /// What `run` uses.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Config {
     pub(super) stamps: Vec<DnsCryptStamp>,
     /// How long a client key lives.
     pub(super) keys: KeyPolicy,
+    /// Which certificates are taken.
+    pub(super) policy: Policy,
     /// The cache's bound.
     pub(super) cache_bytes: usize,
     /// What is logged.
@@ -102,6 +106,10 @@ impl TryFrom<RawConfig> for Config {
         } else {
             KeyPolicy::PerNetwork
         };
+        let policy = Policy {
+            post_quantum: raw.post_quantum("post-quantum"),
+            legacy: legacy(raw.boolean("legacy-certificates")),
+        };
         let cache_kib = raw.number("cache-kib", DEFAULT_CACHE_KIB, MAX_CACHE_KIB);
         let level = raw.level("log-level");
         raw.unknown_keys();
@@ -112,6 +120,7 @@ impl TryFrom<RawConfig> for Config {
             listen,
             stamps,
             keys,
+            policy,
             cache_bytes: cache_kib * 1024,
             level,
         })
@@ -165,6 +174,18 @@ impl RawConfig {
         }
     }
 
+    fn post_quantum(&mut self, key: &str) -> PostQuantum {
+        let how = match self.table.remove(key) {
+            None => return PostQuantum::default(),
+            Some(value) => value.as_str().and_then(|text| text.parse().ok()),
+        };
+        if how.is_none() {
+            let accepted = "\"required\", \"preferred\" or \"off\"";
+            self.mistake(key, "is none of the words", accepted);
+        }
+        how.unwrap_or_default()
+    }
+
     fn number(&mut self, key: &str, default: usize, max: usize) -> usize {
         let value = match self.table.remove(key) {
             None => return default,
@@ -212,6 +233,7 @@ impl RawConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::cert::Legacy;
 
     const STAMP: &str = "sdns://AQMAAAAAAAAADDkuOS45Ljk6ODQ0MyBnyEe4yHWM0SAkVUO-dWdG3zTfHYTAC4xHA2jfgh2GPhkyLmRuc2NyeXB0LWNlcnQucXVhZDkubmV0";
 
@@ -225,7 +247,7 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_at_once_with_its_key_and_what_is_accepted() {
         let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nephemeral-keys = 1\n\
-                    cache-kib = -1\nlog-level = \"loud\"\nlisten-on = 1";
+                    post-quantum = true\nlegacy-certificates = 0\ncache-kib = -1\nlog-level = \"loud\"\nlisten-on = 1";
 
         let mistakes = read(text).unwrap_err();
 
@@ -240,6 +262,8 @@ mod tests {
                 "listen[1]",
                 "stamps[0]",
                 "ephemeral-keys",
+                "post-quantum",
+                "legacy-certificates",
                 "cache-kib",
                 "log-level",
                 "listen-on"
@@ -263,7 +287,7 @@ mod tests {
     #[test]
     fn a_whole_file_is_read() {
         let text = format!(
-            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\ncache-kib = 64\nlog-level = \"debug\""
+            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\npost-quantum = \"required\"\nlegacy-certificates = true\ncache-kib = 64\nlog-level = \"debug\""
         );
 
         let config = read(&text).unwrap();
@@ -271,6 +295,8 @@ mod tests {
         assert_eq!(config.listen.len(), 2);
         assert_eq!(config.stamps[0].to_string(), STAMP);
         assert_eq!(config.keys, KeyPolicy::PerQuery);
+        assert_eq!(config.policy.post_quantum, PostQuantum::Required);
+        assert_eq!(config.policy.legacy, Legacy::LastResort);
         assert_eq!(config.cache_bytes, 65_536);
         assert_eq!(config.level, Level::DEBUG);
     }

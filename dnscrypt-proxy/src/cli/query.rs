@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::QueryArgs;
 use super::exit::{BUG, FAILED, Failure, IO, USAGE};
+use crate::proto::cert::System;
 use crate::proto::{Transport, message};
 use crate::upstream::{Settings, Upstream};
 
@@ -24,7 +25,11 @@ pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
         )
     })?;
     let query = question(&args.name, rtype)?;
-    let upstream = Upstream::new(vec![args.stamp.clone()], Settings::default());
+    let settings = Settings {
+        policy: args.policy.policy(),
+        ..Settings::default()
+    };
+    let upstream = Upstream::new(vec![args.stamp.clone()], settings);
     let started = Instant::now();
     let response = runtime()?.block_on(async {
         if args.tcp {
@@ -43,18 +48,29 @@ pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let rcode = rcode_name(read.metadata.response_code);
     let cut = read.metadata.truncation;
+    let system = upstream
+        .health()
+        .first()
+        .and_then(|health| Some(health.certificate.as_ref()?.system));
+    let is_post_quantum = system == Some(System::XWing);
     let records: Vec<_> = read.answers.iter().map(ToString::to_string).collect();
     if args.json {
         let object = json!({
             "name": args.name, "type": rtype.to_string(), "rcode": rcode, "truncated": cut,
             "authentic_data": read.metadata.authentic_data, "answers": records, "ms": ms,
+            "post_quantum": is_post_quantum,
         });
         return Ok(format!("{object}\n"));
     }
     let mut text: String = records.iter().map(|record| format!("{record}\n")).collect();
     text.push_str(&format!(
-        "; {rcode}, {} records, {ms:.1} ms, DNSCrypt\n",
-        records.len()
+        "; {rcode}, {} records, {ms:.1} ms, DNSCrypt{}\n",
+        records.len(),
+        if is_post_quantum {
+            ", post-quantum"
+        } else {
+            ""
+        }
     ));
     Ok(text)
 }

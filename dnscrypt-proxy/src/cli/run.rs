@@ -40,6 +40,7 @@ fn from_args(args: RunArgs) -> Result<Config, Failure> {
         } else {
             KeyPolicy::PerNetwork
         },
+        policy: args.policy.policy(),
         cache_bytes: args.cache_kib.saturating_mul(1024),
         level: Level::INFO,
     })
@@ -59,6 +60,7 @@ async fn serve(config: Config) -> Result<String, Failure> {
     }
     let settings = Settings {
         keys: config.keys,
+        policy: config.policy,
         ..Settings::default()
     };
     let upstream = Upstream::new(config.stamps, settings);

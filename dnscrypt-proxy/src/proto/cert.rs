@@ -252,6 +252,19 @@ pub enum PostQuantum {
     Off,
 }
 
+impl std::str::FromStr for PostQuantum {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "preferred" => Ok(Self::Preferred),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("{text:?} is not one of required, preferred, off")),
+        }
+    }
+}
+
 /// Whether a client takes the first system, which the draft no longer has, from a resolver without another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Legacy {
@@ -277,6 +290,12 @@ impl Policy {
         post_quantum: PostQuantum::Off,
         legacy: Legacy::Refused,
     };
+
+    /// Whether certificates of a system may be used.
+    #[must_use]
+    pub fn accepts(self, system: System) -> bool {
+        self.rank(system).is_some()
+    }
 
     /// How much a system is wanted; `None` if it must not be used.
     fn rank(self, system: System) -> Option<u8> {

@@ -20,6 +20,9 @@ use super::tickets::{TICKET, TicketCert, TicketKeys};
 use super::xwing::{CIPHERTEXT, XWingSecret};
 use super::{MAX_QUERY, MAX_RESPONSE, Transport};
 
+/// Certificates of one system that are handed out at one time.
+const ADVERTISED: usize = 2;
+
 /// A certificate with its secret: everything needed to answer under it. The secret is erased on drop.
 pub struct ResolverKey {
     cert: Certificate,
@@ -140,7 +143,14 @@ impl Keyring {
         &self.keys
     }
 
-    /// The certificates to hand out at a moment, as TXT data, the newest first.
+    /// The keys under which tickets are issued and accepted.
+    #[must_use]
+    pub fn tickets(&self) -> Option<&Arc<TicketKeys>> {
+        self.tickets.as_ref()
+    }
+
+    /// The certificates to hand out at a moment, as TXT data, the newest first: of each system the newest, and
+    /// the one before it for clients whose clocks are behind. More would not fit into what clients take.
     #[must_use]
     pub fn advertised(&self, now: u64) -> Vec<&[u8]> {
         let mut valid: Vec<_> = self
@@ -149,6 +159,12 @@ impl Keyring {
             .filter(|key| key.cert.check_time(now).is_ok())
             .collect();
         valid.sort_by_key(|key| std::cmp::Reverse(key.cert.serial));
+        let mut of_system = HashMap::new();
+        valid.retain(|key| {
+            let count: &mut usize = of_system.entry(key.cert.system).or_default();
+            *count += 1;
+            *count <= ADVERTISED
+        });
         valid.into_iter().map(|key| key.wire.as_slice()).collect()
     }
 

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use super::Settings;
 use super::SocketFactory;
 use crate::listen::{read_frame, write_frame};
-use crate::proto::cert::{Certificate, Policy, Skipped, select};
+use crate::proto::cert::{Certificate, Policy, PostQuantum, Skipped, select};
+use crate::proto::message;
 use crate::proto::stamp::DnsCryptStamp;
-use crate::proto::{Transport, message};
 
 /// Each try over UDP.
 const UDP_TRY: Duration = Duration::from_millis(800);
@@ -24,6 +24,8 @@ const TCP_TRY: Duration = Duration::from_secs(3);
 /// Certificate answers are shorter.
 const MAX_ANSWER: usize = 4096;
 const RECEIVE_SIZE: u16 = 4096;
+/// A query as long as the answer with two post-quantum certificates in it: answers over UDP are never longer.
+const PADDED_QUERY: usize = 3200;
 
 /// Why there is no certificate.
 #[derive(Clone, Debug, Error)]
@@ -67,18 +69,33 @@ pub struct CertSet {
     pub incomplete: bool,
 }
 
-/// Fetches over one transport.
+/// How certificates are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchBy {
+    /// A small query over UDP: post-quantum certificates do not fit into its answer.
+    Udp,
+    /// One over UDP that makes room for them, in fragments.
+    PaddedUdp,
+    /// Over TCP.
+    Tcp,
+}
+
+/// Fetches in one way.
 pub async fn fetch(
     stamp: &DnsCryptStamp,
     sockets: &SocketFactory,
-    transport: Transport,
+    by: FetchBy,
 ) -> Result<CertSet, FetchError> {
     let id = u16::try_from(OsRng.next_u32() >> 16).unwrap_or_default();
-    let query = message::query(id, &stamp.provider_name, RecordType::TXT, RECEIVE_SIZE)
-        .map_err(|_| FetchError::BadAnswer)?;
-    let answer = match transport {
-        Transport::Udp => over_udp(stamp, sockets, &query).await?,
-        Transport::Tcp => timeout(TCP_TRY, over_tcp(stamp, sockets, &query))
+    let (name, qtype) = (&stamp.provider_name, RecordType::TXT);
+    let query = match by {
+        FetchBy::PaddedUdp => message::padded_query(id, name, qtype, RECEIVE_SIZE, PADDED_QUERY),
+        FetchBy::Udp | FetchBy::Tcp => message::query(id, name, qtype, RECEIVE_SIZE),
+    };
+    let query = query.map_err(|_| FetchError::BadAnswer)?;
+    let answer = match by {
+        FetchBy::Udp | FetchBy::PaddedUdp => over_udp(stamp, sockets, &query).await?,
+        FetchBy::Tcp => timeout(TCP_TRY, over_tcp(stamp, sockets, &query))
             .await
             .map_err(|_| FetchError::NoAnswer)??,
     };
@@ -92,32 +109,44 @@ pub async fn fetch(
     })
 }
 
-/// The certificate to use now: over UDP, and over TCP when that failed or was incomplete.
+/// The certificate to use now: over UDP, over TCP when that failed or was incomplete, and over UDP in fragments where TCP does
+/// not pass and there is a post-quantum one to be had.
 pub(super) async fn certificate(
     stamp: &DnsCryptStamp,
     settings: &Settings,
 ) -> Result<Certificate, FetchError> {
     let now = (settings.clock)();
-    let over_udp = fetch(stamp, &settings.sockets, Transport::Udp).await;
-    let first = match over_udp {
-        Ok(set) if !set.incomplete => return choose(&set, stamp, now),
-        Ok(set) => choose(&set, stamp, now),
-        Err(error) => Err(error),
+    let choose = |set: &CertSet| choose(set, stamp, settings.policy, now);
+    let is_wanted = settings.policy.post_quantum != PostQuantum::Off;
+    let (is_cut, first) = match fetch(stamp, &settings.sockets, FetchBy::Udp).await {
+        Ok(set) if !set.incomplete => return choose(&set),
+        Ok(set) => (true, choose(&set)),
+        Err(error) => (false, Err(error)),
     };
-    match fetch(stamp, &settings.sockets, Transport::Tcp).await {
-        Ok(set) => choose(&set, stamp, now).or(first),
-        // What came over UDP says more about the resolver than its silence on TCP.
+    if first.is_ok() && !is_wanted {
+        return first;
+    }
+    // What came over UDP says more about the resolver than its silence on TCP.
+    if let Ok(set) = fetch(stamp, &settings.sockets, FetchBy::Tcp).await {
+        return choose(&set).or(first);
+    }
+    if !is_cut || !is_wanted {
+        return first;
+    }
+    match fetch(stamp, &settings.sockets, FetchBy::PaddedUdp).await {
+        Ok(set) => choose(&set).or(first),
         Err(_) => first,
     }
 }
 
-fn choose(set: &CertSet, stamp: &DnsCryptStamp, now: u64) -> Result<Certificate, FetchError> {
-    let selection = select(
-        set.records.iter().map(Vec::as_slice),
-        &stamp.provider_key,
-        Policy::CLASSICAL,
-        now,
-    );
+fn choose(
+    set: &CertSet,
+    stamp: &DnsCryptStamp,
+    policy: Policy,
+    now: u64,
+) -> Result<Certificate, FetchError> {
+    let records = set.records.iter().map(Vec::as_slice);
+    let selection = select(records, &stamp.provider_key, policy, now);
     selection
         .best
         .ok_or(FetchError::NoneUsable(selection.skipped))

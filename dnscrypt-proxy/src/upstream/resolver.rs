@@ -8,10 +8,11 @@ use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, Expected};
 use super::fetch;
+use super::session::{Question, Session};
 use super::{KeyPolicy, ResolveError, Settings};
 use crate::listen::{read_frame, write_frame};
 use crate::proto::cert::Certificate;
-use crate::proto::client::{ClientKeys, ClientNonce, QueryPadding, Session};
+use crate::proto::client::{ClientKeys, ClientNonce, QueryPadding};
 use crate::proto::message;
 use crate::proto::padding;
 use crate::proto::stamp::DnsCryptStamp;
@@ -64,7 +65,7 @@ struct State {
     certificate: Option<Known>,
     /// When certificates were last asked for.
     tried: Option<Instant>,
-    keys: Option<Arc<ClientKeys>>,
+    keys: Option<ClientKeys>,
     session: Option<Arc<Session>>,
     channel: Option<Arc<Channel>>,
     udp_target: usize,
@@ -204,21 +205,50 @@ impl Resolver {
     ) -> Result<UdpOutcome, ResolveError> {
         let channel = self.channel().await?;
         let target = self.state().udp_target;
-        let mut expected = channel.expect(random_nonce())?;
-        let packet = session
-            .seal_query(query, expected.nonce(), QueryPadding::Udp { target })
-            .map_err(|_| ResolveError::TooLong)?;
+        let seal = |expected: &Expected| {
+            let how = QueryPadding::Udp { target };
+            session.seal(query, *expected.nonce(), how, (self.settings.clock)())
+        };
+        let mut first = channel.expect(random_nonce())?;
+        let question = seal(&first).map_err(|_| ResolveError::TooLong)?;
+        if question.is_too_long_for_udp() {
+            return Ok(UdpOutcome::Silence);
+        }
         // A refusal by ICMP may be forged or old: waiting and TCP decide.
-        let _ = channel.send(&packet).await;
-        if let Ok(response) = timeout(FIRST_WAIT, authentic(session, query, &mut expected)).await {
+        let _ = channel.send(&question.packet).await;
+        let answer = self.authentic(session, &question, query, &mut first);
+        tokio::pin!(answer);
+        if let Ok(response) = timeout(FIRST_WAIT, &mut answer).await {
             return Ok(UdpOutcome::Answer(response));
         }
-        let _ = channel.send(&packet).await;
-        let second = timeout(SECOND_WAIT, authentic(session, query, &mut expected));
+        session.unanswered(&question);
+        // The same packet again, or one without the ticket that may be the reason for the silence.
+        let mut again = None;
+        if question.is_resumed() {
+            let second = channel.expect(random_nonce())?;
+            let question = seal(&second).map_err(|_| ResolveError::TooLong)?;
+            again = Some((question, second));
+        }
+        let packet = again
+            .as_ref()
+            .map_or(&question.packet, |(again, _)| &again.packet);
+        let _ = channel.send(packet).await;
+        let other = async {
+            match &mut again {
+                Some((again, second)) => self.authentic(session, again, query, second).await,
+                None => std::future::pending().await,
+            }
+        };
+        let either = async {
+            tokio::select! {
+                response = &mut answer => response,
+                response = other => response,
+            }
+        };
         let newer = self.newer_certificate(SUSPICION);
-        tokio::pin!(second, newer);
+        tokio::pin!(newer);
         tokio::select! {
-            response = &mut second => {
+            response = timeout(SECOND_WAIT, either) => {
                 if response.is_err() {
                     // The socket may be what is wrong: the next query gets another one.
                     self.state().channel = None;
@@ -230,26 +260,48 @@ impl Resolver {
     }
 
     async fn ask_tcp(&self, session: &Session, query: &[u8]) -> Result<Vec<u8>, ResolveError> {
-        let nonce = random_nonce();
         let [choice, ..] = OsRng.next_u32().to_be_bytes();
-        let packet = session
-            .seal_query(query, &nonce, QueryPadding::Tcp { choice })
+        let (how, now) = (QueryPadding::Tcp { choice }, (self.settings.clock)());
+        let question = session
+            .seal(query, random_nonce(), how, now)
             .map_err(|_| ResolveError::TooLong)?;
         let exchange = async {
             let mut stream = self.settings.sockets.tcp(self.stamp.addr).await?;
             let silence = |_| ResolveError::NoAnswer;
-            write_frame(&mut stream, &packet).await.map_err(silence)?;
+            write_frame(&mut stream, &question.packet)
+                .await
+                .map_err(silence)?;
             let answer = read_frame(&mut stream, MAX_RESPONSE)
                 .await
                 .map_err(silence)?;
             let answer = answer.ok_or(ResolveError::NoAnswer)?;
-            session
-                .open_response(answer, query, &nonce)
-                .map_err(silence)
+            session.open(&question, answer, query, now).map_err(silence)
         };
-        timeout(TCP_WAIT, exchange)
-            .await
-            .map_err(|_| ResolveError::NoAnswer)?
+        let outcome = timeout(TCP_WAIT, exchange).await;
+        let outcome = outcome.map_err(|_| ResolveError::NoAnswer).flatten();
+        if outcome.is_err() {
+            session.unanswered(&question);
+        }
+        outcome
+    }
+
+    /// The first packet that is authentic; forged ones are passed over.
+    async fn authentic(
+        &self,
+        session: &Session,
+        question: &Question,
+        query: &[u8],
+        expected: &mut Expected,
+    ) -> Vec<u8> {
+        loop {
+            let Some(packet) = expected.next().await else {
+                return std::future::pending().await;
+            };
+            let now = (self.settings.clock)();
+            if let Ok(response) = session.open(question, packet, query, now) {
+                return response;
+            }
+        }
     }
 
     /// The session to ask under; fetches certificates when there is none that is valid.
@@ -279,17 +331,13 @@ impl Resolver {
         if let (KeyPolicy::PerNetwork, Some(session)) = (self.settings.keys, &state.session) {
             return Ok(Some(Arc::clone(session)));
         }
-        let keys = match (self.settings.keys, &state.keys) {
-            (KeyPolicy::PerNetwork, Some(keys)) => Arc::clone(keys),
-            (KeyPolicy::PerNetwork | KeyPolicy::PerQuery, _) => {
-                Arc::new(ClientKeys::generate(OsRng))
-            }
-        };
-        let session = Arc::new(Session::new(&known.certificate, &keys)?);
-        if self.settings.keys == KeyPolicy::PerNetwork {
-            state.keys = Some(keys);
-            state.session = Some(Arc::clone(&session));
+        if self.settings.keys == KeyPolicy::PerQuery {
+            let session = Session::new(&known.certificate, &mut None)?;
+            return Ok(Some(Arc::new(session)));
         }
+        let certificate = known.certificate.clone();
+        let session = Arc::new(Session::new(&certificate, &mut state.keys)?);
+        state.session = Some(Arc::clone(&session));
         Ok(Some(session))
     }
 
@@ -316,10 +364,14 @@ impl Resolver {
                 Certificates::Failed(error)
             }
             Ok(certificate) => {
-                let same = state
-                    .certificate
-                    .as_ref()
-                    .is_some_and(|known| known.certificate == certificate);
+                let before = state.certificate.as_ref().map(|known| &known.certificate);
+                let same = before == Some(&certificate);
+                if before.is_some_and(|before| before.system > certificate.system) {
+                    tracing::warn!(
+                        resolver = %self.stamp.addr,
+                        "the resolver shows no post-quantum certificate any more: lookups are sealed without it"
+                    );
+                }
                 state.certificate = Some(Known {
                     certificate,
                     fetched: Instant::now(),
@@ -375,18 +427,6 @@ impl Certificates {
         match self {
             Self::Changed | Self::Same => Ok(()),
             Self::Failed(error) => Err(error.into()),
-        }
-    }
-}
-
-/// The first packet that is authentic; forged ones are passed over.
-async fn authentic(session: &Session, query: &[u8], expected: &mut Expected) -> Vec<u8> {
-    loop {
-        let Some(packet) = expected.next().await else {
-            return std::future::pending().await;
-        };
-        if let Ok(response) = session.open_response(packet, query, expected.nonce()) {
-            return response;
         }
     }
 }

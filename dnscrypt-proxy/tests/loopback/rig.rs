@@ -10,8 +10,10 @@ use dnscrypt_proxy::Counters;
 use dnscrypt_proxy::certs::{Certs, Rotation, Series};
 use dnscrypt_proxy::clock::Clock;
 use dnscrypt_proxy::listen::{Limits, Sockets};
+use dnscrypt_proxy::proto::cert::{Policy, PostQuantum, System};
 use dnscrypt_proxy::proto::server::Keyring;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
+use dnscrypt_proxy::proto::tickets::TicketKeys;
 use dnscrypt_proxy::serve::{Query, Server as DnsCryptServer};
 use dnscrypt_proxy::stub::StubConfig;
 use dnscrypt_proxy::upstream::{Settings, Upstream};
@@ -162,6 +164,26 @@ impl Server {
         *self.certs.lock().unwrap() = fresh;
     }
 
+    /// What happens to tickets when their resolver is restarted with the certificates that it had.
+    pub(crate) fn forget_ticket_keys(&self) {
+        let tickets = TicketKeys::default()
+            .renewed(rand_core::OsRng, START)
+            .unwrap();
+        let keys = self.keyring.borrow().keys().to_vec();
+        let keyring = Keyring::new(keys).with_tickets(Arc::new(tickets));
+        self.keyring.send_replace(Arc::new(keyring));
+    }
+
+    /// A resolver that has no post-quantum certificate, or one that somebody strips it from.
+    pub(crate) fn strip_post_quantum(&self) {
+        let keys = self.keyring.borrow().keys().to_vec();
+        let classical = keys
+            .into_iter()
+            .filter(|key| key.cert().system != System::XWing);
+        let keyring = Keyring::new(classical.collect());
+        self.keyring.send_replace(Arc::new(keyring));
+    }
+
     fn publish(&self, certs: &Certs) {
         self.keyring
             .send_replace(Arc::clone(&certs.keyring().borrow()));
@@ -213,6 +235,17 @@ pub(crate) fn settings(server: &Server) -> Settings {
     Settings {
         clock: clock(&server.behaviour),
         ..Settings::default()
+    }
+}
+
+/// The same with another wish for post-quantum certificates.
+pub(crate) fn wishing(post_quantum: PostQuantum, server: &Server) -> Settings {
+    Settings {
+        policy: Policy {
+            post_quantum,
+            ..Policy::default()
+        },
+        ..settings(server)
     }
 }
 
@@ -301,6 +334,13 @@ impl Wire {
 
     pub(crate) fn seen(&self) -> Vec<Vec<u8>> {
         self.packets.lock().unwrap().clone()
+    }
+
+    /// From now on nobody takes connections here.
+    pub(crate) async fn refuse_tcp(&mut self) {
+        let tcp = self.tasks.remove(1);
+        tcp.abort();
+        assert!(tcp.await.unwrap_err().is_cancelled());
     }
 
     pub(crate) fn lose(&self, packets: usize) {
