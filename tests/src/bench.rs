@@ -4,6 +4,8 @@ use anyhow::{Context, Result, bail};
 
 mod smoke;
 
+mod dns;
+
 mod handshakes;
 mod peers;
 mod tunnel;
@@ -25,7 +27,7 @@ mod report;
 use report::{Report, Row};
 
 /// The benches that there are.
-pub const NAMES: &[&str] = &["smoke", "tunnel", "peers", "handshakes"];
+pub const NAMES: &[&str] = &["smoke", "tunnel", "peers", "handshakes", "dns"];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,7 @@ pub fn run(name: &str, options: Options) -> Result<()> {
         "tunnel" => tunnel::run(options, &say)?,
         "peers" => peers::run(options, &say)?,
         "handshakes" => handshakes::run(options, &say)?,
+        "dns" => dns::run(options, &say)?,
         _ => bail!("no bench `{name}`; there are: {}", NAMES.join(", ")),
     };
     let report = Report {

@@ -24,10 +24,15 @@ const DNSCRYPT_STAMP: u8 = 1;
 pub struct ForeignServer {
     /// How a client finds it.
     pub stamp: String,
-    _process: Running,
+    process: Running,
 }
 
 impl ForeignServer {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// encrypted-dns: certificates over UDP and TCP, classical and post-quantum.
     pub fn encrypted_dns(lab: &Lab, peers: &Peers, listen: SocketAddr) -> Result<Self> {
         Self::encrypted_dns_in(lab, &lab.internet, peers, listen)
@@ -48,9 +53,9 @@ upstream_addrs = ["{ZONE_SERVER}:53"]
 state_file = "{state}"
 udp_timeout = 5
 tcp_timeout = 5
-udp_max_active_connections = 100
-tcp_max_active_connections = 100
-cache_capacity = 1000
+udp_max_active_connections = 1000
+tcp_max_active_connections = 250
+cache_capacity = 100000
 cache_ttl_min = 1
 cache_ttl_max = 60
 cache_ttl_error = 1
@@ -62,7 +67,7 @@ pq_enabled = true
 dnssec = true
 no_filters = true
 no_logs = true
-key_cache_capacity = 1000
+key_cache_capacity = 10000
 
 [tls]
 
@@ -91,14 +96,16 @@ blacklisted_ips = []
                 .find(|word| word.starts_with("sdns://AQ"))
                 .map(str::to_owned))
         })?;
-        Ok(Self {
-            stamp,
-            _process: process,
-        })
+        Ok(Self { stamp, process })
     }
 
     /// dnsdist: one classical certificate, over UDP only.
     pub fn dnsdist(lab: &Lab, listen: SocketAddr) -> Result<Self> {
+        Self::dnsdist_in(lab, &lab.internet, listen)
+    }
+
+    /// dnsdist in another place of the lab.
+    pub fn dnsdist_in(lab: &Lab, netns: &Netns, listen: SocketAddr) -> Result<Self> {
         const NAME: &str = "2.dnscrypt-cert.dnsdist.example";
         let dir = lab.folder("dnsdist")?;
         let config = dir.join("dnsdist.conf");
@@ -112,6 +119,7 @@ blacklisted_ips = []
 generateDNSCryptCertificate("{dir_text}/provider.key", "{dir_text}/resolver.cert", "{dir_text}/resolver.key", 1, {from}, {to}, DNSCryptExchangeVersion.VERSION2)
 addDNSCryptBind("{listen}", "{NAME}", "{dir_text}/resolver.cert", "{dir_text}/resolver.key")
 newServer({{ address = "{ZONE_SERVER}:53", checkInterval = 60 }})
+getPool(""):setCache(newPacketCache(100000))
 setACL({{ "0.0.0.0/0", "::/0" }})
 "#,
             from = now - 60,
@@ -119,7 +127,7 @@ setACL({{ "0.0.0.0/0", "::/0" }})
         );
         fs::write(&config, text).context("writing dnsdist's configuration")?;
         let args = ["--supervised", "--disable-syslog", "-C"].map(AsRef::as_ref);
-        let mut process = lab.internet.spawn(
+        let mut process = netns.spawn(
             "dnsdist",
             "dnsdist",
             &[&args[..], &[config.as_os_str()]].concat(),
@@ -133,7 +141,7 @@ setACL({{ "0.0.0.0/0", "::/0" }})
         let key = fs::read(&key).context("reading dnsdist's provider key")?;
         Ok(Self {
             stamp: stamp(listen, &key, NAME)?,
-            _process: process,
+            process,
         })
     }
 }
@@ -151,16 +159,28 @@ pub enum Asking {
     EphemeralKeys,
 }
 
+/// What dnscrypt-proxy keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// Nothing.
+    Off,
+    /// As much as its sample configuration says.
+    AsShipped,
+}
+
 /// dnscrypt-proxy 2.1.18 as a stub.
 #[derive(Debug)]
 pub struct DnscryptProxy {
     netns: Netns,
     listen: SocketAddr,
-    _process: Running,
+    process: Running,
 }
 
 impl DnscryptProxy {
-    /// Starts one in front of a stamp and waits until it answers.
+    /// Where it listens.
+    pub const LISTEN: &str = "127.0.0.1:5300";
+
+    /// Starts one without a cache in front of a stamp and waits until it answers.
     pub fn start(
         lab: &Lab,
         netns: &Netns,
@@ -168,7 +188,18 @@ impl DnscryptProxy {
         stamp: &str,
         asking: Asking,
     ) -> Result<Self> {
-        let listen: SocketAddr = "127.0.0.1:5300".parse().context("a socket address")?;
+        Self::start_caching(lab, netns, peers, stamp, (asking, Caching::Off))
+    }
+
+    /// The same with or without a cache.
+    pub fn start_caching(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        stamp: &str,
+        (asking, caching): (Asking, Caching),
+    ) -> Result<Self> {
+        let listen: SocketAddr = Self::LISTEN.parse().context("a socket address")?;
         let label = format!("dnscrypt-proxy-{asking:?}");
         let config = lab.folder(&label)?.join("dnscrypt-proxy.toml");
         let text = format!(
@@ -182,7 +213,8 @@ require_nofilter = false
 force_tcp = {tcp}
 dnscrypt_ephemeral_keys = {ephemeral}
 pqdnscrypt = {post_quantum}
-cache = false
+cache = {cache}
+cache_size = 4096
 timeout = 5000
 netprobe_timeout = 0
 ignore_system_dns = true
@@ -197,6 +229,7 @@ stamp = "{stamp}"
             tcp = asking == Asking::Tcp,
             post_quantum = asking != Asking::Classical,
             ephemeral = asking == Asking::EphemeralKeys,
+            cache = caching == Caching::AsShipped,
         );
         fs::write(&config, text).context("writing dnscrypt-proxy's configuration")?;
         let program = peers.dnscrypt_proxy()?;
@@ -210,8 +243,13 @@ stamp = "{stamp}"
         Ok(Self {
             netns: netns.clone(),
             listen,
-            _process: process,
+            process,
         })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Asks through it with dig and gives dig's output.
@@ -226,7 +264,7 @@ stamp = "{stamp}"
 
     /// What it said so far.
     pub fn log(&self) -> String {
-        self._process.log()
+        self.process.log()
     }
 }
 
@@ -234,10 +272,13 @@ stamp = "{stamp}"
 #[derive(Debug)]
 pub struct DnscryptStub {
     netns: Netns,
-    _process: Running,
+    process: Running,
 }
 
 impl DnscryptStub {
+    /// Where it listens.
+    pub const LISTEN: &str = "127.0.0.1:5301";
+
     /// Starts one in front of a stamp and waits until it answers.
     pub fn start(lab: &Lab, netns: &Netns, programs: &Programs, stamp: &str) -> Result<Self> {
         Self::start_with(lab, netns, programs, stamp, &[])
@@ -252,7 +293,7 @@ impl DnscryptStub {
         more: &[&str],
     ) -> Result<Self> {
         let log_label = format!("culvert-dns-{}", lab.prefix());
-        let args = ["run", "--listen", "127.0.0.1:5301", "--stamp", stamp];
+        let args = ["run", "--listen", Self::LISTEN, "--stamp", stamp];
         let args: Vec<_> = args.iter().chain(more).map(AsRef::as_ref).collect();
         let mut process = netns.spawn(&log_label, programs.dns(), &args)?;
         let ask = [
@@ -270,8 +311,13 @@ impl DnscryptStub {
         })?;
         Ok(Self {
             netns: netns.clone(),
-            _process: process,
+            process,
         })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Asks through it with dig and gives dig's output.

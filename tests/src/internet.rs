@@ -79,10 +79,11 @@ impl Internet {
     }
 }
 
+/// Without the limit of answers to one network (RRL) that it has by default: all of the lab's lookups come from one.
 fn nsd(lab: &Lab, dir: &Path, label: &str, address: &str, zones: &str) -> Result<Running> {
     let file = |suffix: &str| format!("{}/nsd-{label}.{suffix}", dir.display());
     let config = format!(
-        "server:\n  ip-address: {address}\n  server-count: 1\n  username: \"\"\n  chroot: \"\"\n  hide-version: yes\n\
+        "server:\n  ip-address: {address}\n  server-count: 1\n  rrl-ratelimit: 0\n  username: \"\"\n  chroot: \"\"\n  hide-version: yes\n\
          \x20 zonesdir: \"\"\n  database: \"\"\n  pidfile: \"{}\"\n  xfrdfile: \"{}\"\n  zonelistfile: \"{}\"\n  xfrdir: \"{}\"\n\
          remote-control:\n  control-enable: no\n{zones}",
         file("pid"),

@@ -48,7 +48,7 @@ pub use bulk::{Bulk, Frames};
 pub use cable::{Cable, Carried, Quality};
 pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
-pub use dns_peers::{Asking, DnscryptProxy, DnscryptStub, ForeignServer, resolves};
+pub use dns_peers::{Asking, Caching, DnscryptProxy, DnscryptStub, ForeignServer, resolves};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
 pub use iperf::{IPERF_PORT, IperfServer, Way, cubic, stream};
 pub use judge::{Allowed, Kind};

@@ -12,6 +12,7 @@ use crate::programs::Programs;
 
 const DNSCRYPT_PROXY: &str = "2.1.18";
 const ENCRYPTED_DNS: &str = "0.9.22";
+const DNSMASQ: &str = "2.90";
 /// Trixie's package, whose program still calls itself v0.0.20230223.
 const WIREGUARD_GO_TRIXIE: &str = "0.0.20231211-1+b9";
 const WIREGUARD_GO_FORKY: &str = "0.0.20260522-1";
@@ -144,6 +145,40 @@ impl Peers {
         Ok(())
     }
 
+    /// Fetches and builds what the bench of lookups compares with.
+    pub fn prepare_dns(&self, say: &dyn Fn(&str)) -> Result<()> {
+        if !self.encrypted_dns_path().exists() {
+            say(&format!(
+                "building encrypted-dns {ENCRYPTED_DNS}: DNSCrypt server to compare with (some minutes)"
+            ));
+        }
+        self.encrypted_dns()?;
+        if !self.dnscrypt_proxy_path().exists() || !self.dnsmasq_path().exists() {
+            say(&format!(
+                "fetching dnscrypt-proxy {DNSCRYPT_PROXY} and dnsmasq {DNSMASQ}: stubs to compare with"
+            ));
+        }
+        self.dnscrypt_proxy()?;
+        self.dnsmasq()?;
+        Ok(())
+    }
+
+    /// dnsmasq, the plain stub of most home routers, of Debian bookworm; it is not installed, for it would want port 53.
+    pub fn dnsmasq(&self) -> Result<PathBuf> {
+        let path = self.dnsmasq_path();
+        let _alone = self.lock()?;
+        if !path.exists() {
+            self.unpack("bookworm", "dnsmasq-base")?;
+        }
+        let version = run(Command::new(&path).arg("--version"))?;
+        ensure!(
+            version.contains(&format!("version {DNSMASQ}")),
+            "{} is another version than {DNSMASQ}",
+            path.display()
+        );
+        Ok(path)
+    }
+
     fn prepare_wireguard_go(&self, say: &dyn Fn(&str)) -> Result<()> {
         for suite in [Suite::Trixie, Suite::Forky] {
             if !self.wireguard_go_path(suite).exists() {
@@ -256,6 +291,10 @@ impl Peers {
 
     fn dnscrypt_proxy_path(&self) -> PathBuf {
         self.dir.join("forky/usr/sbin/dnscrypt-proxy")
+    }
+
+    fn dnsmasq_path(&self) -> PathBuf {
+        self.dir.join("bookworm/usr/sbin/dnsmasq")
     }
 
     fn encrypted_dns_path(&self) -> PathBuf {

@@ -33,7 +33,7 @@ enum Command {
     },
     /// Runs a bench beside a program of another hand
     Bench {
-        /// The bench's name: smoke, tunnel, peers, handshakes
+        /// The bench's name: smoke, tunnel, peers, handshakes, dns
         name: String,
         /// How often each of the compared programs has its turn
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]

@@ -1,0 +1,109 @@
+//! Encrypted lookups. First our gateway's DNSCrypt server beside those of other hands, then our stub beside dnscrypt-proxy
+//! and beside resolvers that encrypt nothing. Who is measured has one processor, the load and all upstream another.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+mod edge;
+mod stub;
+
+mod servers;
+mod stubs;
+
+mod answerer;
+mod load;
+mod questions;
+
+mod processor;
+mod table;
+
+use super::report::machine;
+use super::{Found, Options, plot};
+use crate::internet::Internet;
+use crate::peers::Peers;
+use crate::programs::Programs;
+use crate::topology::Lab;
+use answerer::Answerer;
+use processor::REST;
+use servers::{Server, Site};
+use stubs::Bench;
+use table::Table;
+
+/// How long each part takes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    trial: Duration,
+    steady: Duration,
+}
+
+impl Pace {
+    fn of(options: Options) -> Self {
+        let [trial, steady] = if options.quick {
+            [400, 600]
+        } else {
+            [1_500, 3_000]
+        };
+        Self {
+            trial: Duration::from_millis(trial),
+            steady: Duration::from_millis(steady),
+        }
+    }
+
+    fn of_a_trial(self, per_s: f64) -> usize {
+        (per_s * self.trial.as_secs_f64()) as usize
+    }
+}
+
+pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
+    let peers = Peers::of_this_build()?;
+    peers.prepare_dns(say)?;
+    say("building a lab with three DNSCrypt servers");
+    let lab = Lab::for_test()?;
+    let programs = Programs::of_this_build()?;
+    let [edge, stub] = processor::on(REST, || both(&lab, &programs, &peers, (options, say)))?;
+    lab.remove().context("removing the bench's lab")?;
+    let panels: Vec<_> = edge.panels.into_iter().chain(stub.panels).collect();
+    let title = "Encrypted lookups, each program on one processor";
+    let drawn = plot::svg(title, &machine()?, &panels)?;
+    let path = programs.target().join("bench-dns.svg");
+    std::fs::write(&path, drawn).with_context(|| format!("writing {}", path.display()))?;
+    let notes = [
+        "each program on one processor, the load and all that is asked upstream on another",
+        "lookups over UDP are 256 bytes or more on the wire, answers are opened for one in 64",
+        "rows of the servers that name nobody compare with encrypted-dns",
+    ];
+    let notes = notes.map(str::to_owned).into_iter();
+    Ok(Found {
+        rows: edge.rows.into_iter().chain(stub.rows).collect(),
+        notes: notes.chain(edge.notes).chain(stub.notes).collect(),
+        svg: Some(path.display().to_string()),
+    })
+}
+
+fn both(
+    lab: &Lab,
+    programs: &Programs,
+    peers: &Peers,
+    (options, say): (Options, &dyn Fn(&str)),
+) -> Result<[Table; 2]> {
+    let internet = Internet::start(lab)?;
+    let pace = Pace::of(options);
+    let edge = {
+        let site = Site::set(lab, programs, &internet)?;
+        let mut servers = vec![site.ours(lab)?];
+        servers.extend(Server::theirs(lab, peers)?);
+        edge::measure(&servers, options.rounds, pace, say)?
+    };
+    say("the stubs, in front of one resolver that is never the limit");
+    let answerer = Answerer::start(&lab.internet, "127.0.0.1:4433".parse()?)?;
+    let bench = Bench {
+        lab,
+        programs,
+        peers,
+        stamp: &answerer.stamp,
+    };
+    let stub = stub::measure(&bench, options.rounds, pace, say)?;
+    answerer.end()?;
+    Ok([edge, stub])
+}
