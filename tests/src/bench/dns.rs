@@ -18,17 +18,22 @@ mod questions;
 mod processor;
 mod table;
 
-use super::report::machine;
+use super::report::{Row, machine};
 use super::{Found, Options, plot};
 use crate::internet::Internet;
 use crate::peers::Peers;
 use crate::programs::Programs;
 use crate::topology::Lab;
 use answerer::Answerer;
+use load::Load;
 use processor::REST;
+use questions::{Names, Questions};
 use servers::{Server, Site};
 use stubs::Bench;
 use table::Table;
+
+/// More than the load and the resolver behind the stubs exchange.
+const UPSTREAM_PER_S: f64 = 150_000.0;
 
 /// How long each part takes.
 #[derive(Debug, Clone, Copy)]
@@ -96,14 +101,21 @@ fn both(
         edge::measure(&servers, options.rounds, pace, say)?
     };
     say("the stubs, in front of one resolver that is never the limit");
-    let answerer = Answerer::start(&lab.internet, "127.0.0.1:4433".parse()?)?;
+    let listen = "127.0.0.1:4433".parse()?;
+    let answerer = Answerer::start(&lab.internet, listen)?;
+    let names = Names::New { run: usize::MAX };
+    let names = Questions::sealed(&answerer.cert, names, pace.of_a_trial(UPSTREAM_PER_S))?;
+    let alone = Load::new(&lab.internet, listen)?.saturate(&names, pace.trial)?;
+    drop(names);
     let bench = Bench {
         lab,
         programs,
         peers,
         stamp: &answerer.stamp,
     };
-    let stub = stub::measure(&bench, options.rounds, pace, say)?;
+    let mut stub = stub::measure(&bench, options.rounds, pace, say)?;
     answerer.end()?;
+    let row = Row::figure("stub upstream without a stub", "lookups/s", &[alone])?;
+    stub.rows.push(row);
     Ok([edge, stub])
 }

@@ -42,6 +42,7 @@ const RECORD: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 203, 0, 113, 
 pub(super) struct Answerer {
     /// How a client finds it.
     pub(super) stamp: String,
+    pub(super) cert: Certificate,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -62,10 +63,12 @@ impl Answerer {
             provider_key: provider.verifying_key().to_bytes(),
             provider_name: PROVIDER_NAME.to_owned(),
         };
-        let (keyring, over) = (keyring(&provider)?, Arc::new(AtomicBool::new(false)));
+        let (cert, keyring) = keyring(&provider)?;
+        let over = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&over);
         Ok(Self {
             stamp: stamp.to_string(),
+            cert,
             over,
             thread: Some(std::thread::spawn(move || {
                 answer_all(&socket, &keyring, &until)
@@ -92,7 +95,7 @@ impl Drop for Answerer {
     }
 }
 
-fn keyring(provider: &SigningKey) -> Result<Keyring> {
+fn keyring(provider: &SigningKey) -> Result<(Certificate, Keyring)> {
     let secret = StaticSecret::random_from_rng(OsRng);
     let now = u32::try_from(now_s()?).context("a clock after 2106")?;
     let cert = Certificate {
@@ -105,8 +108,8 @@ fn keyring(provider: &SigningKey) -> Result<Keyring> {
         minor: 0,
     };
     let wire = cert.sign(provider);
-    let key = ResolverKey::new(cert, wire, secret).context("the answerer's key")?;
-    Ok(Keyring::new(vec![Arc::new(key)]))
+    let key = ResolverKey::new(cert.clone(), wire, secret).context("the answerer's key")?;
+    Ok((cert, Keyring::new(vec![Arc::new(key)])))
 }
 
 fn answer_all(socket: &UdpSocket, keyring: &Keyring, over: &AtomicBool) -> Result<()> {
