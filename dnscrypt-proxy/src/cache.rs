@@ -94,8 +94,26 @@ impl Cache {
         Found::Stale(answer)
     }
 
+    /// An answer within its lifetime as a query gets it; `key` is one that the query has.
+    pub(crate) fn fresh(&mut self, key: &[u8], query: &Query, now_s: u64) -> Option<Vec<u8>> {
+        let at = self.index.get(key).copied()?;
+        let slot = self.slots.get_mut(at)?.as_mut()?;
+        let age_s = now_s.saturating_sub(slot.stored_at_s);
+        let age_s = u32::try_from(age_s).ok();
+        let age_s = age_s.filter(|age_s| *age_s < slot.lifetime_s)?;
+        slot.used = true;
+        let mut answer = query.adopt(&slot.stored, None);
+        age(&mut answer, &slot.ttl_at, age_s, 0);
+        Some(answer)
+    }
+
     /// Keeps a response, if it may be kept and fits.
     pub fn insert(&mut self, query: &Query, response: &Response, now_s: u64) {
+        self.insert_under(query.key(), response, now_s);
+    }
+
+    /// Likewise, under another key that the question has.
+    pub(crate) fn insert_under(&mut self, key: Box<[u8]>, response: &Response, now_s: u64) {
         let Some(lifetime_s) = response
             .lifetime_s
             .filter(|lifetime| *lifetime > 0 && !response.truncated)
@@ -107,7 +125,6 @@ impl Cache {
         } else {
             MAX_NEGATIVE_TTL_S
         };
-        let key = query.key();
         if let Some(at) = self.index.get(&key).copied() {
             self.remove(at);
         }

@@ -2,8 +2,8 @@
 //!
 //! [`proto`] holds the formats and decisions: pure, the time an argument (unix seconds), no sockets.
 //! The rest moves bytes on tokio: a LAN stub that asks encrypted resolvers, and a server that answers
-//! DNSCrypt in front of any resolver. Read in this order: the client's side (`listen`, `stub`, `cache`,
-//! `upstream`), then the server's (`certs`, `serve`).
+//! DNSCrypt in front of any resolver, with threads for UDP where the feature `workers` is on. Read in this
+//! order: the client's side (`listen`, `stub`, `cache`, `upstream`), then the server's (`certs`, `serve`).
 //!
 //! Formats: `draft-denis-dprive-dnscrypt` (the revision after -11), encryption system 2.
 

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -23,6 +23,8 @@ use crate::proto::{MAX_QUERY, Transport};
 const TCP_READ: Duration = Duration::from_secs(10);
 /// How long a TCP peer may take to accept an answer.
 const TCP_WRITE: Duration = Duration::from_secs(5);
+/// Most queries are shorter; longer ones are read in parts.
+const TCP_BUFFER: usize = 600;
 /// How many queries one connection may carry.
 const TCP_EXCHANGES: usize = 128;
 /// After an error of the socket itself, so that a broken one does not spin.
@@ -207,9 +209,11 @@ fn release(per_source: &mut HashMap<IpAddr, usize>, ended: Option<IpAddr>) {
 /// Serves one connection, one query after the other.
 async fn connection<S: Service>(
     service: &Arc<S>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     source: SocketAddr,
 ) -> Result<(), Dropped> {
+    // Length and message mostly come together.
+    let mut stream = BufReader::with_capacity(TCP_BUFFER, stream);
     let mut local = service.local();
     for _ in 0..TCP_EXCHANGES {
         let read = timeout(TCP_READ, read_frame(&mut stream, MAX_QUERY)).await;

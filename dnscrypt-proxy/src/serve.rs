@@ -1,18 +1,20 @@
 //! The DNSCrypt server: opens queries, hands them to a resolver, seals the answers.
 //!
 //! The resolver is any function from a DNS query to a DNS answer. Certificates are answered here, over
-//! UDP and TCP, from the same key ring that opens the queries.
+//! UDP and TCP, from the same key ring that opens the queries. A server in front of many clients has workers
+//! for UDP (`workers`, each with its `clerk`) and keeps answers; without them a task is started for each query.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
 use rand_core::OsRng;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::listen::{self, Limits, Packet, Service, Sockets, Step, Stopped};
 use crate::proto::Transport;
@@ -20,12 +22,32 @@ use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::message;
 use crate::proto::server::{KeyCache, Keyring, Opened, open};
 
+mod answers;
+#[cfg(feature = "workers")]
+mod clerk;
+#[cfg(feature = "workers")]
+mod desk;
+mod keys;
+#[cfg(feature = "workers")]
+mod randomness;
+#[cfg(feature = "workers")]
+mod strangers;
+#[cfg(feature = "workers")]
+mod workers;
+
+use keys::Keys;
+#[cfg(feature = "workers")]
+pub use workers::WorkerSockets;
+
 /// How long a handler may take. Clients have given up by then.
 const HANDLER: Duration = Duration::from_secs(10);
 /// Lifetime of certificate answers: refreshes are hourly anyway.
 const CERT_TTL_S: u32 = 600;
-/// Shared keys kept by each UDP loop: 96 bytes each.
-const KEPT_KEYS: usize = 16384;
+/// One part of the bytes for answers in so many is for what comes over TCP.
+#[cfg(feature = "workers")]
+const TCP_PARTS: usize = 8;
+/// Keys agreed on for one packet: one.
+const FRESH_KEYS: usize = 8;
 
 /// A DNS query that came sealed.
 #[derive(Debug)]
@@ -63,23 +85,53 @@ impl Server {
         F: Future<Output = Option<Vec<u8>>> + Send + 'static,
     {
         let limits = self.limits;
-        let service = Serving {
-            server: self,
-            handler,
-        };
+        let service = Serving::new(self, Arc::new(handler), 0);
         listen::run(Arc::new(service), sockets, limits).await
+    }
+
+    /// The same with a worker for each set of UDP sockets, and with up to so many bytes of answers kept.
+    #[cfg(feature = "workers")]
+    pub async fn serve_by_workers<H, F>(
+        self,
+        udp: Vec<WorkerSockets>,
+        tcp: Vec<tokio::net::TcpListener>,
+        kept_bytes: usize,
+        handler: H,
+    ) -> Stopped
+    where
+        H: Fn(Query) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+    {
+        let (limits, handler) = (self.limits, Arc::new(handler));
+        let tcp_bytes = kept_bytes / TCP_PARTS;
+        let started = workers::Workers::start(&self, udp, kept_bytes - tcp_bytes, &handler);
+        let mut workers = match started {
+            Ok(workers) => workers,
+            Err(error) => {
+                tracing::error!(%error, "the DNSCrypt workers cannot start");
+                return Stopped;
+            }
+        };
+        let service = Serving::new(self, handler, tcp_bytes);
+        let sockets = Sockets {
+            udp: Vec::new(),
+            tcp,
+        };
+        tokio::select! {
+            stopped = listen::run(Arc::new(service), sockets, limits) => stopped,
+            () = workers.ended() => Stopped,
+        }
     }
 }
 
 struct Serving<H> {
     server: Server,
-    handler: H,
-}
-
-/// What one loop keeps: its view of the key ring, and the shared keys that it agreed on.
-struct Local {
-    keyring: watch::Receiver<Arc<Keyring>>,
-    cache: KeyCache,
+    handler: Arc<H>,
+    /// All loops and connections agree on keys here; held for a packet's opening and never over a key agreement.
+    keys: Mutex<Keys>,
+    /// And look for answers here; held for one look.
+    kept: Mutex<Cache>,
+    began: Instant,
 }
 
 impl<H, F> Service for Serving<H>
@@ -87,30 +139,21 @@ where
     H: Fn(Query) -> F + Send + Sync + 'static,
     F: Future<Output = Option<Vec<u8>>> + Send + 'static,
 {
-    type Local = Local;
+    type Local = ();
 
-    fn local(&self) -> Local {
-        Local {
-            keyring: self.server.keyring.clone(),
-            cache: KeyCache::new(KEPT_KEYS),
-        }
-    }
+    fn local(&self) {}
 
-    fn begin(self: &Arc<Self>, local: &mut Local, packet: Packet) -> Step {
-        if local.keyring.has_changed().unwrap_or(false) {
-            let keyring = Arc::clone(&local.keyring.borrow_and_update());
-            local.cache.retain_only(&keyring);
-        }
-        let keyring = Arc::clone(&local.keyring.borrow());
+    fn begin(self: &Arc<Self>, (): &mut (), packet: Packet) -> Step {
+        let keyring = self.keys().current();
         let now = (self.server.clock)();
         let (source, transport) = (packet.source, packet.transport);
         if !keyring.claims(&packet.bytes) {
-            return match self.certificates(&keyring, &packet.bytes, transport, now) {
+            return match certificates(&self.server, &keyring, &packet.bytes, transport, now) {
                 Some(answer) => Step::Answer(answer),
                 None => Step::Drop(Dropped::UnknownMagic),
             };
         }
-        let opened = match open(&keyring, &mut local.cache, packet.bytes, transport, now) {
+        let opened = match self.open(&keyring, packet, now) {
             Ok(opened) => opened,
             Err(reason) => return Step::Drop(reason),
         };
@@ -118,6 +161,11 @@ where
             Transport::Udp => Counted::UdpQuery,
             Transport::Tcp => Counted::TcpQuery,
         });
+        let found = answers::find(&mut self.kept(), &opened.message, self.uptime_s());
+        if let Some(answer) = found {
+            self.server.counters.count(Counted::Shared);
+            return Step::Answer(self.seal(opened, answer));
+        }
         let service = Arc::clone(self);
         Step::Wait(Box::pin(async move {
             service.answer(opened, source, transport).await
@@ -134,6 +182,35 @@ where
     H: Fn(Query) -> F + Send + Sync + 'static,
     F: Future<Output = Option<Vec<u8>>> + Send + 'static,
 {
+    fn new(server: Server, handler: Arc<H>, kept_bytes: usize) -> Self {
+        Self {
+            keys: Mutex::new(Keys::new(server.keyring.clone())),
+            kept: Mutex::new(Cache::new(kept_bytes)),
+            began: Instant::now(),
+            server,
+            handler,
+        }
+    }
+
+    fn open(&self, keyring: &Arc<Keyring>, packet: Packet, now: u64) -> Result<Opened, Dropped> {
+        let Packet {
+            bytes, transport, ..
+        } = packet;
+        let mut keys = self.keys();
+        if keyring.is_cheap(&keys.kept, &bytes) {
+            return open(keyring, &mut keys.kept, bytes, transport, now);
+        }
+        drop(keys);
+        let mut fresh = KeyCache::new(FRESH_KEYS);
+        let opened = open(keyring, &mut fresh, bytes, transport, now);
+        let mut keys = self.keys();
+        // What was agreed under a ring that is gone meanwhile is not kept.
+        if Arc::ptr_eq(&keys.current(), keyring) {
+            keys.kept.absorb(fresh);
+        }
+        opened
+    }
+
     async fn answer(
         &self,
         opened: Opened,
@@ -148,26 +225,43 @@ where
         };
         let answer = timeout(HANDLER, (self.handler)(query)).await;
         let answer = answer.ok().flatten().ok_or(Dropped::Unanswered)?;
+        answers::keep(&mut self.kept(), &opened.message, &answer, self.uptime_s());
+        Ok(self.seal(opened, answer))
+    }
+
+    fn seal(&self, opened: Opened, answer: Vec<u8>) -> Vec<u8> {
         let sealed = opened.reply.seal(answer, &opened.query, OsRng);
         if sealed.truncated {
             self.server.counters.count(Counted::Truncated);
         }
-        Ok(sealed.packet)
+        sealed.packet
     }
 
-    /// The answer to a plain query for the certificates; `None` for any other packet.
-    fn certificates(
-        &self,
-        keyring: &Keyring,
-        packet: &[u8],
-        transport: Transport,
-        now: u64,
-    ) -> Option<Vec<u8>> {
-        let query = message::Query::read(packet).ok()?;
-        if query.qtype != RecordType::TXT || !query.asks_for(&self.server.provider_name) {
-            return None;
-        }
-        self.server.counters.count(Counted::CertQuery);
-        Some(keyring.cert_answer(&query, packet.len(), transport, CERT_TTL_S, now))
+    fn uptime_s(&self) -> u64 {
+        self.began.elapsed().as_secs()
     }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Cache> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to a plain query for the certificates; `None` for any other packet.
+fn certificates(
+    server: &Server,
+    keyring: &Keyring,
+    packet: &[u8],
+    transport: Transport,
+    now: u64,
+) -> Option<Vec<u8>> {
+    let query = message::Query::read(packet).ok()?;
+    if query.qtype != RecordType::TXT || !query.asks_for(&server.provider_name) {
+        return None;
+    }
+    server.counters.count(Counted::CertQuery);
+    Some(keyring.cert_answer(&query, packet.len(), transport, CERT_TTL_S, now))
 }

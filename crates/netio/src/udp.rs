@@ -2,11 +2,13 @@
 //! and one for a run that arrived. Where the kernel has no offload, the same calls work datagram by datagram.
 //! Raw addresses and control messages are in `udp/message.rs`.
 
+mod batch;
 mod message;
 mod overflow;
 mod path;
 pub mod steering;
 
+pub use batch::{Batch, MAX_BATCH};
 pub use path::Fragment;
 
 use std::io;

@@ -50,6 +50,8 @@ pub enum Dropped {
     RelayPlainQuery,
     /// An answer came to a relay from somebody it had not asked.
     RelaySource,
+    /// As many clients of unknown keys wait as are allowed; they have a budget of their own.
+    StrangersOverBudget,
     /// As many queries in flight as are allowed.
     Overloaded,
     /// As many TCP connections as are allowed, in all or from one address.
@@ -64,7 +66,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::TooShort,
         Self::TooLong,
         Self::UnknownMagic,
@@ -87,6 +89,7 @@ impl Dropped {
         Self::RelayQuic,
         Self::RelayPlainQuery,
         Self::RelaySource,
+        Self::StrangersOverBudget,
         Self::Overloaded,
         Self::TooManyConnections,
         Self::TimedOut,
@@ -120,6 +123,7 @@ impl Dropped {
             Self::RelayQuic => "relay_quic",
             Self::RelayPlainQuery => "relay_plain_query",
             Self::RelaySource => "relay_source",
+            Self::StrangersOverBudget => "strangers_over_budget",
             Self::Overloaded => "overloaded",
             Self::TooManyConnections => "too_many_connections",
             Self::TimedOut => "timed_out",
@@ -138,6 +142,8 @@ pub struct Counters {
     cert_queries: AtomicUsize,
     answers: AtomicUsize,
     truncated: AtomicUsize,
+    shared: AtomicUsize,
+    shared_failures: AtomicUsize,
     dropped: [AtomicUsize; Dropped::ALL.len()],
 }
 
@@ -154,6 +160,10 @@ pub enum Counted {
     Answer,
     /// That answer was cut to the question because it did not fit.
     Truncated,
+    /// A query was answered with what had been asked for another one.
+    Shared,
+    /// It failed with another one that asked the same at the same time.
+    SharedFailure,
 }
 
 impl Counters {
@@ -167,6 +177,11 @@ impl Counters {
     /// Counts one event.
     pub fn count(&self, event: Counted) {
         self.cell(event).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an event that happened so many times.
+    pub fn count_many(&self, event: Counted, times: usize) {
+        self.cell(event).fetch_add(times, Ordering::Relaxed);
     }
 
     /// How often an event happened.
@@ -198,6 +213,8 @@ impl Counters {
             Counted::CertQuery => &self.cert_queries,
             Counted::Answer => &self.answers,
             Counted::Truncated => &self.truncated,
+            Counted::Shared => &self.shared,
+            Counted::SharedFailure => &self.shared_failures,
         }
     }
 }

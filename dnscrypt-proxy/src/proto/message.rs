@@ -54,6 +54,8 @@ pub struct Query {
     pub recursion_desired: bool,
     /// The asker validates by itself and wants unvalidated data.
     pub checking_disabled: bool,
+    /// The asker wants to know whether the answer is proven (RFC 6840, section 5.7).
+    pub authentic_data: bool,
     /// Record type and class of the question.
     pub qtype: RecordType,
     /// Class of the question, as a number.
@@ -95,6 +97,7 @@ impl Query {
             opcode: header.metadata.op_code,
             recursion_desired: header.metadata.recursion_desired,
             checking_disabled: header.metadata.checking_disabled,
+            authentic_data: header.metadata.authentic_data,
             qtype,
             qclass,
             edns: layout.edns.map(|(edns, _)| edns),
@@ -118,6 +121,35 @@ impl Query {
         let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
         key.push(u8::from(dnssec_ok) << 1 | u8::from(self.checking_disabled));
         key.into_boxed_slice()
+    }
+
+    /// The same for answers that say whether they are proven, which depends on AD too. `None`: the answer to
+    /// this query is for nobody else.
+    #[must_use]
+    pub fn marked_key(&self) -> Option<Box<[u8]>> {
+        let is_ordinary = self.opcode == OpCode::Query
+            && self.recursion_desired
+            && self.qclass == CLASS_IN
+            && self.edns.is_none_or(|edns| edns.version == 0);
+        is_ordinary.then(|| {
+            let mut key = self.key();
+            if let Some(flags) = key.last_mut() {
+                *flags |= u8::from(self.authentic_data) << 2;
+            }
+            key
+        })
+    }
+
+    /// Whether a message has this question, letter case of the name aside.
+    #[must_use]
+    pub fn is_question_of(&self, message: &[u8]) -> bool {
+        let theirs = message.get(HEADER..HEADER + self.question.len());
+        theirs.is_some_and(|theirs| {
+            let name_len = theirs.len().saturating_sub(4);
+            let (name, kind) = theirs.split_at(name_len);
+            let (own_name, own_kind) = self.question.split_at(name_len);
+            name.eq_ignore_ascii_case(own_name) && kind == own_kind
+        })
     }
 
     /// Whether the question is for a name, letter case aside, in class IN.
@@ -301,6 +333,7 @@ pub fn query(id: u16, name: &str, qtype: RecordType, udp_size: u16) -> Result<Ve
         opcode: OpCode::Query,
         recursion_desired: true,
         checking_disabled: false,
+        authentic_data: false,
         qtype,
         qclass: CLASS_IN,
         edns: None,
@@ -452,7 +485,9 @@ fn overwrite(message: &mut [u8], at: usize, bytes: &[u8]) {
 
 /// The question in lower case. Length bytes of labels are below 64, where no letter is.
 fn lower(question: &[u8]) -> Vec<u8> {
-    let mut key = question.to_vec();
+    // Room for what makes it a key.
+    let mut key = Vec::with_capacity(question.len() + 1);
+    key.extend_from_slice(question);
     let name_len = key.len().saturating_sub(4);
     if let Some(name) = key.get_mut(..name_len) {
         name.make_ascii_lowercase();

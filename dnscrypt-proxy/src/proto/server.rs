@@ -20,6 +20,11 @@ use super::tickets::{TICKET, TicketCert, TicketKeys};
 use super::xwing::{CIPHERTEXT, XWingSecret};
 use super::{MAX_QUERY, MAX_RESPONSE, Transport};
 
+mod kept;
+
+pub use kept::KeyCache;
+use kept::KeyId;
+
 /// Certificates of one system that are handed out at one time.
 const ADVERTISED: usize = 2;
 
@@ -211,6 +216,20 @@ impl Keyring {
         })
     }
 
+    /// Whether opening a packet takes no key agreement: its key is kept, it comes with a ticket, or it is
+    /// dropped before that. Says nothing of its seal.
+    #[must_use]
+    pub fn is_cheap(&self, cache: &KeyCache, packet: &[u8]) -> bool {
+        let Some((magic, rest)) = packet.split_first_chunk() else {
+            return true;
+        };
+        let id = self.find(magic).and_then(|key| match &key.secret {
+            Secret::Classical(_) => rest.first_chunk().copied(),
+            Secret::PostQuantum(_) => Some(Sha256::digest(rest.get(..CIPHERTEXT)?).into()),
+        });
+        id.is_none_or(|id| cache.holds(&(*magic, id)))
+    }
+
     fn find(&self, magic: &ClientMagic) -> Option<&Arc<ResolverKey>> {
         self.keys.iter().find(|key| key.cert.magic == *magic)
     }
@@ -226,6 +245,8 @@ impl Keyring {
 pub struct Opened {
     /// The DNS query: well-formed, one question.
     pub query: Vec<u8>,
+    /// What it asks.
+    pub message: message::Query,
     /// Seals the answer.
     pub reply: Reply,
 }
@@ -270,9 +291,10 @@ pub fn open(
     let len = padding::unpadded_len(ciphertext).map_err(|_| Dropped::BadPadding)?;
     packet.drain(..header + TAG);
     packet.truncate(len);
-    message::Query::read(&packet)?;
+    let message = message::Query::read(&packet)?;
     Ok(Opened {
         query: packet,
+        message,
         reply: Reply {
             shared,
             client_nonce,
@@ -529,68 +551,6 @@ fn random_nonce(mut rng: impl RngCore + CryptoRng) -> [u8; HALF_NONCE] {
         rng.fill_bytes(&mut half);
     }
     half
-}
-
-type KeyId = (ClientMagic, [u8; 32]);
-
-/// Shared keys of clients whose packets were authentic, so that their next query needs no X25519.
-/// Two generations of at most half the bound each: the younger one fills, then replaces the older.
-#[derive(Debug)]
-pub struct KeyCache {
-    young: HashMap<KeyId, SharedKey>,
-    old: HashMap<KeyId, SharedKey>,
-    half: usize,
-}
-
-impl KeyCache {
-    /// Keeps at most `bound` keys; 0 keeps none.
-    #[must_use]
-    pub fn new(bound: usize) -> Self {
-        Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            half: bound / 2,
-        }
-    }
-
-    // MUST, "Key Management": with a key goes what was agreed under it.
-    /// Forgets what was agreed under keys that are no longer in the ring.
-    pub fn retain_only(&mut self, keyring: &Keyring) {
-        for generation in [&mut self.young, &mut self.old] {
-            generation.retain(|(magic, _), _| keyring.find(magic).is_some());
-        }
-    }
-
-    /// How many keys are kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
-
-    /// Whether none is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn get(&mut self, id: &KeyId) -> Option<SharedKey> {
-        if let Some(shared) = self.young.get(id) {
-            return Some(shared.clone());
-        }
-        let shared = self.old.remove(id)?;
-        self.insert(*id, shared.clone());
-        Some(shared)
-    }
-
-    fn insert(&mut self, id: KeyId, shared: SharedKey) {
-        if self.half == 0 {
-            return;
-        }
-        if self.young.len() >= self.half {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, shared);
-    }
 }
 
 #[cfg(test)]

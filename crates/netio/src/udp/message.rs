@@ -170,7 +170,7 @@ fn message(
     unsafe_code,
     reason = "sockaddr_storage is a union of the families' shapes"
 )]
-fn to_storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+pub(super) fn to_storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: all zeroes is valid for the three plain C structures.
     let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let place = ptr::from_mut(&mut storage);
@@ -205,7 +205,7 @@ fn to_storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) 
     unsafe_code,
     reason = "sockaddr_storage is a union of the families' shapes"
 )]
-fn from_storage(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn from_storage(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let place = ptr::from_ref(storage);
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {

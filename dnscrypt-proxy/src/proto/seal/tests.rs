@@ -118,3 +118,33 @@ fn the_box_of_es_1_is_nacls() {
     );
     assert_eq!(shared.open(&nonce, &tag, &mut message), Ok(()));
 }
+
+/// What the cipher gives when it is asked byte after byte.
+#[test]
+fn messages_of_every_length_are_sealed_with_the_same_key_stream() {
+    let nonce = nonce(&counter(0xa0), &counter(0xc0));
+    let shared = key();
+    let mut stream = vec![0; MAC_KEY + 900];
+    let mut cipher = XChaCha20::new(shared.bytes().into(), (&nonce).into());
+    for byte in &mut stream {
+        cipher.apply_keystream(std::slice::from_mut(byte));
+    }
+
+    for len in 0..900 {
+        let message: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        let mut sealed = message.clone();
+        let tag = shared.seal(&nonce, &mut sealed);
+
+        let key = poly1305::Key::from_slice(&stream[..MAC_KEY]);
+        let expected = Poly1305::new(key).compute_unpadded(&sealed);
+        assert_eq!(tag, <[u8; TAG]>::from(expected), "{len} bytes");
+        let undone: Vec<u8> = sealed
+            .iter()
+            .zip(&stream[MAC_KEY..])
+            .map(|(a, b)| a ^ b)
+            .collect();
+        assert_eq!(undone, message, "{len} bytes");
+        assert_eq!(shared.open(&nonce, &tag, &mut sealed), Ok(()));
+        assert_eq!(sealed, message);
+    }
+}

@@ -1,0 +1,257 @@
+//! Many datagrams of different peers in one system call each way: `recvmmsg(2)` and `sendmmsg(2)`.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use super::message::{from_storage, to_storage};
+use super::{Udp, is_transient};
+
+/// The most datagrams that go through one system call.
+pub const MAX_BATCH: usize = 64;
+
+/// Where [`Udp::recv_batch`] puts datagrams; one per worker, reused for ever.
+pub struct Batch {
+    room: usize,
+    bytes: Box<[u8]>,
+    names: Box<[libc::sockaddr_storage]>,
+    lens: Vec<usize>,
+}
+
+impl Batch {
+    /// For datagrams of up to `room` bytes; what is longer is cut there.
+    #[must_use]
+    #[expect(
+        unsafe_code,
+        reason = "sockaddr_storage has private padding and no other way to be made"
+    )]
+    pub fn new(room: usize) -> Self {
+        // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
+        let name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        Self {
+            room,
+            bytes: vec![0; room * MAX_BATCH].into_boxed_slice(),
+            names: vec![name; MAX_BATCH].into_boxed_slice(),
+            lens: Vec::with_capacity(MAX_BATCH),
+        }
+    }
+
+    /// What came last, in the order in which it came.
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        let datagrams = self.bytes.chunks_exact(self.room.max(1));
+        let known = self.lens.iter().zip(&self.names).zip(datagrams);
+        known.filter_map(|((len, name), bytes)| Some((from_storage(name)?, bytes.get(..*len)?)))
+    }
+}
+
+impl Udp {
+    /// Receives what has arrived, up to [`MAX_BATCH`] datagrams, and gives how many. Never waits.
+    ///
+    /// The socket must have been made with [`Offload::Never`](super::Offload): joined datagrams would be taken for one.
+    ///
+    /// # Errors
+    /// When the socket is unusable; an ICMP error that came back is not one.
+    #[expect(unsafe_code, reason = "recvmmsg over the batch's own buffers")]
+    pub fn recv_batch(&self, batch: &mut Batch) -> io::Result<usize> {
+        batch.lens.clear();
+        let mut iovs = [NO_BYTES; MAX_BATCH];
+        let mut headers = no_headers();
+        let buffers = batch.bytes.chunks_exact_mut(batch.room.max(1));
+        let parts = buffers.zip(&mut batch.names).zip(&mut iovs);
+        for (((buffer, name), iov), header) in parts.zip(&mut headers) {
+            iov.iov_base = buffer.as_mut_ptr().cast();
+            iov.iov_len = buffer.len();
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen =
+                mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_iov = ptr::from_mut(iov);
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        // SAFETY: each of the MAX_BATCH headers points to an address and a buffer of `batch` and to a place in `iovs`,
+        // all writable, distinct and alive; without a timeout the last pointer may be null.
+        let got = unsafe {
+            libc::recvmmsg(
+                self.as_fd().as_raw_fd(),
+                headers.as_mut_ptr(),
+                MAX_BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        let Ok(got) = usize::try_from(got) else {
+            let error = io::Error::last_os_error();
+            return if is_transient(&error) {
+                Ok(0)
+            } else {
+                Err(error)
+            };
+        };
+        let lens = headers.iter().take(got);
+        batch
+            .lens
+            .extend(lens.map(|header| header.msg_len as usize));
+        Ok(got)
+    }
+
+    /// Sends datagrams, each to its own peer, and gives how many the kernel took. It never waits: once the socket's
+    /// buffer is full the rest is left out.
+    #[must_use]
+    pub fn send_batch(&self, datagrams: &[(SocketAddr, Vec<u8>)]) -> usize {
+        let (mut rest, mut sent) = (datagrams, 0);
+        while !rest.is_empty() {
+            let taken = match self.send_some(rest) {
+                Ok(taken) => {
+                    sent += taken;
+                    taken
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The first of them cannot be sent: no route, too long. The others may.
+                Err(_) => 1,
+            };
+            rest = rest.get(taken.max(1)..).unwrap_or_default();
+        }
+        sent
+    }
+
+    #[expect(unsafe_code, reason = "sendmmsg over the caller's datagrams")]
+    fn send_some(&self, datagrams: &[(SocketAddr, Vec<u8>)]) -> io::Result<usize> {
+        let mut iovs = [NO_BYTES; MAX_BATCH];
+        let mut headers = no_headers();
+        // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
+        let mut names: [libc::sockaddr_storage; MAX_BATCH] = unsafe { mem::zeroed() };
+        let parts = datagrams.iter().zip(&mut names).zip(&mut iovs);
+        for ((((to, bytes), name), iov), header) in parts.zip(&mut headers) {
+            let (address, len) = to_storage(*to);
+            *name = address;
+            iov.iov_base = bytes.as_ptr().cast_mut().cast();
+            iov.iov_len = bytes.len();
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen = len;
+            header.msg_hdr.msg_iov = ptr::from_mut(iov);
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let count = datagrams.len().min(MAX_BATCH);
+        // SAFETY: each of the first `count` headers points to an address of `names`, to a place in `iovs` and by that to
+        // a datagram, all alive; the kernel only reads through them and writes the headers' lengths.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.as_fd().as_raw_fd(),
+                headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+            )
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+const NO_BYTES: libc::iovec = libc::iovec {
+    iov_base: ptr::null_mut(),
+    iov_len: 0,
+};
+
+#[expect(unsafe_code, reason = "msghdr has private padding on musl")]
+fn no_headers() -> [libc::mmsghdr; MAX_BATCH] {
+    // SAFETY: all zeroes is a valid mmsghdr: null pointers with zero lengths.
+    unsafe { mem::zeroed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::super::{Offload, UdpOptions};
+    use super::*;
+
+    fn bound() -> (Udp, SocketAddr) {
+        let options = UdpOptions {
+            offload: Offload::Never,
+            ..UdpOptions::default()
+        };
+        let udp = Udp::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = udp.local_addr().unwrap();
+        (udp, address)
+    }
+
+    fn peer() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    #[test]
+    fn an_empty_socket_gives_nothing_and_does_not_wait() {
+        let (udp, _) = bound();
+        let mut batch = Batch::new(16);
+
+        assert_eq!(udp.recv_batch(&mut batch).unwrap(), 0);
+        assert_eq!(batch.iter().count(), 0);
+    }
+
+    #[test]
+    fn datagrams_of_several_peers_come_with_their_senders_and_what_is_too_long_is_cut() {
+        let (udp, address) = bound();
+        let ((one, one_is), (two, two_is)) = (peer(), peer());
+        one.send_to(b"first", address).unwrap();
+        two.send_to(b"", address).unwrap();
+        one.send_to(&[7; 40], address).unwrap();
+        let mut batch = Batch::new(16);
+
+        let got = udp.recv_batch(&mut batch).unwrap();
+
+        let seen: Vec<_> = batch.iter().collect();
+        assert_eq!(got, 3);
+        assert_eq!(
+            seen,
+            [(one_is, &b"first"[..]), (two_is, b""), (one_is, &[7; 16])]
+        );
+    }
+
+    #[test]
+    fn more_than_a_batch_comes_in_several_and_leaves_in_one_call() {
+        let (udp, address) = bound();
+        let (peer, peer_is) = peer();
+        let count = MAX_BATCH + 3;
+        for n in 0..count {
+            peer.send_to(&[n as u8], address).unwrap();
+        }
+        let mut batch = Batch::new(4);
+
+        let first = udp.recv_batch(&mut batch).unwrap();
+        let second = udp.recv_batch(&mut batch).unwrap();
+        let back: Vec<_> = (0..count).map(|n| (peer_is, vec![n as u8; 2])).collect();
+        let sent = udp.send_batch(&back);
+
+        assert_eq!((first, second, sent), (MAX_BATCH, 3, count));
+        let mut buffer = [0; 8];
+        for n in 0..count {
+            assert_eq!(peer.recv(&mut buffer).unwrap(), 2);
+            assert_eq!(buffer[0], n as u8);
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_cannot_be_sent_does_not_hold_back_the_others() {
+        let (udp, _) = bound();
+        let (peer, peer_is) = peer();
+        let nowhere = "[::1]:9".parse().unwrap();
+
+        let sent = udp.send_batch(&[
+            (peer_is, b"a".to_vec()),
+            (nowhere, b"b".to_vec()),
+            (peer_is, b"c".to_vec()),
+        ]);
+
+        assert_eq!(sent, 2);
+        let mut buffer = [0; 8];
+        peer.recv(&mut buffer).unwrap();
+        peer.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[0], b'c');
+    }
+}

@@ -1,0 +1,214 @@
+//! What one worker does with a packet, without sockets, clocks or waiting: those whose shared key is kept are
+//! served at once, strangers when there is time for them, and what is not known is handed on to be asked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::desk::{Desk, Served, Share, Wait};
+use super::keys::Keys;
+use super::randomness::Page;
+use super::strangers::Strangers;
+use super::{Query, Server, certificates};
+use crate::proto::Transport;
+use crate::proto::dropped::{Counted, Dropped};
+use crate::proto::message;
+use crate::proto::server::{Keyring, Opened, Reply, open};
+
+/// Answers that others' questions brought and that are neither of these are failures.
+const RCODE_NOERROR: u8 = 0;
+const RCODE_NXDOMAIN: u8 = 3;
+
+/// Where a packet came from and its answer goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Which of the worker's sockets.
+    pub(super) socket: usize,
+    pub(super) peer: SocketAddr,
+}
+
+/// The time, as often as it is looked at: once a turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// The time of day.
+    pub(super) unix_s: u64,
+    /// Since the worker began.
+    pub(super) uptime_s: u64,
+}
+
+/// What a packet was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Work that was done.
+    Done,
+    /// Somebody whose key is not known; it waits, or was dropped.
+    Stranger,
+}
+
+/// A question for the resolver.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) number: u64,
+    pub(super) query: Query,
+}
+
+/// Sealed answers and questions to be asked, for the worker to take out.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    pub(super) packets: Vec<(Place, Vec<u8>)>,
+    pub(super) asks: Vec<Ask>,
+}
+
+/// The clerk: everything that one worker knows.
+pub(super) struct Clerk {
+    server: Server,
+    keys: Keys,
+    strangers: Strangers<(Place, Vec<u8>)>,
+    desk: Desk<Waiter>,
+    random: Page,
+    pub(super) out: Out,
+}
+
+/// What the answer to an open query needs.
+#[derive(Debug)]
+struct Waiter {
+    query: Vec<u8>,
+    reply: Reply,
+    place: Place,
+}
+
+impl Clerk {
+    pub(super) fn new(server: Server, kept_bytes: usize) -> Self {
+        Self {
+            keys: Keys::new(server.keyring.clone()),
+            strangers: Strangers::new(),
+            desk: Desk::new(kept_bytes, server.limits.in_flight),
+            random: Page::new(),
+            out: Out::default(),
+            server,
+        }
+    }
+
+    /// Takes a packet: answers it, lets it wait, or drops it.
+    pub(super) fn take(&mut self, place: Place, bytes: &[u8], now: Now) -> Taken {
+        let keyring = self.keys.current();
+        if !keyring.claims(bytes) {
+            let answer = certificates(&self.server, &keyring, bytes, Transport::Udp, now.unix_s);
+            match answer {
+                Some(answer) => self.out.packets.push((place, answer)),
+                None => self.drop(Dropped::UnknownMagic),
+            }
+            return Taken::Done;
+        }
+        if keyring.is_cheap(&self.keys.kept, bytes) {
+            self.open(&keyring, place, bytes.to_vec(), now);
+            return Taken::Done;
+        }
+        if self.strangers.push((place, bytes.to_vec())).is_err() {
+            self.drop(Dropped::StrangersOverBudget);
+        }
+        Taken::Stranger
+    }
+
+    /// The resolver has answered, or will not.
+    pub(super) fn answered(&mut self, number: u64, answer: Option<Vec<u8>>, now: Now) {
+        for served in self.desk.answered(number, answer, now.uptime_s) {
+            let Served { to, answer, share } = served;
+            match answer {
+                None => self.drop(Dropped::Unanswered),
+                Some(answer) => {
+                    if share == Share::Others {
+                        self.count_shared(&answer);
+                    }
+                    self.seal(to, answer);
+                }
+            }
+        }
+    }
+
+    /// Whether no stranger waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.strangers.is_empty()
+    }
+
+    /// Begins the strangers' turn, before which everybody else's work took so long.
+    pub(super) fn begin_strangers(&mut self, busy: Duration) {
+        self.strangers.begin(busy);
+    }
+
+    /// Serves one stranger, if there is one and time for it; what it took is to be told to
+    /// [`spent`](Self::spent).
+    pub(super) fn serve_stranger(&mut self, now: Now) -> bool {
+        let Some((place, packet)) = self.strangers.next() else {
+            return false;
+        };
+        let keyring = self.keys.current();
+        self.open(&keyring, place, packet, now);
+        true
+    }
+
+    pub(super) fn spent(&mut self, time: Duration) {
+        self.strangers.spent(time);
+    }
+
+    fn open(&mut self, keyring: &Keyring, place: Place, packet: Vec<u8>, now: Now) {
+        let kept = &mut self.keys.kept;
+        let opened = match open(keyring, kept, packet, Transport::Udp, now.unix_s) {
+            Ok(opened) => opened,
+            Err(reason) => return self.drop(reason),
+        };
+        self.server.counters.count(Counted::UdpQuery);
+        let Opened {
+            query,
+            message,
+            reply,
+        } = opened;
+        let waiter = Waiter {
+            query,
+            reply,
+            place,
+        };
+        if let Some(answer) = self.desk.find(&message, now.uptime_s) {
+            self.server.counters.count(Counted::Shared);
+            return self.seal(waiter, answer);
+        }
+        self.ask(message, waiter);
+    }
+
+    fn ask(&mut self, message: message::Query, waiter: Waiter) {
+        let query = Query {
+            message: waiter.query.clone(),
+            source: waiter.place.peer,
+            transport: Transport::Udp,
+            room: waiter.reply.room(),
+        };
+        match self.desk.wait(message, waiter) {
+            Wait::Ask(number) => self.out.asks.push(Ask { number, query }),
+            Wait::Joined => {}
+            Wait::Full(_) => self.drop(Dropped::Overloaded),
+        }
+    }
+
+    fn seal(&mut self, to: Waiter, answer: Vec<u8>) {
+        let sealed = to.reply.seal(answer, &to.query, &mut self.random);
+        if sealed.truncated {
+            self.server.counters.count(Counted::Truncated);
+        }
+        self.out.packets.push((to.place, sealed.packet));
+    }
+
+    fn count_shared(&self, answer: &[u8]) {
+        let is_answer = matches!(message::rcode_low(answer), RCODE_NOERROR | RCODE_NXDOMAIN);
+        self.server.counters.count(if is_answer {
+            Counted::Shared
+        } else {
+            Counted::SharedFailure
+        });
+    }
+
+    fn drop(&self, reason: Dropped) {
+        self.server.counters.drop_packet(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! UDP by threads, one for each processor. A worker owns its sockets (the kernel spreads clients over those that
+//! share a port), its keys and its answers, and takes no lock. It never waits for a resolver: what it has no answer
+//! to goes to a task of the run time over a bounded channel, and comes back over another one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use netio::poll::Interest;
+use netio::udp::{Batch, MAX_BATCH};
+use netio::{Poller, Udp, Waker};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::clerk::{Ask, Clerk, Now, Place, Taken};
+use super::{HANDLER, Query, Server};
+use crate::clock::Clock;
+use crate::proto::MAX_QUERY;
+use crate::proto::dropped::{Counted, Counters, Dropped};
+
+/// After an error of a socket itself, so that a broken one does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Sockets of one worker.
+pub type WorkerSockets = Vec<Udp>;
+
+/// A resolver's answer on its way back.
+type Answer = (u64, Option<Vec<u8>>);
+
+/// Workers that run; dropping it ends them.
+pub(super) struct Workers {
+    stop: Arc<AtomicBool>,
+    wakers: Vec<Waker>,
+    threads: Vec<JoinHandle<()>>,
+    ends: Vec<oneshot::Receiver<()>>,
+    /// Owns the tasks that ask for the workers.
+    asking: JoinSet<()>,
+}
+
+impl Workers {
+    /// Starts a worker for each set of sockets, which keep so many bytes of answers together.
+    pub(super) fn start<H, F>(
+        server: &Server,
+        sockets: Vec<WorkerSockets>,
+        kept_bytes: usize,
+        handler: &Arc<H>,
+    ) -> io::Result<Self>
+    where
+        H: Fn(Query) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+    {
+        let mut workers = Self {
+            stop: Arc::default(),
+            wakers: Vec::new(),
+            threads: Vec::new(),
+            ends: Vec::new(),
+            asking: JoinSet::new(),
+        };
+        let kept_bytes = kept_bytes / sockets.len().max(1);
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let poller = Poller::new()?;
+            for socket in &sockets {
+                poller.add(socket, 0, Interest::Readable)?;
+            }
+            let waker = poller.waker();
+            // Every question on its way has a place in both, so that neither is ever full.
+            let (asks, asked) = mpsc::channel(server.limits.in_flight.max(1));
+            let (answers, answered) = sync_channel(server.limits.in_flight.max(1));
+            let back = Back {
+                answers,
+                waker: waker.clone(),
+            };
+            workers
+                .asking
+                .spawn(ask_all(asked, back, Arc::clone(handler)));
+            let (ended, end) = oneshot::channel();
+            let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
+            let thread = std::thread::Builder::new().name(format!("dns-{number}"));
+            let thread = thread.spawn(move || {
+                Worker {
+                    outboxes: sockets.iter().map(|_| Vec::new()).collect(),
+                    sockets,
+                    poller,
+                    counters: Arc::clone(&server.counters),
+                    clock: Arc::clone(&server.clock),
+                    clerk: Clerk::new(server, kept_bytes),
+                    asks,
+                    answers: answered,
+                    began: Instant::now(),
+                    stop,
+                }
+                .run();
+                drop(ended);
+            })?;
+            workers.wakers.push(waker);
+            workers.threads.push(thread);
+            workers.ends.push(end);
+        }
+        Ok(workers)
+    }
+
+    /// Ends when a worker has ended, which it never should.
+    pub(super) async fn ended(&mut self) {
+        let mut waiting = JoinSet::new();
+        for end in self.ends.drain(..) {
+            waiting.spawn(end);
+        }
+        if waiting.is_empty() {
+            std::future::pending().await
+        } else {
+            waiting.join_next().await;
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for waker in &self.wakers {
+            // Without its waker a worker sees it with the next packet.
+            let _woken = waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            // One that panicked has told why already.
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// Where answers go.
+#[derive(Clone)]
+struct Back {
+    answers: SyncSender<Answer>,
+    waker: Waker,
+}
+
+/// A number whose answer is sent whatever becomes of the task that asks.
+struct Promise {
+    number: u64,
+    answer: Option<Vec<u8>>,
+    back: Back,
+}
+
+impl Promise {
+    fn keep(mut self, answer: Option<Vec<u8>>) {
+        self.answer = answer;
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        // Neither can fail but for a worker that has ended.
+        let _gone = self
+            .back
+            .answers
+            .try_send((self.number, self.answer.take()));
+        let _gone = self.back.waker.wake();
+    }
+}
+
+/// Asks what one worker wants to know, until the worker is gone.
+async fn ask_all<H, F>(mut asked: mpsc::Receiver<Ask>, back: Back, handler: Arc<H>)
+where
+    H: Fn(Query) -> F + Send + Sync + 'static,
+    F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    while let Some(Ask { number, query }) = asked.recv().await {
+        while tasks.try_join_next().is_some() {}
+        let promise = Promise {
+            number,
+            answer: None,
+            back: back.clone(),
+        };
+        let answer = handler(query);
+        tasks.spawn(async move {
+            promise.keep(timeout(HANDLER, answer).await.ok().flatten());
+        });
+    }
+}
+
+struct Worker {
+    sockets: WorkerSockets,
+    /// What goes out by each socket at the end of a turn.
+    outboxes: Vec<Vec<(SocketAddr, Vec<u8>)>>,
+    poller: Poller,
+    counters: Arc<Counters>,
+    clock: Clock,
+    clerk: Clerk,
+    asks: mpsc::Sender<Ask>,
+    answers: Receiver<Answer>,
+    began: Instant,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        // One byte more than the longest query: what fills it is too long.
+        let mut batch = Batch::new(MAX_QUERY + 1);
+        while !self.stop.load(Ordering::Relaxed) {
+            let wait = (!self.clerk.is_idle()).then_some(Duration::ZERO);
+            match self.poller.wait(wait) {
+                // All sockets are looked at anyway.
+                Ok(ready) => ready.for_each(drop),
+                Err(error) => {
+                    tracing::error!(%error, "a DNSCrypt worker cannot wait for packets");
+                    return;
+                }
+            }
+            self.turn(&mut batch);
+        }
+    }
+
+    /// One turn: answers that came back, what is known, then strangers for as long as they may.
+    fn turn(&mut self, batch: &mut Batch) {
+        let began = Instant::now();
+        let now = Now {
+            unix_s: (self.clock)(),
+            uptime_s: began.saturating_duration_since(self.began).as_secs(),
+        };
+        let mut came = 0;
+        for (number, answer) in self.answers.try_iter().take(MAX_BATCH) {
+            self.clerk.answered(number, answer, now);
+            came += 1;
+        }
+        if came == MAX_BATCH {
+            // The next wait would not be told of what is left: a waker reports many calls once.
+            let _woken = self.poller.waker().wake();
+        }
+        let mut is_busy = came > 0;
+        for (number, socket) in self.sockets.iter().enumerate() {
+            if let Err(error) = socket.recv_batch(batch) {
+                tracing::debug!(%error, "udp receive failed");
+                std::thread::sleep(ERROR_PAUSE);
+                continue;
+            }
+            for (peer, bytes) in batch.iter() {
+                let place = Place {
+                    socket: number,
+                    peer,
+                };
+                is_busy |= self.clerk.take(place, bytes, now) == Taken::Done;
+            }
+        }
+        self.hand_out();
+        self.clerk.begin_strangers(if is_busy {
+            began.elapsed()
+        } else {
+            Duration::ZERO
+        });
+        let mut last = Instant::now();
+        while self.clerk.serve_stranger(now) {
+            let done = Instant::now();
+            self.clerk.spent(done.saturating_duration_since(last));
+            last = done;
+        }
+        self.hand_out();
+    }
+
+    /// Sends what the clerk has answered, and asks what it wants to know.
+    fn hand_out(&mut self) {
+        for ask in self.clerk.out.asks.drain(..) {
+            // There is room for all; without the other end the server is ending.
+            let _ending = self.asks.try_send(ask);
+        }
+        for (place, packet) in self.clerk.out.packets.drain(..) {
+            if let Some(outbox) = self.outboxes.get_mut(place.socket) {
+                outbox.push((place.peer, packet));
+            }
+        }
+        for (socket, outbox) in self.sockets.iter().zip(&mut self.outboxes) {
+            let sent = socket.send_batch(outbox);
+            self.counters.count_many(Counted::Answer, sent);
+            for _ in sent..outbox.len() {
+                self.counters.drop_packet(Dropped::SendFailed);
+            }
+            outbox.clear();
+        }
+    }
+}
