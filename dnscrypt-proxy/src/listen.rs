@@ -180,6 +180,9 @@ async fn tcp_loop<S: Service>(service: Arc<S>, listener: TcpListener, limits: Li
                 continue;
             }
         };
+        while let Some(ended) = connections.try_join_next() {
+            release(&mut per_source, ended.ok());
+        }
         let of_source = per_source.get(&source.ip()).copied().unwrap_or(0);
         if connections.len() >= limits.tcp_connections || of_source >= limits.tcp_per_source {
             service.counters().drop_packet(Dropped::TooManyConnections);
