@@ -29,12 +29,10 @@ const LONG: usize = 1_000;
 const BATCH: usize = 32;
 /// While more are under way, no smaller batch than this is sent.
 const LEAST: usize = 8;
-/// A lookup that takes longer is lost.
+/// A lookup that takes longer is lost; until then it is one of those under way.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The first lookup may make a server ask the whole way from the root.
 const FIRST: Duration = Duration::from_secs(5);
-/// The part of the lookups that may be lost.
-const LOSS: f64 = 0.05;
 /// One answer in so many is opened and read.
 const READ_ONE_IN: usize = 64;
 /// TCP connections at the same time.
@@ -92,12 +90,7 @@ impl Load {
     /// Keeps as many lookups under way as a server at its limit needs, and gives how many a second were answered.
     pub(super) fn saturate(&mut self, questions: &Questions, lasting: Duration) -> Result<f64> {
         let (books, seconds) = self.run(questions, lasting)?;
-        let asked = books.answered + books.lost;
-        ensure!(
-            books.lost as f64 <= asked as f64 * LOSS,
-            "{} of {asked} lookups were not answered",
-            books.lost
-        );
+        ensure!(books.answered > 0, "not one lookup was answered");
         Ok(books.answered as f64 / seconds)
     }
 
@@ -178,11 +171,7 @@ impl Load {
                 Ok(())
             })?;
         }
-        let lost = (sent as usize).saturating_sub(times.len());
-        ensure!(
-            lost * 2 < sent as usize,
-            "{lost} of {sent} lookups at {per_s} a second were not answered"
-        );
+        ensure!(!times.is_empty(), "not one lookup was answered");
         times.resize(sent as usize, PATIENCE.as_secs_f64() * 1e3);
         Ok(times)
     }
