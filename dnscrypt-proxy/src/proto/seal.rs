@@ -5,12 +5,13 @@
 
 use chacha20::cipher::{Iv, KeyIvInit, StreamCipher, consts::U10, consts::U24, consts::U32};
 use chacha20::{XChaCha20, hchacha};
-use poly1305::Poly1305;
-use poly1305::universal_hash::KeyInit as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
+
+#[cfg(target_pointer_width = "64")]
+mod tag;
 
 /// Bytes of authentication before a ciphertext.
 pub const TAG: usize = 16;
@@ -115,9 +116,9 @@ impl SharedKey {
 }
 
 fn seal<C: Stream>(key: &[u8; 32], nonce: &[u8; NONCE], message: &mut [u8]) -> [u8; TAG] {
-    let (mut stream, mac) = Keystream::<C>::start(key, nonce);
+    let (mut stream, mac_key) = Keystream::<C>::start(key, nonce);
     stream.apply(message);
-    mac.compute_unpadded(message).into()
+    tag_of(&mac_key, message)
 }
 
 // MUST NOT, "Cryptographic Implementation": plaintext before its tag; MUST there: compared in constant time.
@@ -127,8 +128,8 @@ fn open<C: Stream>(
     tag: &[u8; TAG],
     ciphertext: &mut [u8],
 ) -> Result<(), BadTag> {
-    let (mut stream, mac) = Keystream::<C>::start(key, nonce);
-    let expected: [u8; TAG] = mac.compute_unpadded(ciphertext).into();
+    let (mut stream, mac_key) = Keystream::<C>::start(key, nonce);
+    let expected = tag_of(&mac_key, ciphertext);
     if !bool::from(expected.ct_eq(tag)) {
         return Err(BadTag);
     }
@@ -155,15 +156,16 @@ struct Keystream<C> {
 }
 
 impl<C: Stream> Keystream<C> {
-    fn start(key: &[u8; 32], nonce: &[u8; NONCE]) -> (Self, Poly1305) {
+    fn start(key: &[u8; 32], nonce: &[u8; NONCE]) -> (Self, Zeroizing<[u8; MAC_KEY]>) {
         let nonce: &Iv<C> = nonce.into();
         let mut cipher = C::new(key.into(), nonce);
         let mut run = [0_u8; RUN];
         cipher.apply_keystream(&mut run);
-        let (mac_key, _) = run.split_at_mut(MAC_KEY);
-        let mac = Poly1305::new((&*mac_key).into());
-        mac_key.zeroize();
-        (Self { cipher, run }, mac)
+        let mut mac_key = Zeroizing::new([0; MAC_KEY]);
+        for (to, byte) in mac_key.iter_mut().zip(&mut run) {
+            *to = std::mem::take(byte);
+        }
+        (Self { cipher, run }, mac_key)
     }
 
     fn apply(&mut self, message: &mut [u8]) {
@@ -176,6 +178,18 @@ impl<C: Stream> Keystream<C> {
             xor(part, &self.run);
         }
     }
+}
+
+#[cfg(target_pointer_width = "64")]
+use tag::tag as tag_of;
+
+/// Routers' processors have no products of 64-bit numbers.
+#[cfg(not(target_pointer_width = "64"))]
+fn tag_of(key: &[u8; MAC_KEY], message: &[u8]) -> [u8; TAG] {
+    use poly1305::universal_hash::KeyInit as _;
+    poly1305::Poly1305::new(key.into())
+        .compute_unpadded(message)
+        .into()
 }
 
 fn xor(message: &mut [u8], stream: &[u8]) {

@@ -1,3 +1,6 @@
+use poly1305::Poly1305;
+use poly1305::universal_hash::KeyInit as _;
+
 use super::*;
 use crate::proto::vectors::counter;
 
