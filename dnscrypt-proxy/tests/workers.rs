@@ -1,5 +1,7 @@
 //! The server's workers over real sockets: lookups, a crowd of strangers, a resolver that never answers, the end.
 
+#![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
