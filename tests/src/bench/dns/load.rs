@@ -272,7 +272,8 @@ enum Idle {
 impl Idle {
     fn wait(self, socket: &UdpSocket) -> Result<()> {
         match self {
-            Self::Spin => thread::yield_now(),
+            // Not `yield_now`: who yields all the time is not run for long where a compiler wants the processor too.
+            Self::Spin => std::hint::spin_loop(),
             Self::Sleep => {
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
                 poll(&mut fds, SLEEP_MS).context("waiting for answers")?;
