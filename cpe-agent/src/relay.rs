@@ -23,7 +23,7 @@ use netio::netlink::LinkIndex;
 use rustls::ClientConfig;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use trust::{GatewayRecord, RelayRecord};
@@ -41,6 +41,8 @@ const QUIC_HEAD_START: Duration = Duration::from_millis(1_000);
 /// their minds, and TLS is slower.
 #[cfg(feature = "quic")]
 const QUIC_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
+/// The next of a relay's addresses is tried when the one before it has been silent for so long (RFC 8305 section 5).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// A relay that has not agreed by then is not reached.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 /// A relay is kept so long after the endpoint has answered again: it may be a passing mood of the network.
@@ -101,6 +103,8 @@ pub(crate) enum RelayError {
 #[derive(Debug)]
 pub(crate) struct RelayNews {
     pub(crate) gateway: [u8; 32],
+    /// Of the task that says it.
+    number: u32,
     pub(crate) what: RelayChange,
 }
 
@@ -128,6 +132,7 @@ pub(crate) struct WayOut {
 #[derive(Clone)]
 struct Job {
     gateway: [u8; 32],
+    number: u32,
     record: RelayRecord,
     target: Target,
     /// The packet thread's socket for relays.
@@ -148,6 +153,8 @@ pub(crate) struct Relays {
 struct Running {
     gateway: [u8; 32],
     task: Option<JoinHandle<()>>,
+    /// Counts the tasks: what an earlier one said does not count.
+    number: u32,
     carrier: Option<Carrier>,
     longest: Option<usize>,
     is_used: bool,
@@ -187,8 +194,10 @@ impl Relays {
             gateway = gateway.name,
             "the gateway is silent; trying its relay"
         );
+        running.number = running.number.wrapping_add(1);
         let job = Job {
             gateway: gateway.wg_pub,
+            number: running.number,
             record: record.clone(),
             target: Target(*target),
             inside,
@@ -236,7 +245,7 @@ impl Relays {
     #[must_use]
     pub(crate) fn on_news(&mut self, news: &RelayNews) -> bool {
         let running = self.entry(news.gateway);
-        if running.task.is_none() {
+        if running.task.is_none() || running.number != news.number {
             return false;
         }
         match &news.what {
@@ -303,6 +312,7 @@ impl Relays {
             self.running.push(Running {
                 gateway,
                 task: None,
+                number: 0,
                 carrier: None,
                 longest: None,
                 is_used: false,
@@ -328,6 +338,10 @@ impl Running {
 
 /// The task: opens what opens first, carries, and says how it ended.
 async fn work(job: Job) {
+    let mut last_word = LastWord {
+        job: &job,
+        is_said: false,
+    };
     let result = match timeout(OPEN_TIMEOUT, Box::pin(open(&job))).await {
         Ok(Ok(opened)) => Box::pin(opened.carry(&job)).await,
         Ok(Err(error)) => Err(error),
@@ -335,6 +349,23 @@ async fn work(job: Job) {
     };
     let error = result.err().unwrap_or(RelayError::Closed);
     job.tell(RelayChange::Ended(error)).await;
+    last_word.is_said = true;
+}
+
+/// Tells the end of a task that came to none by itself: a relay whose task is gone without a word would be waited for for ever.
+struct LastWord<'j> {
+    job: &'j Job,
+    is_said: bool,
+}
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        if !self.is_said {
+            let news = self.job.news(RelayChange::Ended(RelayError::Closed));
+            // Full means that the loop is behind; it hears of other relays, and of this one when it is asked for again.
+            let _ = self.job.news.try_send(news);
+        }
+    }
 }
 
 /// An open connection.
@@ -384,21 +415,63 @@ async fn find_quic(job: &Job) -> Box<carry::Connection> {
 #[cfg(feature = "quic")]
 async fn open(job: &Job) -> Result<Opened, RelayError> {
     let quic = async { carry::open(job).await.map(|c| Opened::Quic(Box::new(c))) };
-    let mut quic = std::pin::pin!(quic);
-    if let Ok(Ok(opened)) = timeout(QUIC_HEAD_START, &mut quic).await {
-        return Ok(opened);
-    }
-    open_tls_beside(quic, job).await
+    first_of(quic, QUIC_HEAD_START, open_tls(job)).await
 }
 
+/// What the first try brings, or else the second, which begins when the first has failed or had its head start. The one that fails
+/// does not end the other.
 #[cfg(feature = "quic")]
-async fn open_tls_beside(
-    quic: impl Future<Output = Result<Opened, RelayError>>,
-    job: &Job,
-) -> Result<Opened, RelayError> {
+async fn first_of<T, E>(
+    first: impl Future<Output = Result<T, E>>,
+    head_start: Duration,
+    second: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
+    match timeout(head_start, &mut first).await {
+        Ok(Ok(opened)) => return Ok(opened),
+        Ok(Err(_)) => return second.await,
+        Err(_) => {}
+    }
     tokio::select! {
-        Ok(opened) = quic => Ok(opened),
-        opened = open_tls(job) => opened,
+        opened = &mut first => match opened {
+            Ok(opened) => Ok(opened),
+            Err(_) => second.await,
+        },
+        opened = &mut second => match opened {
+            Ok(opened) => Ok(opened),
+            Err(_) => first.await,
+        },
+    }
+}
+
+/// Tries the relay's addresses, each a moment after the one before it or when that has failed; the first to open counts.
+async fn first_address<C, F>(
+    job: &Job,
+    open_at: impl Fn(Job, SocketAddr) -> F,
+) -> Result<C, RelayError>
+where
+    C: Send + 'static,
+    F: Future<Output = Result<C, RelayError>> + Send + 'static,
+{
+    let mut tries = JoinSet::new();
+    let mut addresses = job.record.endpoints.iter();
+    let mut error = RelayError::Setup;
+    loop {
+        let next = addresses.next();
+        if let Some(address) = next {
+            tries.spawn(open_at(job.clone(), *address));
+        }
+        let has_more = addresses.len() > 0;
+        tokio::select! {
+            ended = tries.join_next() => match ended {
+                Some(Ok(Ok(connection))) => return Ok(connection),
+                Some(Ok(Err(failed))) => error = failed,
+                Some(Err(_)) => error = RelayError::Closed,
+                None if !has_more => return Err(error),
+                None => {}
+            },
+            () = tokio::time::sleep(NEXT_ADDRESS), if has_more => {}
+        }
     }
 }
 
@@ -413,13 +486,17 @@ async fn open_tls(job: &Job) -> Result<Opened, RelayError> {
 }
 
 impl Job {
-    async fn tell(&self, what: RelayChange) {
-        let news = RelayNews {
+    fn news(&self, what: RelayChange) -> RelayNews {
+        RelayNews {
             gateway: self.gateway,
+            number: self.number,
             what,
-        };
+        }
+    }
+
+    async fn tell(&self, what: RelayChange) {
         // Without a control loop there is nothing to carry for.
-        let _ = self.news.send(news).await;
+        let _ = self.news.send(self.news(what)).await;
     }
 
     /// A connection like a browser's: it names the server and offers the usual protocol.
@@ -446,6 +523,7 @@ mod tests {
     fn open() -> RelayNews {
         RelayNews {
             gateway: GATEWAY,
+            number: 0,
             what: RelayChange::Open {
                 carrier: Carrier::Tls,
                 at: "127.0.0.1:4000".parse().unwrap(),
@@ -454,11 +532,58 @@ mod tests {
         }
     }
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_an_earlier_task_of_the_same_gateway_says_does_not_count() {
+        let runtime = runtime();
+        let mut relays = Relays::new("127.0.0.1:4001".parse().unwrap());
+        relays.entry(GATEWAY).task = Some(runtime.spawn(std::future::pending()));
+        relays.entry(GATEWAY).number = 1;
+
+        assert!(!relays.on_news(&open()));
+        let ended = RelayNews {
+            what: RelayChange::Ended(RelayError::Closed),
+            ..open()
+        };
+        assert!(!relays.on_news(&ended));
+        assert!(relays.on_news(&RelayNews { number: 1, ..ended }));
+    }
+
+    #[cfg(feature = "quic")]
+    #[test]
+    fn a_try_that_fails_ends_no_other_and_neither_begins_twice() {
+        let after = |ms: u64, result: Result<u8, &'static str>| async move {
+            // The clock advances by itself while everybody waits.
+            let _never = timeout(Duration::from_millis(ms), std::future::pending::<()>()).await;
+            result
+        };
+        let head = Duration::from_millis(100);
+        let cases = [
+            ((1, Err("refused")), (5, Ok(2)), Ok(2)),
+            ((200, Err("reset")), (300, Ok(2)), Ok(2)),
+            ((300, Ok(1)), (50, Err("refused")), Ok(1)),
+            ((300, Ok(1)), (50, Ok(2)), Ok(2)),
+            ((50, Ok(1)), (0, Ok(2)), Ok(1)),
+            ((1, Err("refused")), (1, Err("closed")), Err("closed")),
+            ((500, Err("late")), (1, Err("closed")), Err("late")),
+        ];
+        for (first, second, expected) in cases {
+            let both = first_of(after(first.0, first.1), head, after(second.0, second.1));
+            let result = runtime().block_on(both);
+            assert_eq!(result, expected, "{first:?} {second:?}");
+        }
+    }
+
     #[test]
     fn on_a_new_way_open_relays_are_ended_and_their_last_words_do_not_count() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let mut relays = Relays::new("127.0.0.1:4001".parse().unwrap());
         let task = runtime.spawn(std::future::pending());
         relays.entry(GATEWAY).task = Some(task);

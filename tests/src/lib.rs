@@ -62,7 +62,7 @@ pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop, foreign_site}
 pub use process::Running;
 pub use programs::Programs;
 pub use refusal::{exit, mistakes_told, refused};
-pub use relay::{Blocked, RELAY_NAME, Relay, aioquic, block, unblock};
+pub use relay::{Blocked, NOBODY, RELAY_NAME, Relay, aioquic, block, unblock};
 pub use router::{Image, Router};
 pub use sites::Sites;
 pub use topology::{

@@ -99,7 +99,7 @@ impl Pop {
     ) -> Result<Self> {
         let site = match place.relay {
             Relay::Without => None,
-            Relay::On443 | Relay::Foreign => Some(RelaySite::make(lab)?),
+            Relay::On443 | Relay::SecondOfTwo | Relay::Foreign => Some(RelaySite::make(lab)?),
         };
         stay_silent(netns)?;
         let state = lab.folder(place.folder)?;
@@ -148,7 +148,7 @@ impl Pop {
             stamp: stamp.trim().to_owned(),
             ..pop
         };
-        let more = site.map_or(Vec::new(), |site| site.arguments().to_vec());
+        let more = site.map_or(Vec::new(), |site| site.arguments(place.relay).to_vec());
         pop.add_to(office, &text(&keys, "ed25519")?, &more)?;
         Ok(pop)
     }

@@ -18,6 +18,9 @@ pub const RELAY_NAME: &str = "relay-pop1";
 /// Python and a handshake.
 const START: Duration = Duration::from_secs(15);
 
+/// An address of the internet that nobody has.
+pub const NOBODY: &str = "203.0.113.200";
+
 /// Whether a gateway has a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relay {
@@ -25,6 +28,8 @@ pub enum Relay {
     Without,
     /// On port 443, UDP and TCP.
     On443,
+    /// The same, and provisioning names [`NOBODY`] as its first address.
+    SecondOfTwo,
     /// Another hand's, which the test starts; provisioning knows it as the gateway's.
     Foreign,
 }
@@ -98,16 +103,20 @@ targets = ["{GATEWAY}:51820", "[{GATEWAY_V6}]:51820"]
     /// What the gateway itself is told: nothing of a relay that another program is.
     pub(crate) fn configuration_for(&self, relay: Relay) -> String {
         match relay {
-            Relay::On443 => self.configuration(),
+            Relay::On443 | Relay::SecondOfTwo => self.configuration(),
             Relay::Without | Relay::Foreign => String::new(),
         }
     }
 
     /// What provisioning is told of it.
-    pub(crate) fn arguments(&self) -> [String; 6] {
+    pub(crate) fn arguments(&self, relay: Relay) -> [String; 6] {
+        let nobody = match relay {
+            Relay::SecondOfTwo => format!("{NOBODY}:443,"),
+            Relay::Without | Relay::On443 | Relay::Foreign => String::new(),
+        };
         [
             "--relay".into(),
-            format!("{GATEWAY}:443"),
+            format!("{nobody}{GATEWAY}:443"),
             "--relay-name".into(),
             RELAY_NAME.into(),
             "--relay-spki".into(),

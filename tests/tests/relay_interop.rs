@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use lab::{
-    Answer, Blocked, Device, GATEWAY, GATEWAY_INNER, Netns, Peers, RELAY_NAME, Relay, WEB, WgKey,
-    WgPeer, WireGuardGo, World, aioquic, block, read_lease, wait_until,
+    Answer, Blocked, Device, GATEWAY, GATEWAY_INNER, NOBODY, Netns, Peers, RELAY_NAME, Relay, WEB,
+    WgKey, WgPeer, WireGuardGo, World, aioquic, block, read_lease, wait_until,
 };
 
 /// Where aioquic offers the way to the gateway's WireGuard port.
@@ -38,6 +38,62 @@ fn wireguard_go_through(world: &World, endpoint: &str) -> WireGuardGo {
         &[gateway],
     )
     .unwrap()
+}
+
+#[track_caller]
+fn wait_transport(world: &World, wanted: &str, within: Duration) {
+    wait_until(&format!("the transport is {wanted}"), within, || {
+        let status = world.router.status()?;
+        Ok((status["tunnel"]["transport"] == wanted).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_relay_that_was_full_is_used_once_there_is_room() {
+    let mut world = World::with_relay(Relay::On443).unwrap();
+    world.gateway.take().unwrap().terminate().unwrap();
+    let one_place = |text: String| text.replace("[relay]", "[relay]\nmax-sessions = 1");
+    world.pop.edit_config(one_place).unwrap();
+    world.gateway = Some(world.pop.start().unwrap());
+    world.enrol().unwrap();
+    let mut pings = world.pings().unwrap();
+    let peers = Peers::of_this_build().unwrap();
+    let args = [
+        "client", GATEWAY, "443", RELAY_NAME, GATEWAY, "51820", "4000",
+    ];
+    let first = aioquic(&world.lab.access, &peers, &args, "status 200").unwrap();
+    block(&world.lab.access, Blocked::WireGuard).unwrap();
+    wait_until(
+        "the relay sends the home away",
+        Duration::from_secs(20),
+        || {
+            let relay = world.pop.status()?["relay"].clone();
+            Ok((relay["refused"].as_u64() > Some(1)).then_some(()))
+        },
+    )
+    .unwrap();
+
+    first.kill().unwrap();
+
+    wait_transport(&world, "quic", Duration::from_secs(90));
+    assert!(pings.ended().is_none(), "the home stopped pinging");
+}
+
+#[test]
+fn a_relay_whose_first_address_is_silent_is_reached_at_its_second() {
+    let mut world = World::with_relay(Relay::SecondOfTwo).unwrap();
+    world.enrol().unwrap();
+    let mut pings = world.pings().unwrap();
+    let hole = format!(
+        "table inet hole {{ chain c {{ type filter hook forward priority 0; ip daddr {NOBODY} drop; }}; }}"
+    );
+    world.lab.access.run(&["nft", &hole]).unwrap();
+
+    block(&world.lab.access, Blocked::WireGuard).unwrap();
+
+    wait_transport(&world, "quic", Duration::from_secs(5));
+    assert!(pings.ended().is_none(), "the home stopped pinging");
 }
 
 #[test]

@@ -269,12 +269,12 @@ impl Loop {
                 continue;
             }
             let from = self.detour.origin(received.from);
-            let mut is_theirs = false;
+            let before = tunnel.proofs();
             for datagram in received.datagrams() {
                 // What is dropped has been counted by the tunnel.
-                let taken = tunnel.handle_datagram(datagram, from, received.tos, now);
-                is_theirs |= taken.is_ok();
+                let _ = tunnel.handle_datagram(datagram, from, received.tos, now);
             }
+            let is_theirs = tunnel.proofs() != before;
             let heard = is_theirs.then(|| self.detour.on_heard(received.from, now));
             if let Some(event) = heard.flatten() {
                 // A full queue costs the news; the next change tells it.

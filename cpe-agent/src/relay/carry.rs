@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
 use super::quic::Session;
-use super::{Carrier, Job, RelayChange, RelayError};
+use super::{Carrier, Job, RelayChange, RelayError, first_address};
 use crate::net::MARK;
 
 /// The kernel's buffers: a burst of some milliseconds.
@@ -40,14 +40,11 @@ enum Ready {
 }
 
 pub(super) async fn open(job: &Job) -> Result<Connection, RelayError> {
-    let mut error = RelayError::Setup;
-    for server in &job.record.endpoints {
-        match open_at(job, *server).await {
-            Ok(connection) => return Ok(connection),
-            Err(failed) => error = failed,
-        }
-    }
-    Err(error)
+    first_address(
+        job,
+        |job, server| async move { open_at(&job, server).await },
+    )
+    .await
 }
 
 async fn open_at(job: &Job, remote: SocketAddr) -> Result<Connection, RelayError> {

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Carrier, Job, LOST_AFTER, RelayChange, RelayError, WayOut};
+use super::{Carrier, Job, LOST_AFTER, RelayChange, RelayError, WayOut, first_address};
 use crate::net::MARK;
 
 /// The relay's answer is some hundred bytes.
@@ -30,14 +30,11 @@ pub(super) struct Connection {
 }
 
 pub(super) async fn open(job: &Job) -> Result<Connection, RelayError> {
-    let mut error = RelayError::Setup;
-    for server in &job.record.endpoints {
-        match open_at(job, *server).await {
-            Ok(connection) => return Ok(connection),
-            Err(failed) => error = failed,
-        }
-    }
-    Err(error)
+    first_address(
+        job,
+        |job, server| async move { open_at(&job, server).await },
+    )
+    .await
 }
 
 async fn open_at(job: &Job, server: SocketAddr) -> Result<Connection, RelayError> {

@@ -110,6 +110,7 @@ pub struct AgentTunnel {
     active: usize,
     /// How often that has changed.
     moves: u32,
+    proofs: u32,
     hold: Hold,
     addresses: Vec<IpNet>,
     keepalive: Duration,
@@ -163,6 +164,7 @@ impl AgentTunnel {
             active: 0,
             // Differs from the last run's, or the gateways would not see that this one has moved.
             moves: Jitter(config.seed).number(),
+            proofs: 0,
             hold: Hold::FIRST,
             addresses: config.addresses,
             keepalive: config.keepalive,
@@ -367,6 +369,7 @@ impl AgentTunnel {
         let Some(path) = self.paths.get_mut(index) else {
             return;
         };
+        self.proofs = self.proofs.wrapping_add(1);
         let was_up = path.is_up();
         path.on_heard(message, now);
         let (is_up, has_moved) = (path.is_up(), path.endpoint != from);
@@ -461,6 +464,13 @@ impl AgentTunnel {
             endpoint: active.map(|path| path.endpoint),
             session_age: since.map(|since| now.saturating_duration_since(since)),
         }
+    }
+
+    /// How many datagrams came that only a gateway with a session, or with its private key, can have made; wraps. Cookies and
+    /// initiations are none: the one anybody can make, the other may be a replay.
+    #[must_use]
+    pub fn proofs(&self) -> u32 {
+        self.proofs
     }
 
     /// How packets died.

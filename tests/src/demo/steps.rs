@@ -53,7 +53,7 @@ pub(super) fn what_to_type(removal: &Path, work: &Path) -> String {
          \x20 ip netns exec culvert-home iperf3 -c 203.0.113.10 -R\n\
          \x20 ip netns exec culvert-access tcpdump -ni rtr0\n\
          \x20 ip netns exec culvert-router nft list ruleset\n\
-         \x20 cpe-agent status --watch --socket {work}/router/agent.sock\n\
+         \x20 cpe-agent status --watch --config {work}/router/agent.toml\n\
          \x20 edge-gateway status --watch --socket {work}/gateway.sock\n\
          Configurations and logs are in {work}.\n\
          To remove it:\n\

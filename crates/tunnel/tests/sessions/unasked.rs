@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use boringtun::noise::TunnResult;
+use boringtun::noise::rate_limiter::RateLimiter;
 use tunnel::agent::AgentTunnel;
 use tunnel::edge::Taken;
 use tunnel::{Dropped, EdgeTunnel, KEEPALIVE_BYTES};
 
-use crate::rig::{AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, key, lease, packet, socket};
+use crate::rig::{
+    AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, key, lease, packet, public, socket,
+};
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -186,4 +190,30 @@ fn who_tries_another_way_is_answered_there_at_once_and_not_for_every_packet() {
     assert_eq!(come(socket(AGENT), 1), []);
     assert_eq!(come(elsewhere, 1), []);
     assert_eq!(come(socket(AGENT), 250), [(socket(AGENT), KEEPALIVE_BYTES)]);
+}
+
+#[test]
+fn a_cookie_which_anybody_can_make_proves_no_gateway_and_a_packet_does() {
+    let mut line = Line::connected();
+    let before = line.home.proofs();
+    line.home.handle_network_change(line.now);
+    let mut cookies = Vec::new();
+    let limiter = RateLimiter::new(&public(&key(100)).into(), 0);
+    while let Some(run) = line.home.poll_transmit() {
+        for datagram in run.datagrams().filter(|datagram| is_initiation(datagram)) {
+            let mut cookie = [0; 64];
+            let asked = limiter.verify_packet(Some(socket(AGENT).ip()), datagram, &mut cookie);
+            assert!(matches!(asked, Err(TunnResult::WriteToNetwork(_))));
+            cookies.push(cookie.to_vec());
+        }
+    }
+
+    assert!(!cookies.is_empty());
+    line.down(&cookies);
+    assert_eq!(line.home.proofs(), before);
+    let packet = packet(WEB, INNER, 100, 1);
+    line.edge.handle_tun_input(&packet, line.now).unwrap();
+    let sent = line.sent();
+    line.down(&sent);
+    assert_eq!(line.home.proofs(), before + 1);
 }
