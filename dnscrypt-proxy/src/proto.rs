@@ -2,6 +2,7 @@
 
 pub mod cert;
 pub mod client;
+mod curve;
 pub mod dropped;
 pub mod message;
 pub mod padding;

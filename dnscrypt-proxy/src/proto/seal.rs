@@ -51,9 +51,15 @@ impl SharedKey {
     /// Agrees on the key; a public key that contributes nothing is refused before it is hashed.
     // MUST, "The Box-XChaChaPoly Algorithm".
     pub fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Result<Self, WeakKey> {
-        let point = contributed(secret, public)?;
-        let key = Zeroizing::new(hchacha20(point.as_bytes(), &[0; 16]));
-        Ok(Self::from_bytes(key))
+        Self::of_point(contributed(secret, public)?.as_bytes())
+    }
+
+    /// The key that follows from a shared point.
+    pub(super) fn of_point(point: &[u8; 32]) -> Result<Self, WeakKey> {
+        if bool::from(point.ct_eq(&[0; 32])) {
+            return Err(WeakKey);
+        }
+        Ok(Self::from_bytes(Zeroizing::new(hchacha20(point, &[0; 16]))))
     }
 
     /// The same for es 1.

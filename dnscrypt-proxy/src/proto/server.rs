@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::cert::{Certificate, ClientMagic, RESUME_MAGIC, System};
 use super::client::{ClientNonce, RESOLVER_MAGIC, RESPONSE_HEADER};
+use super::curve::CurveSecret;
 use super::dropped::Dropped;
 use super::message;
 use super::padding;
@@ -37,7 +38,7 @@ pub struct ResolverKey {
 
 /// What a certificate's public key is of. No secret is ever made from another one.
 enum Secret {
-    Classical(StaticSecret),
+    Classical(CurveSecret),
     PostQuantum(Box<(XWingSecret, Binding)>),
 }
 
@@ -55,7 +56,7 @@ impl ResolverKey {
     ) -> Result<Self, WrongSecret> {
         let belongs = cert.system == System::XChaCha20Poly1305
             && cert.x25519_key() == Some(PublicKey::from(&secret).to_bytes());
-        let secret = Secret::Classical(secret);
+        let secret = Secret::Classical(CurveSecret::new(secret));
         belongs
             .then_some(Self { cert, wire, secret })
             .ok_or(WrongSecret)
@@ -403,7 +404,7 @@ impl ResolverKey {
         match &self.secret {
             Secret::Classical(secret) => {
                 let public = exchange.first_chunk().ok_or(Dropped::TooShort)?;
-                SharedKey::agree(secret, public).map_err(|_| Dropped::WeakKey)
+                SharedKey::of_point(&secret.agree(public)).map_err(|_| Dropped::WeakKey)
             }
             Secret::PostQuantum(secret) => {
                 let (secret, binding) = secret.as_ref();

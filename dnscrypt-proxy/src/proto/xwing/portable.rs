@@ -2,18 +2,20 @@
 
 use fips203::ml_kem_768::{CipherText, DecapsKey};
 use fips203::traits::{Decaps as _, SerDes as _};
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use super::{KemSecret, LATTICE_CIPHERTEXT, POINT};
+use crate::proto::curve::CurveSecret;
 
 pub(super) struct Halves {
     lattice: DecapsKey,
-    curve: StaticSecret,
+    curve: CurveSecret,
 }
 
 impl Halves {
     pub(super) fn new(lattice: DecapsKey, curve: StaticSecret) -> Self {
+        let curve = CurveSecret::new(curve);
         Self { lattice, curve }
     }
 
@@ -24,10 +26,7 @@ impl Halves {
     ) -> Option<(KemSecret, KemSecret)> {
         let lattice_ct = CipherText::try_from_bytes(*lattice_ct).ok()?;
         let lattice = self.lattice.try_decaps(&lattice_ct).ok()?;
-        let curve = self.curve.diffie_hellman(&PublicKey::from(*point_ct));
-        Some((
-            Zeroizing::new(lattice.into_bytes()),
-            Zeroizing::new(curve.to_bytes()),
-        ))
+        let lattice = Zeroizing::new(lattice.into_bytes());
+        Some((lattice, self.curve.agree(point_ct)))
     }
 }
