@@ -236,6 +236,28 @@ mod tests {
     }
 
     #[test]
+    fn what_hides_among_packets_and_has_a_turn_of_its_own_each_time_has_no_more() {
+        let start = Instant::now();
+        let mut budget = Budget::new(nobody(), start);
+        let (mut now, mut taken) = (start, 0_u64);
+        for _ in 0..100_000 {
+            now += Duration::from_micros(10);
+            budget.note_packets(now, now);
+            let mut turn = budget.turn(now, true);
+            if turn.is_open() {
+                taken += 1;
+                now += Duration::from_micros(NOTHING_US);
+                turn.note(now, Worth::Nothing);
+            }
+            budget.settle(turn);
+        }
+
+        let all_us = now.saturating_duration_since(start).as_micros();
+        let percent = u128::from(taken * NOTHING_US * 100) / all_us;
+        assert!(percent <= 1 && taken > 1_000, "{taken}, {percent} %");
+    }
+
+    #[test]
     fn handshakes_have_a_quarter_of_the_time_while_packets_wait_and_more_while_none_do() {
         let percent = |packets_wait| {
             let taken = taken(Worth::Something, packets_wait, Duration::ZERO, nobody());

@@ -51,6 +51,8 @@ struct IoDropped {
     udp_failed: u64,
     /// An initiation while the gateway drains.
     draining: u64,
+    /// An initiation among packets, for which there was no time.
+    hidden_handshake: u64,
 }
 
 impl IoDropped {
@@ -62,6 +64,7 @@ impl IoDropped {
             ("udp_full", self.udp_full),
             ("udp_failed", self.udp_failed),
             ("draining", self.draining),
+            ("hidden_handshake", self.hidden_handshake),
         ]
         .into_iter()
     }
@@ -252,18 +255,25 @@ impl Engine {
         };
         let (from, tos) = (received.from, received.tos);
         for datagram in received.datagrams() {
-            if self.admission == Admission::Closed && datagram.first() == Some(&INITIATION) {
+            let (tunnel, post) = (&mut self.tunnel, &mut self.post);
+            if datagram.first() != Some(&INITIATION) {
+                take_datagram(tunnel, post, datagram, (from, tos), now);
+                continue;
+            }
+            if self.admission == Admission::Closed {
                 self.io_dropped.draining += 1;
                 continue;
             }
-            // An error is a drop, which the tunnel has counted.
-            if let Ok(Taken::Elsewhere(elsewhere)) =
-                self.tunnel.handle_datagram(datagram, from, tos, now)
-            {
-                let worker = elsewhere.worker;
-                let kind = Kind::of_datagram(elsewhere, from, tos);
-                self.post.hand_over(worker, kind, datagram);
+            // The kernel steers a run by its first datagram. An honest router's may end with an initiation; a crowd that hides
+            // behind another first byte has the time that it has at the door.
+            let mut turn = self.budget.turn(Instant::now(), true);
+            if turn.is_open() {
+                let worth = take_datagram(tunnel, post, datagram, (from, tos), now);
+                turn.note(Instant::now(), worth);
+            } else {
+                self.io_dropped.hidden_handshake += 1;
             }
+            let _rest = self.budget.settle(turn);
         }
         Ok(Next::Go)
     }
@@ -304,16 +314,9 @@ impl Engine {
         let (from, tos) = (received.from, received.tos);
         let mut worth = Worth::Nothing;
         for datagram in received.datagrams() {
-            match self.tunnel.handle_datagram(datagram, from, tos, now) {
-                Ok(Taken::Here) => worth = Worth::Something,
-                Ok(Taken::Elsewhere(elsewhere)) => {
-                    worth = Worth::Something;
-                    let worker = elsewhere.worker;
-                    let kind = Kind::of_datagram(elsewhere, from, tos);
-                    self.post.hand_over(worker, kind, datagram);
-                }
-                // A drop, which the tunnel has counted.
-                Err(_) => {}
+            let (tunnel, post) = (&mut self.tunnel, &mut self.post);
+            if take_datagram(tunnel, post, datagram, (from, tos), now) == Worth::Something {
+                worth = Worth::Something;
             }
         }
         Ok(Some(worth))
@@ -488,5 +491,26 @@ impl Io {
     fn socket_to(&self, to: SocketAddr) -> Option<&Udp> {
         let lanes = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         lanes.as_ref().map(|lanes| &lanes.data)
+    }
+}
+
+/// Takes a datagram, or hands it to the worker whose peer's it is.
+fn take_datagram(
+    tunnel: &mut EdgeTunnel,
+    post: &mut Post,
+    datagram: &[u8],
+    (from, tos): (SocketAddr, u8),
+    now: Instant,
+) -> Worth {
+    match tunnel.handle_datagram(datagram, from, tos, now) {
+        Ok(Taken::Here) => Worth::Something,
+        Ok(Taken::Elsewhere(elsewhere)) => {
+            let worker = elsewhere.worker;
+            let kind = Kind::of_datagram(elsewhere, from, tos);
+            post.hand_over(worker, kind, datagram);
+            Worth::Something
+        }
+        // A drop, which the tunnel has counted.
+        Err(_) => Worth::Nothing,
     }
 }
