@@ -35,6 +35,8 @@ pub(super) struct Made {
     pub(super) options: Vec<u8>,
     pub(super) payload: Vec<u8>,
     pub(super) spoilt_checksum: bool,
+    /// That of IPv4's header.
+    pub(super) spoilt_header: bool,
 }
 
 impl Made {
@@ -60,6 +62,7 @@ impl Made {
             options: Vec::new(),
             payload: payload.to_vec(),
             spoilt_checksum: false,
+            spoilt_header: false,
         }
     }
 
@@ -125,8 +128,8 @@ impl Made {
             packet[home..home + 4].copy_from_slice(&HOME);
             packet[web..web + 4].copy_from_slice(&WEB);
             packet[web + 3] = self.web;
-            let sum = reference_sum(&packet);
-            packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
+            let sum = !reference_sum(&packet) ^ u16::from(self.spoilt_header);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         packet.extend(transport);
         let sum = !transport_sum(&packet, self.start(), protocol);
@@ -190,12 +193,13 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
         prop_oneof![30 => Just(0_u16), 1 => any::<u16>()],
         prop_oneof![12 => Just(1_u8), 1 => any::<u8>()],
         prop_oneof![40 => Just(0_u8), 1 => any::<u8>()],
+        prop_oneof![40 => Just(false), 1 => Just(true)],
     );
     (network, fields, rare).prop_map(
         |(
             (v6, udp, flow, byte, df),
             (tos, ttl, flags, window, options, len, fragment, spoilt),
-            (web, label, urgent, option, offset),
+            (web, label, urgent, option, offset, spoilt_header),
         )| {
             Made {
                 down: false,
@@ -218,6 +222,8 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
                 options: vec![option; options * 4],
                 payload: vec![byte; len],
                 spoilt_checksum: spoilt,
+                // Whoever marks a packet makes its header's checksum anew.
+                spoilt_header: spoilt_header && tos & 3 == 0,
             }
         },
     )
