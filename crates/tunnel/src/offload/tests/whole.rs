@@ -107,10 +107,11 @@ impl Ends {
             datagrams.extend(self.sent(down));
         }
         let mut out = Vec::new();
-        let mark = |(datagram, tos): (Vec<u8>, u8), wire| match wire {
-            Wire::IsMarked if tos & 3 == 0 => Some((datagram, tos)),
-            Wire::IsMarked | Wire::IsMarkedByForce => Some((datagram, tos | 3)),
-            _ => Some((datagram, tos)),
+        let mark = |(datagram, tos): (Vec<u8>, u8), wire| {
+            let may_be_marked = tos & 3 != 0;
+            let is_marked =
+                wire == Wire::IsMarkedByForce || wire == Wire::IsMarked && may_be_marked;
+            Some((datagram, if is_marked { tos | 3 } else { tos }))
         };
         for (datagram, tos) in over(wire, datagrams, mark) {
             if down {
@@ -185,13 +186,10 @@ fn over<T: Clone>(wire: &[Wire], sent: Vec<T>, mark: impl Fn(T, Wire) -> Option<
 /// What a path without tunnel and offloads delivers of packets to which the same happens (RFC 3168; a packet that cannot be marked is
 /// dropped by who must tell of congestion). A tunnel takes no packet twice.
 fn plain_path(packets: Vec<Vec<u8>>, wire: &[Wire]) -> Vec<Vec<u8>> {
-    let once: Vec<Wire> = wire
-        .iter()
-        .map(|wire| match wire {
-            Wire::Twice => Wire::Arrives,
-            other => *other,
-        })
-        .collect();
+    let mut once = wire.to_vec();
+    for wire in once.iter_mut().filter(|wire| **wire == Wire::Twice) {
+        *wire = Wire::Arrives;
+    }
     over(&once, packets, |mut packet, wire| {
         let is_v6 = packet[0] >> 4 == 6;
         let mark = if is_v6 {
