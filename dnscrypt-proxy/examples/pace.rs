@@ -14,7 +14,7 @@ use dnscrypt_proxy::proto::cert::{Certificate, Policy, select};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
-use dnscrypt_proxy::serve::{Query, Server};
+use dnscrypt_proxy::serve::{Query, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
@@ -60,14 +60,18 @@ async fn serve(how: &str, listen: SocketAddr) -> anyhow::Result<()> {
         counters: Arc::clone(&counters),
         clock: clock::system(),
     };
-    let tcp = vec![TcpListener::bind(listen).await?];
     match how {
         "workers" => {
-            let udp = vec![vec![Udp::bind(listen, &options())?]];
-            server.serve_by_workers(udp, tcp, KEPT_BYTES, answer).await;
+            let mut sockets = WorkerSockets::default();
+            sockets.udp.push(Udp::bind(listen, &options())?);
+            sockets.listen(listen)?;
+            server
+                .serve_by_workers(vec![sockets], KEPT_BYTES, answer)
+                .await;
         }
         _ => {
             let udp = vec![UdpSocket::bind(listen).await?];
+            let tcp = vec![TcpListener::bind(listen).await?];
             server.serve(Sockets { udp, tcp }, answer).await;
         }
     }

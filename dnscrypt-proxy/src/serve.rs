@@ -1,20 +1,19 @@
 //! The DNSCrypt server: opens queries, hands them to a resolver, seals the answers.
 //!
 //! The resolver is any function from a DNS query to a DNS answer. Certificates are answered here, over
-//! UDP and TCP, from the same key ring that opens the queries. A server in front of many clients has workers
-//! for UDP (`workers`, each with its `clerk`) and keeps answers; without them a task is started for each query.
+//! UDP and TCP, from the same key ring that opens the queries. A server in front of many clients has `workers`,
+//! each with its `clerk`, and keeps answers; without them a task is started for each query.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 use rand_core::OsRng;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::listen::{self, Limits, Packet, Service, Sockets, Step, Stopped};
 use crate::proto::Transport;
@@ -22,9 +21,12 @@ use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::message;
 use crate::proto::server::{KeyCache, Keyring, Opened, open};
 
+#[cfg(feature = "workers")]
 mod answers;
 #[cfg(feature = "workers")]
 mod clerk;
+#[cfg(feature = "workers")]
+mod connections;
 #[cfg(feature = "workers")]
 mod desk;
 mod keys;
@@ -43,9 +45,6 @@ pub use workers::WorkerSockets;
 const HANDLER: Duration = Duration::from_secs(10);
 /// Lifetime of certificate answers: refreshes are hourly anyway.
 const CERT_TTL_S: u32 = 600;
-/// One part of the bytes for answers in so many is for what comes over TCP.
-#[cfg(feature = "workers")]
-const TCP_PARTS: usize = 8;
 /// Keys agreed on for one packet: one.
 const FRESH_KEYS: usize = 8;
 
@@ -85,16 +84,15 @@ impl Server {
         F: Future<Output = Option<Vec<u8>>> + Send + 'static,
     {
         let limits = self.limits;
-        let service = Serving::new(self, Arc::new(handler), 0);
+        let service = Serving::new(self, handler);
         listen::run(Arc::new(service), sockets, limits).await
     }
 
-    /// The same with a worker for each set of UDP sockets, and with up to so many bytes of answers kept.
+    /// The same with a worker for each set of sockets, and with up to so many bytes of answers kept.
     #[cfg(feature = "workers")]
     pub async fn serve_by_workers<H, F>(
         self,
-        udp: Vec<WorkerSockets>,
-        tcp: Vec<tokio::net::TcpListener>,
+        sockets: Vec<WorkerSockets>,
         kept_bytes: usize,
         handler: H,
     ) -> Stopped
@@ -102,36 +100,20 @@ impl Server {
         H: Fn(Query) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Vec<u8>>> + Send + 'static,
     {
-        let (limits, handler) = (self.limits, Arc::new(handler));
-        let tcp_bytes = kept_bytes / TCP_PARTS;
-        let started = workers::Workers::start(&self, udp, kept_bytes - tcp_bytes, &handler);
-        let mut workers = match started {
-            Ok(workers) => workers,
-            Err(error) => {
-                tracing::error!(%error, "the DNSCrypt workers cannot start");
-                return Stopped;
-            }
-        };
-        let service = Serving::new(self, handler, tcp_bytes);
-        let sockets = Sockets {
-            udp: Vec::new(),
-            tcp,
-        };
-        tokio::select! {
-            stopped = listen::run(Arc::new(service), sockets, limits) => stopped,
-            () = workers.ended() => Stopped,
+        let handler = Arc::new(handler);
+        match workers::Workers::start(&self, sockets, kept_bytes, &handler) {
+            Ok(mut workers) => workers.ended().await,
+            Err(error) => tracing::error!(%error, "the DNSCrypt workers cannot start"),
         }
+        Stopped
     }
 }
 
 struct Serving<H> {
     server: Server,
-    handler: Arc<H>,
+    handler: H,
     /// All loops and connections agree on keys here; held for a packet's opening and never over a key agreement.
     keys: Mutex<Keys>,
-    /// And look for answers here; held for one look.
-    kept: Mutex<Cache>,
-    began: Instant,
 }
 
 impl<H, F> Service for Serving<H>
@@ -161,11 +143,6 @@ where
             Transport::Udp => Counted::UdpQuery,
             Transport::Tcp => Counted::TcpQuery,
         });
-        let found = answers::find(&mut self.kept(), &opened.message, self.uptime_s());
-        if let Some(answer) = found {
-            self.server.counters.count(Counted::Shared);
-            return Step::Answer(self.seal(opened, answer));
-        }
         let service = Arc::clone(self);
         Step::Wait(Box::pin(async move {
             service.answer(opened, source, transport).await
@@ -182,11 +159,9 @@ where
     H: Fn(Query) -> F + Send + Sync + 'static,
     F: Future<Output = Option<Vec<u8>>> + Send + 'static,
 {
-    fn new(server: Server, handler: Arc<H>, kept_bytes: usize) -> Self {
+    fn new(server: Server, handler: H) -> Self {
         Self {
             keys: Mutex::new(Keys::new(server.keyring.clone())),
-            kept: Mutex::new(Cache::new(kept_bytes)),
-            began: Instant::now(),
             server,
             handler,
         }
@@ -225,7 +200,6 @@ where
         };
         let answer = timeout(HANDLER, (self.handler)(query)).await;
         let answer = answer.ok().flatten().ok_or(Dropped::Unanswered)?;
-        answers::keep(&mut self.kept(), &opened.message, &answer, self.uptime_s());
         Ok(self.seal(opened, answer))
     }
 
@@ -237,16 +211,8 @@ where
         sealed.packet
     }
 
-    fn uptime_s(&self) -> u64 {
-        self.began.elapsed().as_secs()
-    }
-
     fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Cache> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

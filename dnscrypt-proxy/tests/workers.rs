@@ -12,7 +12,7 @@ use dnscrypt_proxy::listen::Limits;
 use dnscrypt_proxy::proto::cert::{Certificate, System};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
-use dnscrypt_proxy::serve::{Query, Server};
+use dnscrypt_proxy::serve::{Query, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, Dropped, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
@@ -47,14 +47,20 @@ impl Rig {
             .map(|key| key.cert().clone())
             .find(|cert| cert.system == System::XChaCha20Poly1305)
             .unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = tcp.local_addr().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = port.local_addr().unwrap();
+        drop(port);
         let options = UdpOptions {
             reuse_port: true,
             offload: Offload::Never,
             ..UdpOptions::default()
         };
-        let udp = [0, 1].map(|_| vec![Udp::bind(address, &options).unwrap()]);
+        let sockets = [0, 1].map(|_| {
+            let mut sockets = WorkerSockets::default();
+            sockets.udp.push(Udp::bind(address, &options).unwrap());
+            sockets.listen(address).unwrap();
+            sockets
+        });
         let counters: Arc<Counters> = Arc::default();
         let server = Server {
             provider_name: "2.dnscrypt-cert.workers.example".to_owned(),
@@ -71,7 +77,7 @@ impl Rig {
                 answer(query)
             };
             server
-                .serve_by_workers(udp.into(), vec![tcp], 1 << 20, handler)
+                .serve_by_workers(sockets.into(), 1 << 20, handler)
                 .await;
         });
         Self {
@@ -143,10 +149,35 @@ impl Client {
         answer.unwrap().get(7).copied()
     }
 
+    fn framed(&self, name: &str, nonce: u8) -> (Vec<u8>, Vec<u8>) {
+        let query = message::query(7, name, RecordType::A, 1232).unwrap();
+        let padding = QueryPadding::Tcp { choice: 0 };
+        let packet = self.session.seal_query(&query, &[nonce; 12], padding);
+        let packet = packet.unwrap();
+        let len = u16::try_from(packet.len()).unwrap().to_be_bytes();
+        ([&len[..], &packet].concat(), query)
+    }
+
+    fn records(&self, answer: Vec<u8>, query: &[u8], nonce: u8) -> u8 {
+        let opened = self.session.open_response(answer, query, &[nonce; 12]);
+        opened.unwrap()[7]
+    }
+
     fn ask(&self, name: &str, nonce: u8) -> Option<u8> {
         let query = self.send(name, nonce);
         self.receive(&query, nonce)
     }
+}
+
+/// The next message; `None` once the connection is closed.
+async fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let read = async {
+        let len = stream.read_u16().await.ok()?;
+        let mut message = vec![0; len.into()];
+        stream.read_exact(&mut message).await.ok()?;
+        Some(message)
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,28 +190,126 @@ async fn what_was_asked_once_is_answered_from_memory_over_udp_and_over_tcp() {
     }
     let by_udp = rig.asked();
     for nonce in 20..40 {
-        let query = message::query(7, "www.example", RecordType::A, 1232).unwrap();
-        let padding = QueryPadding::Tcp { choice: 0 };
-        let nonce = [nonce; 12];
-        let packet = client.session.seal_query(&query, &nonce, padding).unwrap();
         let mut stream = TcpStream::connect(rig.address).await.unwrap();
-        let len = u16::try_from(packet.len()).unwrap().to_be_bytes();
-        stream
-            .write_all(&[&len[..], &packet].concat())
-            .await
-            .unwrap();
-        let len = stream.read_u16().await.unwrap();
-        let mut answer = vec![0; len.into()];
-        stream.read_exact(&mut answer).await.unwrap();
-        let answer = client
-            .session
-            .open_response(answer, &query, &nonce)
-            .unwrap();
-        assert_eq!(answer[7], 1);
+        let (frame, query) = client.framed("www.example", nonce);
+        stream.write_all(&frame).await.unwrap();
+        let answer = read_frame(&mut stream).await.unwrap();
+        assert_eq!(client.records(answer, &query, nonce), 1);
     }
 
     assert_eq!(by_udp, 1);
-    assert_eq!(rig.asked(), 2, "once more for all of TCP");
+    assert!(rig.asked() <= 2, "once for each worker at most");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_what_is_no_query_is_closed_and_the_others_go_on() {
+    let rig = Rig::start().await;
+    let client = rig.client();
+    let mut garbage = rig.garbage(1);
+    garbage.splice(0..0, u16::try_from(garbage.len()).unwrap().to_be_bytes());
+    let too_long = [0xff, 0xff].to_vec();
+    let nobodys = [0, 4, 1, 2, 3, 4].to_vec();
+    let nothing = [0, 0].to_vec();
+    let mut other = TcpStream::connect(rig.address).await.unwrap();
+    let (frame, query) = client.framed("www.example", 1);
+    other.write_all(&frame[..9]).await.unwrap();
+
+    for bad in [garbage, too_long, nobodys, nothing] {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(&bad).await.unwrap();
+        assert_eq!(read_frame(&mut stream).await, None, "{:?}", &bad[..2]);
+    }
+
+    other.write_all(&frame[9..]).await.unwrap();
+    let answer = read_frame(&mut other).await.unwrap();
+    assert_eq!(client.records(answer, &query, 1), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_that_come_in_one_piece_or_byte_by_byte_are_answered_in_their_order() {
+    let rig = Rig::start().await;
+    let client = rig.client();
+    let names = ["a.example", "b.example", "a.example", "c.example"];
+    let queries: Vec<_> = (1..)
+        .zip(names)
+        .map(|(nonce, name)| (nonce, client.framed(name, nonce)))
+        .collect();
+    let all: Vec<u8> = queries
+        .iter()
+        .flat_map(|(_, (frame, _))| frame.clone())
+        .collect();
+
+    for piece in [all.len(), 1, 300] {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in all.chunks(piece) {
+            stream.write_all(piece).await.unwrap();
+        }
+        for (nonce, (_, query)) in &queries {
+            let answer = read_frame(&mut stream).await.unwrap();
+            assert_eq!(client.records(answer, query, *nonce), 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_answer_never_comes_keeps_none_from_its_own() {
+    let rig = Rig::start().await;
+    let client = rig.client();
+    let mut waiting = Vec::new();
+    for nonce in 0..8 {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        let (mute, _) = client.framed("mute.example", nonce);
+        let (frame, _) = client.framed("www.example", nonce);
+        stream.write_all(&[mute, frame].concat()).await.unwrap();
+        waiting.push(stream);
+    }
+
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let (frame, query) = client.framed("www.example", 9);
+    stream.write_all(&frame).await.unwrap();
+    let answer = read_frame(&mut stream).await.unwrap();
+
+    assert_eq!(client.records(answer, &query, 9), 1);
+    assert_eq!(client.ask("www.example", 10), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_so_many_connections_and_no_more() {
+    let rig = Rig::start().await;
+    let client = rig.client();
+    let (frame, query) = client.framed("www.example", 1);
+    let most = 2 * Limits::SERVER.tcp_per_source;
+
+    let mut streams = Vec::new();
+    for _ in 0..most + 8 {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(&frame).await.unwrap();
+        let answer = read_frame(&mut stream).await;
+        streams.push((stream, answer));
+    }
+
+    let served = streams
+        .iter()
+        .filter(|(_, answer)| answer.is_some())
+        .count();
+    assert!(
+        (Limits::SERVER.tcp_per_source..=most).contains(&served),
+        "{served}"
+    );
+    assert_eq!(
+        rig.counters.dropped(Dropped::TooManyConnections),
+        most + 8 - served
+    );
+    let (_, answer) = streams.swap_remove(0);
+    assert_eq!(client.records(answer.unwrap(), &query, 1), 1);
+    drop(streams);
+    let others = "127.0.0.9:0".parse().unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(others).unwrap();
+    let mut stream = socket.connect(rig.address).await.unwrap();
+    stream.write_all(&frame).await.unwrap();
+    assert!(read_frame(&mut stream).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,9 +26,8 @@ const BUFFER_BYTES: usize = 4 << 20;
 
 /// Everything bound and loaded, not yet answering.
 pub(crate) struct Dns {
-    /// For each worker, a socket for each address.
-    udp: Vec<WorkerSockets>,
-    tcp: Vec<TcpListener>,
+    /// For each worker, those for each address.
+    sockets: Vec<WorkerSockets>,
     certs: Certs,
     resolver: Resolver,
     provider_name: String,
@@ -72,24 +71,22 @@ impl Figures {
 impl Dns {
     /// Binds the sockets and loads certificates and trust anchors, while the process may.
     pub(crate) fn bind(dns: &config::Dns, workers: u8) -> Result<Self, Fault> {
-        let mut udp: Vec<WorkerSockets> = (0..workers).map(|_| Vec::new()).collect();
-        let mut tcp = Vec::new();
+        let mut sockets = Vec::new();
+        sockets.resize_with(workers.into(), WorkerSockets::default);
         for address in &dns.listen {
             let binding = |error| Fault::io(format!("listen for DNSCrypt on {address}"), &error);
-            let listener = TcpListener::bind(address).map_err(binding)?;
-            listener.set_nonblocking(true).map_err(binding)?;
-            tcp.push(listener);
             // Sockets that share a port would share it with another gateway's, too.
+            TcpListener::bind(address).map(drop).map_err(binding)?;
             UdpSocket::bind(address).map(drop).map_err(binding)?;
-            for sockets in &mut udp {
+            for sockets in &mut sockets {
                 let socket = Udp::bind(*address, &udp_options());
                 let unusable = |error| Fault::new(Exit::Io, format!("dns.listen: {error}"));
-                sockets.push(socket.map_err(unusable)?);
+                sockets.udp.push(socket.map_err(unusable)?);
+                sockets.listen(*address).map_err(binding)?;
             }
         }
         Ok(Self {
-            udp,
-            tcp,
+            sockets,
             certs: certs(dns)?,
             resolver: Resolver::new(dns)?,
             provider_name: dns.provider_name.clone(),
@@ -106,11 +103,6 @@ impl Dns {
     pub(crate) async fn serve(self) -> Fault {
         let stopped =
             |what: &str| Fault::new(Exit::Bug, format!("the DNSCrypt server stopped: {what}"));
-        let tcp = self.tcp.into_iter().map(tokio::net::TcpListener::from_std);
-        let tcp = match tcp.collect::<Result<Vec<_>, _>>() {
-            Ok(tcp) => tcp,
-            Err(error) => return Fault::io("use the DNSCrypt sockets", &error),
-        };
         let server = Server {
             provider_name: self.provider_name,
             keyring: self.certs.keyring(),
@@ -119,7 +111,7 @@ impl Dns {
             clock: clock::system(),
         };
         let (resolver, figures) = (Arc::new(self.resolver), self.figures);
-        let answering = server.serve_by_workers(self.udp, tcp, KEPT_BYTES, move |query| {
+        let answering = server.serve_by_workers(self.sockets, KEPT_BYTES, move |query| {
             let (resolver, figures) = (Arc::clone(&resolver), Arc::clone(&figures));
             async move {
                 let (answer, outcome) = resolver.answer(&query.message).await;

@@ -11,6 +11,7 @@ pub mod nftables;
 pub mod poll;
 pub mod privileges;
 pub mod tap;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::connections::Id;
 use super::desk::{Desk, Served, Share, Wait};
 use super::keys::Keys;
 use super::randomness::Page;
@@ -21,9 +22,26 @@ const RCODE_NXDOMAIN: u8 = 3;
 /// Where a packet came from and its answer goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Which of the worker's sockets.
-    pub(super) socket: usize,
+    pub(super) way: Way,
     pub(super) peer: SocketAddr,
+}
+
+/// By what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// One of the worker's sockets.
+    Udp(usize),
+    /// A connection.
+    Tcp(Id),
+}
+
+impl Place {
+    fn transport(self) -> Transport {
+        match self.way {
+            Way::Udp(_) => Transport::Udp,
+            Way::Tcp(_) => Transport::Tcp,
+        }
+    }
 }
 
 /// The time, as often as it is looked at: once a turn.
@@ -55,6 +73,8 @@ pub(super) struct Ask {
 #[derive(Debug, Default)]
 pub(super) struct Out {
     pub(super) packets: Vec<(Place, Vec<u8>)>,
+    /// Connections on which no answer comes.
+    pub(super) refused: Vec<Id>,
     pub(super) asks: Vec<Ask>,
 }
 
@@ -92,10 +112,11 @@ impl Clerk {
     pub(super) fn take(&mut self, place: Place, bytes: &[u8], now: Now) -> Taken {
         let keyring = self.keys.current();
         if !keyring.claims(bytes) {
-            let answer = certificates(&self.server, &keyring, bytes, Transport::Udp, now.unix_s);
+            let transport = place.transport();
+            let answer = certificates(&self.server, &keyring, bytes, transport, now.unix_s);
             match answer {
                 Some(answer) => self.out.packets.push((place, answer)),
-                None => self.drop(Dropped::UnknownMagic),
+                None => self.drop(place, Dropped::UnknownMagic),
             }
             return Taken::Done;
         }
@@ -104,7 +125,7 @@ impl Clerk {
             return Taken::Done;
         }
         if self.strangers.push((place, bytes.to_vec())).is_err() {
-            self.drop(Dropped::StrangersOverBudget);
+            self.drop(place, Dropped::StrangersOverBudget);
         }
         Taken::Stranger
     }
@@ -114,7 +135,7 @@ impl Clerk {
         for served in self.desk.answered(number, answer, now.uptime_s) {
             let Served { to, answer, share } = served;
             match answer {
-                None => self.drop(Dropped::Unanswered),
+                None => self.drop(to.place, Dropped::Unanswered),
                 Some(answer) => {
                     if share == Share::Others {
                         self.count_shared(&answer);
@@ -152,11 +173,14 @@ impl Clerk {
 
     fn open(&mut self, keyring: &Keyring, place: Place, packet: Vec<u8>, now: Now) {
         let kept = &mut self.keys.kept;
-        let opened = match open(keyring, kept, packet, Transport::Udp, now.unix_s) {
+        let opened = match open(keyring, kept, packet, place.transport(), now.unix_s) {
             Ok(opened) => opened,
-            Err(reason) => return self.drop(reason),
+            Err(reason) => return self.drop(place, reason),
         };
-        self.server.counters.count(Counted::UdpQuery);
+        self.server.counters.count(match place.way {
+            Way::Udp(_) => Counted::UdpQuery,
+            Way::Tcp(_) => Counted::TcpQuery,
+        });
         let Opened {
             query,
             message,
@@ -178,13 +202,13 @@ impl Clerk {
         let query = Query {
             message: waiter.query.clone(),
             source: waiter.place.peer,
-            transport: Transport::Udp,
+            transport: waiter.place.transport(),
             room: waiter.reply.room(),
         };
         match self.desk.wait(message, waiter) {
             Wait::Ask(number) => self.out.asks.push(Ask { number, query }),
             Wait::Joined => {}
-            Wait::Full(_) => self.drop(Dropped::Overloaded),
+            Wait::Full(waiter) => self.drop(waiter.place, Dropped::Overloaded),
         }
     }
 
@@ -205,8 +229,11 @@ impl Clerk {
         });
     }
 
-    fn drop(&self, reason: Dropped) {
+    fn drop(&mut self, place: Place, reason: Dropped) {
         self.server.counters.drop_packet(reason);
+        if let Way::Tcp(connection) = place.way {
+            self.out.refused.push(connection);
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! UDP by threads, one for each processor. A worker owns its sockets (the kernel spreads clients over those that
-//! share a port), its keys and its answers, and takes no lock. It never waits for a resolver: what it has no answer
+//! Threads, one for each processor. A worker owns its sockets and connections (the kernel spreads clients over those
+//! that share a port), its keys and its answers, and takes no lock. It never waits for a resolver: what it has no answer
 //! to goes to a task of the run time over a bounded channel, and comes back over another one.
 
 use std::io;
@@ -10,16 +10,19 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use netio::poll::Interest;
+use netio::poll::{Interest, Ready};
+use netio::tcp::Listener;
 use netio::udp::{Batch, MAX_BATCH};
 use netio::{Poller, Udp, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::clerk::{Ask, Clerk, Now, Place, Taken};
+use super::clerk::{Ask, Clerk, Now, Place, Taken, Way};
+use super::connections::{Arrived, Connections, SILENCE};
 use super::{HANDLER, Query, Server};
 use crate::clock::Clock;
+use crate::listen::Limits;
 use crate::proto::MAX_QUERY;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 
@@ -27,7 +30,24 @@ use crate::proto::dropped::{Counted, Counters, Dropped};
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sockets of one worker.
-pub type WorkerSockets = Vec<Udp>;
+#[derive(Debug, Default)]
+pub struct WorkerSockets {
+    /// Made with [`Offload::Never`](netio::udp::Offload).
+    pub udp: Vec<Udp>,
+    /// Made by [`listen`](Self::listen).
+    pub tcp: Vec<Listener>,
+}
+
+impl WorkerSockets {
+    /// Listens for TCP on an address that all workers share.
+    ///
+    /// # Errors
+    /// When the address is not there, somebody else's, or needs a right.
+    pub fn listen(&mut self, address: SocketAddr) -> io::Result<()> {
+        self.tcp.push(Listener::bind(address, SILENCE)?);
+        Ok(())
+    }
+}
 
 /// A resolver's answer on its way back.
 type Answer = (u64, Option<Vec<u8>>);
@@ -61,12 +81,15 @@ impl Workers {
             ends: Vec::new(),
             asking: JoinSet::new(),
         };
-        let kept_bytes = kept_bytes / sockets.len().max(1);
+        let count = sockets.len().max(1);
+        let kept_bytes = kept_bytes / count;
         for (number, sockets) in sockets.into_iter().enumerate() {
             let poller = Poller::new()?;
-            for socket in &sockets {
-                poller.add(socket, 0, Interest::Readable)?;
+            let WorkerSockets { udp, tcp } = sockets;
+            for (number, socket) in (0..).zip(&udp) {
+                poller.add(socket, number, Interest::Readable)?;
             }
+            let connections = Connections::new(tcp, share(server.limits, count), &poller)?;
             let waker = poller.waker();
             // Every question on its way has a place in both, so that neither is ever full.
             let (asks, asked) = mpsc::channel(server.limits.in_flight.max(1));
@@ -83,8 +106,9 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("dns-{number}"));
             let thread = thread.spawn(move || {
                 Worker {
-                    outboxes: sockets.iter().map(|_| Vec::new()).collect(),
-                    sockets,
+                    outboxes: udp.iter().map(|_| Vec::new()).collect(),
+                    sockets: udp,
+                    connections,
                     poller,
                     counters: Arc::clone(&server.counters),
                     clock: Arc::clone(&server.clock),
@@ -184,10 +208,19 @@ where
     }
 }
 
+/// What one of several workers lets in: clients are spread over them.
+fn share(limits: Limits, workers: usize) -> Limits {
+    Limits {
+        tcp_connections: limits.tcp_connections.div_ceil(workers),
+        ..limits
+    }
+}
+
 struct Worker {
-    sockets: WorkerSockets,
+    sockets: Vec<Udp>,
     /// What goes out by each socket at the end of a turn.
     outboxes: Vec<Vec<(SocketAddr, Vec<u8>)>>,
+    connections: Connections,
     poller: Poller,
     counters: Arc<Counters>,
     clock: Clock,
@@ -202,52 +235,44 @@ impl Worker {
     fn run(mut self) {
         // One byte more than the longest query: what fills it is too long.
         let mut batch = Batch::new(MAX_QUERY + 1);
+        let mut ready = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            let wait = (!self.clerk.is_idle()).then_some(Duration::ZERO);
+            let wait = if self.clerk.is_idle() {
+                self.connections.patience()
+            } else {
+                Some(Duration::ZERO)
+            };
             match self.poller.wait(wait) {
-                // All sockets are looked at anyway.
-                Ok(ready) => ready.for_each(drop),
+                Ok(events) => ready.extend(events.filter_map(|event| match event {
+                    Ready::Descriptor { token, .. } => Some(token),
+                    Ready::Woken => None,
+                })),
                 Err(error) => {
                     tracing::error!(%error, "a DNSCrypt worker cannot wait for packets");
                     return;
                 }
             }
-            self.turn(&mut batch);
+            self.turn(&mut batch, &ready);
+            ready.clear();
         }
     }
 
     /// One turn: answers that came back, what is known, then strangers for as long as they may.
-    fn turn(&mut self, batch: &mut Batch) {
+    fn turn(&mut self, batch: &mut Batch, ready: &[u32]) {
         let began = Instant::now();
         let now = Now {
             unix_s: (self.clock)(),
             uptime_s: began.saturating_duration_since(self.began).as_secs(),
         };
-        let mut came = 0;
-        for (number, answer) in self.answers.try_iter().take(MAX_BATCH) {
-            self.clerk.answered(number, answer, now);
-            came += 1;
+        let mut is_busy = self.take_answers(now);
+        for token in ready {
+            is_busy |= match self.sockets.get(*token as usize) {
+                Some(_) => self.receive(*token as usize, batch, now),
+                None => self.serve_connections(Some(*token), now),
+            };
         }
-        if came == MAX_BATCH {
-            // The next wait would not be told of what is left: a waker reports many calls once.
-            let _woken = self.poller.waker().wake();
-        }
-        let mut is_busy = came > 0;
-        for (number, socket) in self.sockets.iter().enumerate() {
-            if let Err(error) = socket.recv_batch(batch) {
-                tracing::debug!(%error, "udp receive failed");
-                std::thread::sleep(ERROR_PAUSE);
-                continue;
-            }
-            for (peer, bytes) in batch.iter() {
-                let place = Place {
-                    socket: number,
-                    peer,
-                };
-                is_busy |= self.clerk.take(place, bytes, now) == Taken::Done;
-            }
-        }
-        self.hand_out();
+        is_busy |= self.serve_connections(None, now);
+        self.hand_out(now);
         self.clerk.begin_strangers(if is_busy {
             began.elapsed()
         } else {
@@ -259,21 +284,88 @@ impl Worker {
             self.clerk.spent(done.saturating_duration_since(last));
             last = done;
         }
-        self.hand_out();
+        self.hand_out(now);
+        let at = (&self.poller, &*self.counters, now.uptime_s);
+        self.connections.sweep(at);
+    }
+
+    /// Answers that came back; whether there were any.
+    fn take_answers(&mut self, now: Now) -> bool {
+        let mut came = 0;
+        for (number, answer) in self.answers.try_iter().take(MAX_BATCH) {
+            self.clerk.answered(number, answer, now);
+            came += 1;
+        }
+        if came == MAX_BATCH {
+            // The next wait would not be told of what is left: a waker reports many calls once.
+            let _woken = self.poller.waker().wake();
+        }
+        came > 0
+    }
+
+    /// A socket's datagrams; whether there was one of somebody known.
+    fn receive(&mut self, number: usize, batch: &mut Batch, now: Now) -> bool {
+        let Some(socket) = self.sockets.get(number) else {
+            return false;
+        };
+        if let Err(error) = socket.recv_batch(batch) {
+            tracing::debug!(%error, "udp receive failed");
+            std::thread::sleep(ERROR_PAUSE);
+            return false;
+        }
+        let mut is_busy = false;
+        for (peer, bytes) in batch.iter() {
+            let way = Way::Udp(number);
+            is_busy |= self.clerk.take(Place { way, peer }, bytes, now) == Taken::Done;
+        }
+        is_busy
+    }
+
+    /// Queries of the connections under a token, or of those that sent more than one; likewise.
+    fn serve_connections(&mut self, token: Option<u32>, now: Now) -> bool {
+        let mut arrived = Vec::new();
+        match token {
+            Some(token) => {
+                let at = (&self.poller, &*self.counters, now.uptime_s);
+                self.connections.ready(token, at, &mut arrived);
+            }
+            None => self.connections.take_next(&mut arrived),
+        }
+        let mut is_busy = false;
+        for Arrived { id, source, packet } in arrived {
+            let place = Place {
+                way: Way::Tcp(id),
+                peer: source,
+            };
+            is_busy |= self.clerk.take(place, &packet, now) == Taken::Done;
+        }
+        is_busy
     }
 
     /// Sends what the clerk has answered, and asks what it wants to know.
-    fn hand_out(&mut self) {
+    fn hand_out(&mut self, now: Now) {
         for ask in self.clerk.out.asks.drain(..) {
             // There is room for all; without the other end the server is ending.
             let _ending = self.asks.try_send(ask);
         }
+        let at = (&self.poller, &*self.counters, now.uptime_s);
         for (place, packet) in self.clerk.out.packets.drain(..) {
-            if let Some(outbox) = self.outboxes.get_mut(place.socket) {
-                outbox.push((place.peer, packet));
+            match place.way {
+                Way::Udp(socket) => {
+                    if let Some(outbox) = self.outboxes.get_mut(socket) {
+                        outbox.push((place.peer, packet));
+                    }
+                }
+                Way::Tcp(id) => self.connections.answer(id, &packet, at),
             }
         }
+        for id in self.clerk.out.refused.drain(..) {
+            self.connections.close(id);
+        }
         for (socket, outbox) in self.sockets.iter().zip(&mut self.outboxes) {
+            if outbox.is_empty() {
+                continue;
+            }
             let sent = socket.send_batch(outbox);
             self.counters.count_many(Counted::Answer, sent);
             for _ in sent..outbox.len() {

@@ -28,7 +28,7 @@ struct Rig {
 
 fn place() -> Place {
     Place {
-        socket: 0,
+        way: Way::Udp(0),
         peer: "192.0.2.1:4000".parse().unwrap(),
     }
 }
