@@ -95,6 +95,7 @@ impl Cache {
     }
 
     /// An answer within its lifetime as a query gets it; `key` is one that the query has.
+    #[cfg(feature = "workers")]
     pub(crate) fn fresh(&mut self, key: &[u8], query: &Query, now_s: u64) -> Option<Vec<u8>> {
         let at = self.index.get(key).copied()?;
         let slot = self.slots.get_mut(at)?.as_mut()?;
