@@ -34,7 +34,7 @@ use crate::enrol::schedule::Backoff;
 #[cfg(feature = "quic")]
 use crate::enrol::schedule::by_chance;
 
-/// TLS is begun when QUIC has not answered for so long: three losses of its first packet, or a long way.
+/// TLS is begun when QUIC has not answered for so long: its first packet was lost, or the way is a long one.
 #[cfg(feature = "quic")]
 const QUIC_HEAD_START: Duration = Duration::from_millis(1_000);
 /// While TLS carries, QUIC is tried again after this time, and then after twice as long, up to the second: networks change
