@@ -4,6 +4,7 @@
 //! and takes the rest. Lifetimes are RFC 2181's, negative answers RFC 2308's, staleness RFC 8767's.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 
 use crate::proto::message::{Query, Response, age};
 
@@ -15,8 +16,9 @@ const MAX_NEGATIVE_TTL_S: u32 = 3 * 3600;
 const STALE_S: u64 = 24 * 3600;
 /// The lifetime that a stale answer is given (likewise).
 const STALE_TTL_S: u32 = 30;
-/// What an entry costs besides its bytes: slot, map entry, allocations.
-const OVERHEAD: usize = 160;
+/// What an entry costs besides its bytes: its slot and its place in the index, both in tables that grow by doubling,
+/// and the allocator's own.
+const OVERHEAD: usize = 112;
 
 /// What a look into the cache found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,28 +34,76 @@ pub enum Found {
 /// The cache. `now_s` counts seconds from any start, and never goes back.
 #[derive(Debug)]
 pub struct Cache {
-    index: HashMap<Box<[u8]>, usize>,
+    /// Slots by the hash of their key. Of two keys with one hash the later has it.
+    index: HashMap<u64, u32>,
+    hashing: RandomState,
     slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     hand: usize,
     used_bytes: usize,
     max_bytes: usize,
 }
 
+/// In one allocation: there are thousands.
 #[derive(Debug)]
 struct Slot {
-    key: Box<[u8]>,
-    stored: Box<[u8]>,
-    ttl_at: Box<[u16]>,
-    stored_at_s: u64,
+    /// The key, the answer, and where in it each lifetime stands, in two bytes.
+    bytes: Box<[u8]>,
+    key_len: u16,
+    stored_len: u16,
+    stored_at_s: u32,
     lifetime_s: u32,
     used: bool,
 }
 
 impl Slot {
-    fn cost(&self) -> usize {
-        OVERHEAD + 2 * self.key.len() + self.stored.len() + 2 * self.ttl_at.len()
+    /// `None`: longer than any message.
+    fn new(key: &[u8], response: &Response, now_s: u64, most_s: u32) -> Option<Self> {
+        let ttl_at = response.ttl_at.iter().flat_map(|at| at.to_ne_bytes());
+        let message = key.iter().chain(&response.stored).copied();
+        Some(Self {
+            bytes: message.chain(ttl_at).collect(),
+            key_len: u16::try_from(key.len()).ok()?,
+            stored_len: u16::try_from(response.stored.len()).ok()?,
+            stored_at_s: seconds(now_s),
+            lifetime_s: response.lifetime_s?.min(most_s),
+            used: false,
+        })
     }
+
+    fn cost(&self) -> usize {
+        OVERHEAD + self.bytes.len()
+    }
+
+    fn key(&self) -> &[u8] {
+        self.split().0
+    }
+
+    fn stored(&self) -> &[u8] {
+        self.split().1
+    }
+
+    fn ttl_at(&self) -> impl Iterator<Item = u16> {
+        let places = self.split().2.as_chunks().0;
+        places.iter().copied().map(u16::from_ne_bytes)
+    }
+
+    fn split(&self) -> (&[u8], &[u8], &[u8]) {
+        let parts = self.bytes.split_at_checked(self.key_len.into());
+        let (key, rest) = parts.unwrap_or_default();
+        let parts = rest.split_at_checked(self.stored_len.into());
+        let (stored, ttl_at) = parts.unwrap_or_default();
+        (key, stored, ttl_at)
+    }
+
+    fn age_s(&self, now_s: u64) -> u32 {
+        seconds(now_s).saturating_sub(self.stored_at_s)
+    }
+}
+
+/// Enough for 136 years.
+fn seconds(now_s: u64) -> u32 {
+    u32::try_from(now_s).unwrap_or(u32::MAX)
 }
 
 impl Cache {
@@ -62,6 +112,7 @@ impl Cache {
     pub fn new(max_bytes: usize) -> Self {
         Self {
             index: HashMap::new(),
+            hashing: RandomState::new(),
             slots: Vec::new(),
             free: Vec::new(),
             hand: 0,
@@ -72,70 +123,59 @@ impl Cache {
 
     /// Looks for an answer to a key ([`Query::key`]).
     pub fn get(&mut self, key: &[u8], now_s: u64) -> Found {
-        let Some(at) = self.index.get(key).copied() else {
+        let Some((at, slot)) = self.find(key) else {
             return Found::Nothing;
         };
-        let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut) else {
-            return Found::Nothing;
-        };
-        let age_s = now_s.saturating_sub(slot.stored_at_s);
-        if age_s >= u64::from(slot.lifetime_s) + STALE_S {
+        let age_s = slot.age_s(now_s);
+        if u64::from(age_s) >= u64::from(slot.lifetime_s) + STALE_S {
             self.remove(at);
             return Found::Nothing;
         }
         slot.used = true;
-        let mut answer = slot.stored.to_vec();
-        let age_s = u32::try_from(age_s).unwrap_or(u32::MAX);
+        let mut answer = slot.stored().to_vec();
         if age_s < slot.lifetime_s {
-            age(&mut answer, &slot.ttl_at, age_s, 0);
+            age(&mut answer, slot.ttl_at(), age_s, 0);
             return Found::Fresh(answer);
         }
-        age(&mut answer, &slot.ttl_at, u32::MAX, STALE_TTL_S);
+        age(&mut answer, slot.ttl_at(), u32::MAX, STALE_TTL_S);
         Found::Stale(answer)
     }
 
     /// An answer within its lifetime as a query gets it; `key` is one that the query has.
     #[cfg(feature = "workers")]
     pub(crate) fn fresh(&mut self, key: &[u8], query: &Query, now_s: u64) -> Option<Vec<u8>> {
-        let at = self.index.get(key).copied()?;
-        let slot = self.slots.get_mut(at)?.as_mut()?;
-        let age_s = now_s.saturating_sub(slot.stored_at_s);
-        let age_s = u32::try_from(age_s).ok();
-        let age_s = age_s.filter(|age_s| *age_s < slot.lifetime_s)?;
+        let (_, slot) = self.find(key)?;
+        let age_s = slot.age_s(now_s);
+        if age_s >= slot.lifetime_s {
+            return None;
+        }
         slot.used = true;
-        let mut answer = query.adopt(&slot.stored, None);
-        age(&mut answer, &slot.ttl_at, age_s, 0);
+        let mut answer = query.adopt(slot.stored(), None);
+        age(&mut answer, slot.ttl_at(), age_s, 0);
         Some(answer)
     }
 
     /// Keeps a response, if it may be kept and fits.
     pub fn insert(&mut self, query: &Query, response: &Response, now_s: u64) {
-        self.insert_under(query.key(), response, now_s);
+        self.insert_under(&query.key(), response, now_s);
     }
 
     /// Likewise, under another key that the question has.
-    pub(crate) fn insert_under(&mut self, key: Box<[u8]>, response: &Response, now_s: u64) {
-        let Some(lifetime_s) = response
-            .lifetime_s
-            .filter(|lifetime| *lifetime > 0 && !response.truncated)
-        else {
+    pub(crate) fn insert_under(&mut self, key: &[u8], response: &Response, now_s: u64) {
+        if response.truncated || response.lifetime_s.is_none_or(|lifetime_s| lifetime_s == 0) {
             return;
-        };
-        let most = if response.positive {
+        }
+        let most_s = if response.positive {
             MAX_TTL_S
         } else {
             MAX_NEGATIVE_TTL_S
         };
-        if let Some(at) = self.index.get(&key).copied() {
+        let hash = self.hash(key);
+        if let Some(at) = self.index.get(&hash).copied() {
             self.remove(at);
         }
-        let slot = Slot {
-            key,
-            stored: response.stored.clone().into_boxed_slice(),
-            ttl_at: response.ttl_at.clone().into_boxed_slice(),
-            stored_at_s: now_s,
-            lifetime_s: lifetime_s.min(most),
-            used: false,
+        let Some(slot) = Slot::new(key, response, now_s, most_s) else {
+            return;
         };
         if slot.cost() > self.max_bytes / 4 {
             return;
@@ -143,13 +183,12 @@ impl Cache {
         while self.used_bytes + slot.cost() > self.max_bytes {
             self.evict(now_s);
         }
-        self.used_bytes += slot.cost();
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.index.insert(slot.key.clone(), at);
-        if let Some(place) = self.slots.get_mut(at) {
+        let Some(at) = self.free.pop().or_else(|| self.one_more()) else {
+            return;
+        };
+        if let Some(place) = self.slots.get_mut(at as usize) {
+            self.used_bytes += slot.cost();
+            self.index.insert(hash, at);
             *place = Some(slot);
         }
     }
@@ -172,6 +211,22 @@ impl Cache {
         self.used_bytes
     }
 
+    fn find(&mut self, key: &[u8]) -> Option<(u32, &mut Slot)> {
+        let at = *self.index.get(&self.hash(key))?;
+        let slot = self.slots.get_mut(at as usize)?.as_mut()?;
+        (slot.key() == key).then_some((at, slot))
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hashing.hash_one(key)
+    }
+
+    fn one_more(&mut self) -> Option<u32> {
+        let at = u32::try_from(self.slots.len()).ok()?;
+        self.slots.push(None);
+        Some(at)
+    }
+
     /// Moves the hand to the next entry that was not used since it last came by, or is past all use.
     fn evict(&mut self, now_s: u64) {
         loop {
@@ -184,19 +239,20 @@ impl Cache {
                 return;
             };
             let Some(slot) = slot else { continue };
-            let over = now_s.saturating_sub(slot.stored_at_s) >= u64::from(slot.lifetime_s);
-            if !slot.used || over {
-                self.remove(self.hand);
+            if !slot.used || slot.age_s(now_s) >= slot.lifetime_s {
+                self.remove(u32::try_from(self.hand).unwrap_or(u32::MAX));
                 return;
             }
             slot.used = false;
         }
     }
 
-    fn remove(&mut self, at: usize) {
-        if let Some(slot) = self.slots.get_mut(at).and_then(Option::take) {
+    fn remove(&mut self, at: u32) {
+        let place = self.slots.get_mut(at as usize);
+        if let Some(slot) = place.and_then(Option::take) {
             self.used_bytes = self.used_bytes.saturating_sub(slot.cost());
-            self.index.remove(&slot.key);
+            let hash = self.hash(slot.key());
+            self.index.remove(&hash);
             self.free.push(at);
         }
     }

@@ -77,6 +77,36 @@ fn a_cache_of_no_bytes_keeps_nothing() {
 }
 
 #[test]
+fn an_answer_under_the_hash_of_another_key_is_not_given_to_it() {
+    let (asked, other) = (query("a.example"), query("b.example"));
+    let mut cache = Cache::new(10_000);
+    cache.insert(&other, &response(&other, 300), 0);
+    let hash = cache.hash(&asked.key());
+    cache.index.insert(hash, 0);
+
+    assert_eq!(cache.get(&asked.key(), 0), Found::Nothing);
+    assert!(cache.fresh(&asked.key(), &asked, 0).is_none());
+}
+
+#[test]
+fn every_lifetime_of_an_answer_is_lowered() {
+    let query = query("a.example");
+    let mut bytes = response(&query, 300).stored;
+    let record = bytes.split_off(12 + query.question().len());
+    bytes[7] = 3;
+    let all = [&bytes[..], &record, &record, &record].concat();
+    let three = Response::read(&all, &query).unwrap();
+    let mut cache = Cache::new(10_000);
+
+    cache.insert(&query, &three, 0);
+
+    let answer = fresh(cache.get(&query.key(), 100)).unwrap();
+    let ttl_at = three.ttl_at.iter().map(|at| usize::from(*at));
+    let ttls: Vec<_> = ttl_at.map(|at| &answer[at..at + 4]).collect();
+    assert_eq!(ttls, [[0, 0, 0, 200]; 3]);
+}
+
+#[test]
 fn lifetimes_count_down_then_the_answer_is_stale_then_it_is_gone() {
     let query = query("a.example");
     let mut cache = Cache::new(10_000);

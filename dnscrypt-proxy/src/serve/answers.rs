@@ -19,6 +19,6 @@ pub(super) fn keep(kept: &mut Cache, query: &Query, answer: &[u8], now_s: u64) -
     if response.rcode > MAX_RCODE || !query.is_question_of(answer) {
         return None;
     }
-    kept.insert_under(key, &response, now_s);
+    kept.insert_under(&key, &response, now_s);
     Some(response)
 }

@@ -62,9 +62,9 @@ impl Response {
 }
 
 /// Lowers every lifetime of a stored response by its age, never below `floor_s`.
-pub fn age(response: &mut [u8], ttl_at: &[u16], age_s: u32, floor_s: u32) {
+pub fn age(response: &mut [u8], ttl_at: impl IntoIterator<Item = u16>, age_s: u32, floor_s: u32) {
     for at in ttl_at {
-        let at = usize::from(*at);
+        let at = usize::from(at);
         let Some(ttl) = response
             .get_mut(at..)
             .and_then(|rest| rest.first_chunk_mut::<4>())

@@ -238,7 +238,7 @@ fn lifetimes_age_in_place() {
         message.add_additional(record("ns.example.com.", 20));
     });
 
-    age(&mut stored.stored, &stored.ttl_at, 50, 0);
+    age(&mut stored.stored, stored.ttl_at, 50, 0);
 
     let read = Message::from_vec(&stored.stored).unwrap();
     assert_eq!(read.answers[0].ttl, 250);
@@ -325,7 +325,7 @@ fn check(bytes: &[u8]) {
         assert_eq!(check_response(&refusal, bytes), Ok(()));
     }
     if let Ok(mut response) = Response::read(bytes, &query(None)) {
-        age(&mut response.stored, &response.ttl_at, 1, 0);
+        age(&mut response.stored, response.ttl_at, 1, 0);
         let _ = query(Some(512)).adopt(&response.stored, None);
     }
 }
