@@ -8,6 +8,7 @@ mod moment;
 mod query;
 mod run;
 mod stamp;
+mod status;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ enum Command {
     /// Answer DNS on this machine, asking encrypted resolvers
     #[command(after_help = "Port 53 needs root or the capability CAP_NET_BIND_SERVICE.")]
     Run(RunArgs),
+    /// Say how a running `culvert-dns run` is doing; never with a name that was looked up
+    Status(StatusArgs),
     /// Ask one question and print the answer
     Query(QueryArgs),
     /// Test a resolver: its certificates, and a lookup over UDP and over TCP
@@ -65,7 +68,7 @@ struct RunArgs {
     /// Configuration file (see `check-config`)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "stamp"])]
     config: Option<PathBuf>,
-    /// Address to answer on, over UDP and TCP; may be repeated
+    /// Address to answer on, over UDP and TCP; may be repeated. Needless where systemd hands sockets over
     #[arg(long, value_name = "IP:PORT")]
     listen: Vec<SocketAddr>,
     /// Resolver to ask; may be repeated, in order of preference
@@ -77,8 +80,24 @@ struct RunArgs {
     /// Bound of the cache in KiB; 0 switches it off
     #[arg(long, value_name = "KIB", default_value_t = config::DEFAULT_CACHE_KIB)]
     cache_kib: usize,
+    /// Unix socket on which `culvert-dns status` is answered; none if not given
+    #[arg(long, value_name = "PATH")]
+    status_socket: Option<PathBuf>,
     #[command(flatten)]
     policy: PolicyArgs,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    /// The running program's `status-socket`
+    #[arg(long, value_name = "PATH", default_value = status::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Every second, with the rates of the last minute
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Which certificates of a resolver are taken.
@@ -259,6 +278,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<String, Failure> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Status(args) => status::status(&args),
         Command::Query(args) => query::query(&args),
         Command::Check(args) => check::check(&args),
         Command::Stamp(StampCommand::Make(args)) => Ok(stamp::make(args)),

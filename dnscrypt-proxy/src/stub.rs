@@ -30,6 +30,8 @@ const FAILURE_KEPT: Duration = Duration::from_secs(2);
 /// Questions that may be asked upstream at the same time.
 const MAX_FLIGHTS: usize = 512;
 const TCP_ROOM: usize = 65_535;
+/// The part that one answer has in what answers take.
+const SMOOTHING: usize = 8;
 
 const RCODE_SERVFAIL: u16 = 2;
 const RCODE_NOTIMP: u16 = 4;
@@ -71,6 +73,10 @@ pub struct StubFigures {
     pub failed: usize,
     /// Answers kept at this moment.
     pub cached: usize,
+    /// Bytes that they take, of the cache's bound.
+    pub cached_bytes: usize,
+    /// Microseconds that a resolver's answer took, the last ones most; 0 before the first.
+    pub upstream_us: usize,
     /// Packets dropped, for all reasons.
     pub dropped: usize,
 }
@@ -89,6 +95,7 @@ pub struct Stub {
     coalesced: AtomicUsize,
     asked: AtomicUsize,
     failed: AtomicUsize,
+    upstream_us: AtomicUsize,
 }
 
 /// A question on its way. Failures stay in the table for a moment.
@@ -115,6 +122,7 @@ impl Stub {
             coalesced: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
+            upstream_us: AtomicUsize::new(0),
         })
     }
 
@@ -139,6 +147,10 @@ impl Stub {
     #[must_use]
     pub fn figures(&self) -> StubFigures {
         let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        let (cached, cached_bytes) = {
+            let cache = self.cache();
+            (cache.len(), cache.used_bytes())
+        };
         StubFigures {
             queries: self.counters.get(Counted::UdpQuery) + self.counters.get(Counted::TcpQuery),
             cache_hits: read(&self.cache_hits),
@@ -146,7 +158,9 @@ impl Stub {
             coalesced: read(&self.coalesced),
             asked: read(&self.asked),
             failed: read(&self.failed),
-            cached: self.cache().len(),
+            cached,
+            cached_bytes,
+            upstream_us: read(&self.upstream_us),
             dropped: self.counters.all_dropped().map(|(_, times)| times).sum(),
         }
     }
@@ -259,7 +273,11 @@ impl Stub {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let id = u16::try_from(OsRng.next_u32() >> 16).unwrap_or_default();
         let asked = query.to_upstream(id, UPSTREAM_UDP_SIZE);
+        let began = Instant::now();
         let outcome = self.upstream.resolve(&asked).await;
+        if outcome.is_ok() {
+            self.took(began.elapsed());
+        }
         let response = outcome.map(|bytes| Response::read(&bytes, query));
         match response {
             Ok(Ok(response)) => {
@@ -276,6 +294,17 @@ impl Stub {
                 self.fail(sender);
             }
         }
+    }
+
+    /// Two that land at once may lose one of them, which changes little.
+    fn took(&self, time: Duration) {
+        let time = usize::try_from(time.as_micros()).unwrap_or(usize::MAX);
+        let before = self.upstream_us.load(Ordering::Relaxed);
+        let smoothed = match before {
+            0 => time,
+            _ => before - before / SMOOTHING + time / SMOOTHING,
+        };
+        self.upstream_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
     fn fail(&self, sender: &watch::Sender<Flight>) {

@@ -1,5 +1,5 @@
 //! Linux as Culvert needs it: TUN and TAP devices, UDP sockets with segmentation offload, waiting, clocks,
-//! addresses and routes, the firewall, and giving up root. The only crate that may use `unsafe`; it knows
+//! addresses and routes, the firewall, systemd, and giving up root. The only crate that may use `unsafe`; it knows
 //! nothing of WireGuard, DNSCrypt or leases.
 //!
 //! The packet loop of an agent or a gateway is [`poll::Poller`] over one [`tun::Tun`] queue and one or two
@@ -10,6 +10,7 @@ pub mod netlink;
 pub mod nftables;
 pub mod poll;
 pub mod privileges;
+pub mod supervisor;
 pub mod tap;
 pub mod tcp;
 pub mod tun;

@@ -1,5 +1,5 @@
 //! Rates as a person sees them: figures with units, and a plot of the last minute in block characters, for the
-//! `status --watch` of router and gateway. Lines stay within 80 columns.
+//! `status --watch` of router, gateway and stub. Lines stay within 80 columns.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -14,26 +14,64 @@ pub const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug)]
 pub struct Meter {
     label: &'static str,
+    unit: Unit,
     counted: Option<(u64, Instant)>,
     rates: VecDeque<u64>,
 }
 
+/// What is counted, and how its rate is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// Bytes, in bits per second.
+    Bytes,
+    /// Anything else, as so many per second.
+    Events,
+}
+
+impl Unit {
+    fn per_count(self) -> u64 {
+        match self {
+            Self::Bytes => 8,
+            Self::Events => 1,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bit/s",
+            Self::Events => "/s",
+        }
+    }
+}
+
 impl Meter {
-    /// A meter whose lines begin with `label`, which has at most 12 characters.
+    /// A meter of bytes whose lines begin with `label`, which has at most 12 characters.
     #[must_use]
     pub fn new(label: &'static str) -> Self {
+        Self::of(label, Unit::Bytes)
+    }
+
+    /// The same for things that happen.
+    #[must_use]
+    pub fn of_events(label: &'static str) -> Self {
+        Self::of(label, Unit::Events)
+    }
+
+    fn of(label: &'static str, unit: Unit) -> Self {
         Self {
             label,
+            unit,
             counted: None,
             rates: VecDeque::new(),
         }
     }
 
-    /// Takes a count of bytes, and gives the bits per second since the last one. A count that went back began anew.
-    pub fn count(&mut self, bytes: u64, now: Instant) -> u64 {
-        let before = self.counted.replace((bytes, now));
+    /// Takes a count, and gives its rate since the last one: bits per second for bytes. A count that went back began anew.
+    pub fn count(&mut self, count: u64, now: Instant) -> u64 {
+        let before = self.counted.replace((count, now));
         let rate = before.map_or(0, |(before, at)| {
-            per_second(bytes.saturating_sub(before), at, now)
+            let more = count.saturating_sub(before);
+            rate(more, self.unit.per_count(), at, now)
         });
         if before.is_some() {
             self.push(rate);
@@ -41,7 +79,7 @@ impl Meter {
         rate
     }
 
-    /// Takes a rate that is known already, in bits per second.
+    /// Takes a rate that is known already: bits per second for bytes.
     pub fn push(&mut self, rate: u64) {
         if self.rates.len() == WIDTH {
             self.rates.pop_front();
@@ -55,15 +93,21 @@ impl Meter {
         let last = self.rates.back().copied().unwrap_or(0);
         let most = self.rates.iter().copied().max().unwrap_or(0);
         let plot: String = self.rates.iter().map(|rate| block(*rate, most)).collect();
-        format!("{:<12} {:>12}  {plot}", self.label, bits(last))
+        let last = scaled(last, self.unit.name());
+        format!("{:<12} {last:>12}  {plot}", self.label)
     }
 }
 
 /// Bits per second of `bytes` between two moments.
 #[must_use]
 pub fn per_second(bytes: u64, from: Instant, to: Instant) -> u64 {
+    rate(bytes, Unit::Bytes.per_count(), from, to)
+}
+
+fn rate(count: u64, per_count: u64, from: Instant, to: Instant) -> u64 {
     let passed = to.saturating_duration_since(from).as_micros().max(1);
-    u64::try_from(u128::from(bytes) * 8 * 1_000_000 / passed).unwrap_or(u64::MAX)
+    let all = u128::from(count) * u128::from(per_count);
+    u64::try_from(all * 1_000_000 / passed).unwrap_or(u64::MAX)
 }
 
 /// Bits per second as people say them.
@@ -146,6 +190,17 @@ mod tests {
         }
 
         assert_eq!(meter.line(), "in             1.0 Mbit/s   ▁▄█");
+    }
+
+    #[test]
+    fn events_are_not_said_in_bits() {
+        let now = Instant::now();
+        let mut meter = Meter::of_events("lookups");
+
+        meter.count(100, now);
+
+        assert_eq!(meter.count(3_100, now + Duration::from_secs(2)), 1_500);
+        assert_eq!(meter.line(), "lookups           1.5 k/s  █");
     }
 
     #[test]

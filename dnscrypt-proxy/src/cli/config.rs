@@ -2,7 +2,7 @@
 //! are reported together.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use serde_json::json;
@@ -19,13 +19,12 @@ use crate::upstream::{KeyPolicy, MAX_STAMPS};
 pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
 const MAX_CACHE_KIB: usize = 1024 * 1024;
 const MAX_LISTEN: usize = 64;
-const ACCEPTED_KEYS: &str =
-    "listen, stamps, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, log-level";
+const ACCEPTED_KEYS: &str = "listen, stamps, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level";
 
 /// What `run` uses.
 #[derive(Debug)]
 pub(super) struct Config {
-    /// Addresses to answer on, over UDP and TCP.
+    /// Addresses to answer on, over UDP and TCP; none where systemd hands the sockets over.
     pub(super) listen: Vec<SocketAddr>,
     /// Resolvers, in order of preference.
     pub(super) stamps: Vec<DnsCryptStamp>,
@@ -35,6 +34,8 @@ pub(super) struct Config {
     pub(super) policy: Policy,
     /// The cache's bound.
     pub(super) cache_bytes: usize,
+    /// Where the status is told, if anywhere.
+    pub(super) status_socket: Option<PathBuf>,
     /// What is logged.
     pub(super) level: Level,
 }
@@ -86,15 +87,7 @@ impl TryFrom<RawConfig> for Config {
     type Error = Vec<String>;
 
     fn try_from(mut raw: RawConfig) -> Result<Self, Vec<String>> {
-        let listen = raw.list(
-            "listen",
-            "IP:PORT, such as \"127.0.0.1:53\"",
-            MAX_LISTEN,
-            |text| {
-                text.parse()
-                    .map_err(|_| "not an IP address with a port".to_owned())
-            },
-        );
+        let listen = raw.listen();
         let stamps = raw.list(
             "stamps",
             "sdns:// stamps of DNSCrypt resolvers",
@@ -111,6 +104,7 @@ impl TryFrom<RawConfig> for Config {
             legacy: legacy(raw.boolean("legacy-certificates")),
         };
         let cache_kib = raw.number("cache-kib", DEFAULT_CACHE_KIB, MAX_CACHE_KIB);
+        let status_socket = raw.path("status-socket");
         let level = raw.level("log-level");
         raw.unknown_keys();
         if !raw.mistakes.is_empty() {
@@ -122,12 +116,28 @@ impl TryFrom<RawConfig> for Config {
             keys,
             policy,
             cache_bytes: cache_kib * 1024,
+            status_socket,
             level,
         })
     }
 }
 
 impl RawConfig {
+    /// An empty list is no mistake: systemd may hand the sockets over.
+    fn listen(&mut self) -> Vec<SocketAddr> {
+        const KEY: &str = "listen";
+        let value = self.table.get(KEY).and_then(Value::as_array);
+        if value.is_some_and(Vec::is_empty) {
+            self.table.remove(KEY);
+            return Vec::new();
+        }
+        let accepted = "IP:PORT, such as \"127.0.0.1:53\"";
+        self.list(KEY, accepted, MAX_LISTEN, |text| {
+            text.parse()
+                .map_err(|_| "not an IP address with a port".to_owned())
+        })
+    }
+
     fn list<T>(
         &mut self,
         key: &str,
@@ -161,6 +171,20 @@ impl RawConfig {
             }
         }
         values
+    }
+
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let text = self.table.remove(key)?;
+        let path = text.as_str().map(PathBuf::from);
+        let path = path.filter(|path| path.is_absolute());
+        if path.is_none() {
+            self.mistake(
+                key,
+                "is not an absolute path",
+                "such as \"/run/culvert-dns/status.sock\"",
+            );
+        }
+        path
     }
 
     fn boolean(&mut self, key: &str) -> bool {
@@ -247,7 +271,7 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_at_once_with_its_key_and_what_is_accepted() {
         let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nephemeral-keys = 1\n\
-                    post-quantum = true\nlegacy-certificates = 0\ncache-kib = -1\nlog-level = \"loud\"\nlisten-on = 1";
+                    post-quantum = true\nlegacy-certificates = 0\ncache-kib = -1\nstatus-socket = \"here\"\nlog-level = \"loud\"\nlisten-on = 1";
 
         let mistakes = read(text).unwrap_err();
 
@@ -265,6 +289,7 @@ mod tests {
                 "post-quantum",
                 "legacy-certificates",
                 "cache-kib",
+                "status-socket",
                 "log-level",
                 "listen-on"
             ]
@@ -285,9 +310,20 @@ mod tests {
     }
 
     #[test]
+    fn only_where_to_listen_may_be_left_to_systemd() {
+        let mistakes = read("listen = []\nstamps = []").unwrap_err();
+
+        assert_eq!(mistakes.len(), 1);
+        assert!(
+            mistakes[0].starts_with("stamps: is not a list"),
+            "{mistakes:?}"
+        );
+    }
+
+    #[test]
     fn a_whole_file_is_read() {
         let text = format!(
-            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\npost-quantum = \"required\"\nlegacy-certificates = true\ncache-kib = 64\nlog-level = \"debug\""
+            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\npost-quantum = \"required\"\nlegacy-certificates = true\ncache-kib = 64\nstatus-socket = \"/run/x.sock\"\nlog-level = \"debug\""
         );
 
         let config = read(&text).unwrap();
@@ -298,6 +334,7 @@ mod tests {
         assert_eq!(config.policy.post_quantum, PostQuantum::Required);
         assert_eq!(config.policy.legacy, Legacy::LastResort);
         assert_eq!(config.cache_bytes, 65_536);
+        assert_eq!(config.status_socket, Some("/run/x.sock".into()));
         assert_eq!(config.level, Level::DEBUG);
     }
 }

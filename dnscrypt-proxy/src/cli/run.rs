@@ -3,32 +3,38 @@
 use std::io;
 use std::net::SocketAddr;
 
+use netio::supervisor::{self, Inherited};
 use telemetry::{Format, Level};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunArgs;
 use super::config::{self, Config};
-use super::exit::{BUG, Failure, IO, PERMISSION, USAGE};
+use super::exit::{BUG, CONFIG, Failure, IO, PERMISSION, USAGE};
+use super::query::runtime;
+use super::status::Page;
 use crate::listen::{Limits, Sockets};
 use crate::stub::{Stub, StubConfig};
 use crate::upstream::{KeyPolicy, Settings, Upstream};
 
 pub(super) fn run(args: RunArgs) -> Result<String, Failure> {
+    // Before anything is opened.
+    let inherited = supervisor::sockets().map_err(|error| Failure::new(IO, error.to_string()))?;
     let config = match &args.config {
         Some(file) => config::load(file)?,
-        None => from_args(args)?,
+        None => from_args(args, &inherited)?,
     };
+    if config.listen.is_empty() && inherited.is_empty() {
+        let message = "listen: is empty, and systemd handed no sockets over; accepted: addresses, or to be started by a .socket unit";
+        return Err(Failure::new(CONFIG, message));
+    }
     telemetry::init(Format::detect(), config.level);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(IO, format!("cannot start: {error}")))?;
-    runtime.block_on(serve(config))
+    // One thread: lookups hardly wait for the processor, and each further one would hold memory of its own.
+    runtime()?.block_on(serve(config, inherited))
 }
 
-fn from_args(args: RunArgs) -> Result<Config, Failure> {
-    if args.listen.is_empty() || args.stamp.is_empty() {
+fn from_args(args: RunArgs, inherited: &Inherited) -> Result<Config, Failure> {
+    if args.listen.is_empty() && inherited.is_empty() || args.stamp.is_empty() {
         let message = "give --config FILE, or --listen IP:PORT and --stamp STAMP (see culvert-dns run --help)";
         return Err(Failure::new(USAGE, message));
     }
@@ -42,22 +48,15 @@ fn from_args(args: RunArgs) -> Result<Config, Failure> {
         },
         policy: args.policy.policy(),
         cache_bytes: args.cache_kib.saturating_mul(1024),
+        status_socket: args.status_socket,
         level: Level::INFO,
     })
 }
 
-async fn serve(config: Config) -> Result<String, Failure> {
-    let mut sockets = Sockets::default();
-    for address in &config.listen {
-        let udp = UdpSocket::bind(address)
-            .await
-            .map_err(|error| bind_failure(*address, &error))?;
-        let tcp = TcpListener::bind(address)
-            .await
-            .map_err(|error| bind_failure(*address, &error))?;
-        sockets.udp.push(udp);
-        sockets.tcp.push(tcp);
-    }
+async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> {
+    let sockets = sockets(&config.listen, inherited).await?;
+    let status = config.status_socket.as_deref().map(Page::open);
+    let status = status.transpose()?;
     let settings = Settings {
         keys: config.keys,
         policy: config.policy,
@@ -74,14 +73,59 @@ async fn serve(config: Config) -> Result<String, Failure> {
     let stub = Stub::new(upstream, stub_config);
     let signal_failure = |error| Failure::new(IO, format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
-    for address in &config.listen {
-        tracing::info!(%address, "answering");
+    for socket in &sockets.udp {
+        let address = socket.local_addr().ok();
+        tracing::info!(address = address.map(tracing::field::display), "answering");
     }
-    tokio::select! {
+    tell("READY=1");
+    let ended = tokio::select! {
         () = warm(stub.upstream()) => Ok(String::new()),
+        () = told(status.as_ref(), &stub, stub_config.cache_bytes) => Ok(String::new()),
         stopped = stub.listen(sockets) => Err(Failure::new(BUG, stopped.to_string())),
         _ = terminate.recv() => Ok(String::new()),
         _ = tokio::signal::ctrl_c() => Ok(String::new()),
+    };
+    tell("STOPPING=1");
+    ended
+}
+
+/// Those that systemd handed over, and those of the configuration.
+async fn sockets(listen: &[SocketAddr], inherited: Inherited) -> Result<Sockets, Failure> {
+    let Inherited { udp, tcp } = inherited;
+    let unusable = |error| {
+        Failure::new(
+            IO,
+            format!("cannot use a socket that systemd handed over: {error}"),
+        )
+    };
+    let udp: io::Result<_> = udp.into_iter().map(UdpSocket::from_std).collect();
+    let tcp: io::Result<_> = tcp.into_iter().map(TcpListener::from_std).collect();
+    let mut sockets = Sockets {
+        udp: udp.map_err(unusable)?,
+        tcp: tcp.map_err(unusable)?,
+    };
+    for address in listen {
+        let udp = UdpSocket::bind(address).await;
+        let tcp = TcpListener::bind(address).await;
+        let failure = |error| bind_failure(*address, &error);
+        sockets.udp.push(udp.map_err(failure)?);
+        sockets.tcp.push(tcp.map_err(failure)?);
+    }
+    Ok(sockets)
+}
+
+/// Systemd, if it is there to hear it.
+fn tell(state: &str) {
+    if let Err(error) = supervisor::tell(state) {
+        tracing::warn!(%error, "systemd cannot be told {state}");
+    }
+}
+
+/// Answers those who ask for the status; never ends.
+async fn told(page: Option<&Page>, stub: &Stub, cache_bytes: usize) {
+    match page {
+        Some(page) => page.tell(stub, cache_bytes).await,
+        None => std::future::pending().await,
     }
 }
 
