@@ -23,6 +23,23 @@ struct Row {
     tests_passed: u32,
 }
 
+/// The target that is this machine: what is built for it as for a router can be measured here.
+const HERE: &str = "x86_64";
+
+/// Builds the agent's stub as a router has it, for this machine.
+pub(crate) fn stub_for_here(workspace: &Workspace) -> Result<()> {
+    let target = targets::find(workspace, HERE)?;
+    setup::cross()?;
+    let toolchain = toolchain::Toolchain::prepare(workspace, &target)?;
+    eprintln!("cross: building the agent's stub for {}", target.triple);
+    let weight = weigh::weigh(&toolchain.build_stub()?)?;
+    eprintln!(
+        "cross: {} bytes stripped, {} by xz",
+        weight.size_bytes, weight.compressed_bytes
+    );
+    Ok(())
+}
+
 pub(crate) fn run(workspace: &Workspace, name: &str, json: bool) -> Result<()> {
     let target = targets::find(workspace, name)?;
     setup::cross()?;

@@ -63,18 +63,35 @@ impl<'a> Toolchain<'a> {
 
     /// Builds the agent with the `router` profile, stripped, and returns its path.
     pub(super) fn build_agent(&self) -> Result<PathBuf> {
-        let flags = format!("{RUST_FLAGS} {SMALLEST}");
-        let mut build = self.cargo("build", &flags, "std,panic_abort");
-        build.args(["--profile", "router", "--package", "cpe-agent"]);
+        let mut build = self.smallest();
+        build.args(["--package", "cpe-agent"]);
         if !self.target.quic {
             build.arg("--no-default-features");
         }
-        build.env(format!("CFLAGS_{}", self.target.lower()), SMALLEST_C);
         run(&mut build).context("building the agent")?;
-        Ok(self
-            .folder
-            .join(&self.target.triple)
-            .join("router/cpe-agent"))
+        Ok(self.built("cpe-agent"))
+    }
+
+    /// Builds the agent's stub alone in the same way.
+    pub(super) fn build_stub(&self) -> Result<PathBuf> {
+        let mut build = self.smallest();
+        build.args(["--package", "dnscrypt-proxy", "--no-default-features"]);
+        build.args(["--example", "router_stub"]);
+        run(&mut build).context("building the agent's stub alone")?;
+        Ok(self.built("examples/router_stub"))
+    }
+
+    fn smallest(&self) -> Command {
+        let flags = format!("{RUST_FLAGS} {SMALLEST}");
+        let mut build = self.cargo("build", &flags, "std,panic_abort");
+        build.args(["--profile", "router"]);
+        build.env(format!("CFLAGS_{}", self.target.lower()), SMALLEST_C);
+        build
+    }
+
+    fn built(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join(&self.target.triple);
+        folder.join("router").join(name)
     }
 
     /// Runs the pure crates' tests under emulation and says how many passed.

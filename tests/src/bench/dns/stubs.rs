@@ -1,5 +1,5 @@
-//! The stubs side by side: ours and dnscrypt-proxy in front of the answerer, dnsmasq and unbound, which encrypt nothing,
-//! in front of the zone server.
+//! The stubs side by side: ours, as a program and as the agent has it, and dnscrypt-proxy in front of the answerer; dnsmasq
+//! and unbound, which encrypt nothing, in front of the zone server.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,22 +21,29 @@ use crate::zones::PAGE_NAME;
 
 pub(super) const DNSCRYPT_PROXY: &str = "dnscrypt-proxy";
 pub(super) const DNSMASQ: &str = "dnsmasq";
+/// From cargo's target folder; `cargo xtask bench dns` builds it before.
+const ROUTERS: &str = "cross/x86_64-unknown-linux-musl/router/examples/router_stub";
 const DNSMASQ_PORT: u16 = 5302;
 const UNBOUND_PORT: u16 = 5303;
+const ROUTERS_PORT: u16 = 5304;
 const START: Duration = Duration::from_secs(10);
 
 /// Which stub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// `culvert-dns run`.
     Ours,
+    /// The stub of the agent, built as the agent is, alone in a process.
+    Routers,
     DnscryptProxy,
     Dnsmasq,
     Unbound,
 }
 
 /// In the order of the rows.
-pub(super) const KINDS: [Kind; 4] = [
+pub(super) const KINDS: [Kind; 5] = [
     Kind::Ours,
+    Kind::Routers,
     Kind::DnscryptProxy,
     Kind::Dnsmasq,
     Kind::Unbound,
@@ -68,6 +75,7 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ours => "culvert-dns",
+            Self::Routers => "the agent's stub",
             Self::DnscryptProxy => DNSCRYPT_PROXY,
             Self::Dnsmasq => DNSMASQ,
             Self::Unbound => "unbound",
@@ -77,6 +85,7 @@ impl Kind {
     pub(super) fn version(self) -> &'static str {
         match self {
             Self::Ours => "this build",
+            Self::Routers => "built as for a router",
             Self::DnscryptProxy => "dnscrypt-proxy 2.1.18",
             Self::Dnsmasq => "dnsmasq 2.90, plain",
             Self::Unbound => "unbound 1.17.1, plain",
@@ -85,7 +94,7 @@ impl Kind {
 
     pub(super) fn row_end(self) -> &'static str {
         match self {
-            Self::Ours => "",
+            Self::Ours | Self::Routers => "",
             Self::DnscryptProxy => " vs dnscrypt-proxy",
             Self::Dnsmasq => " vs dnsmasq",
             Self::Unbound => " vs unbound",
@@ -96,6 +105,7 @@ impl Kind {
     pub(super) fn disk_mb(self, bench: &Bench<'_>) -> Result<f64> {
         let path = match self {
             Self::Ours => stripped(&bench.programs.dns(), &bench.lab.folder("stripped")?)?,
+            Self::Routers => routers(bench.programs)?,
             Self::DnscryptProxy => bench.peers.dnscrypt_proxy()?,
             Self::Dnsmasq => bench.peers.dnsmasq()?,
             Self::Unbound => PathBuf::from("/usr/sbin/unbound"),
@@ -116,6 +126,11 @@ impl Kind {
                     _alive: Alive::Ours { _stub: stub },
                 })
             }
+            Self::Routers => plain(bench.lab, ROUTERS_PORT, "lab", |netns| {
+                let listen = format!("127.0.0.1:{ROUTERS_PORT}");
+                let args = [OsStr::new(&listen), OsStr::new(bench.stamp)];
+                netns.spawn("router_stub", routers(bench.programs)?, &args)
+            }),
             Self::DnscryptProxy => {
                 let (lab, netns) = (bench.lab, &bench.lab.internet);
                 let how = (Asking::Udp, Caching::AsShipped);
@@ -127,10 +142,24 @@ impl Kind {
                     _alive: Alive::Go { _proxy: proxy },
                 })
             }
-            Self::Dnsmasq => plain(bench.lab, DNSMASQ_PORT, |netns| dnsmasq(netns, bench.peers)),
-            Self::Unbound => plain(bench.lab, UNBOUND_PORT, |netns| unbound(netns, bench.lab)),
+            Self::Dnsmasq => plain(bench.lab, DNSMASQ_PORT, PAGE_NAME, |netns| {
+                dnsmasq(netns, bench.peers)
+            }),
+            Self::Unbound => plain(bench.lab, UNBOUND_PORT, PAGE_NAME, |netns| {
+                unbound(netns, bench.lab)
+            }),
         })
     }
+}
+
+fn routers(programs: &Programs) -> Result<PathBuf> {
+    let path = programs.target().join(ROUTERS);
+    ensure!(
+        path.exists(),
+        "{} is not built: go through `cargo xtask bench dns`",
+        path.display()
+    );
+    Ok(path)
 }
 
 /// A copy without symbols.
@@ -146,8 +175,13 @@ fn stripped(program: &Path, dir: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Starts a plain stub and waits until it answers.
-fn plain(lab: &Lab, port: u16, start: impl FnOnce(&Netns) -> Result<Running>) -> Result<Stub> {
+/// Starts a stub and waits until it answers for a name.
+fn plain(
+    lab: &Lab,
+    port: u16,
+    name: &str,
+    start: impl FnOnce(&Netns) -> Result<Running>,
+) -> Result<Stub> {
     let mut process = start(&lab.internet)?;
     let port_word = port.to_string();
     let ask = [
@@ -157,7 +191,7 @@ fn plain(lab: &Lab, port: u16, start: impl FnOnce(&Netns) -> Result<Running>) ->
         &port_word,
         "+time=1",
         "+tries=1",
-        PAGE_NAME,
+        name,
     ];
     process.wait_ready("answers", START, || {
         let answered = lab.internet.output(&ask)?.status.success();

@@ -17,6 +17,7 @@ pub(super) struct Measure<R> {
 }
 
 /// What one contestant came to.
+#[derive(Clone)]
 pub(super) struct Results<R> {
     pub(super) name: &'static str,
     /// Which program it is, with its version.
