@@ -109,6 +109,18 @@ impl Server {
     }
 }
 
+impl Server {
+    fn count(&self, opened: &Opened, transport: Transport) {
+        self.counters.count(match transport {
+            Transport::Udp => Counted::UdpQuery,
+            Transport::Tcp => Counted::TcpQuery,
+        });
+        if opened.reply.is_post_quantum() {
+            self.counters.count(Counted::PostQuantum);
+        }
+    }
+}
+
 struct Serving<H> {
     server: Server,
     handler: H,
@@ -139,10 +151,7 @@ where
             Ok(opened) => opened,
             Err(reason) => return Step::Drop(reason),
         };
-        self.server.counters.count(match transport {
-            Transport::Udp => Counted::UdpQuery,
-            Transport::Tcp => Counted::TcpQuery,
-        });
+        self.server.count(&opened, transport);
         let service = Arc::clone(self);
         Step::Wait(Box::pin(async move {
             service.answer(opened, source, transport).await

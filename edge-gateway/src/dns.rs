@@ -49,6 +49,16 @@ impl Figures {
         }
     }
 
+    /// Lookups by how they were sealed.
+    pub(crate) fn seals(&self) -> [(&'static str, u64); 2] {
+        let counted = |what| self.server.get(what) as u64;
+        let all = counted(Counted::UdpQuery) + counted(Counted::TcpQuery);
+        let post_quantum = counted(Counted::PostQuantum);
+        // The figures are read one after the other, while lookups come.
+        let classical = all.saturating_sub(post_quantum);
+        [("classical", classical), ("post_quantum", post_quantum)]
+    }
+
     /// Lookups by outcome, those included that needed no resolver.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
         let counts = self

@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     dropped: LabelledCounter,
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
+    lookup_seals: LabelledCounter,
     lookups_dropped: LabelledCounter,
     worker_packets: LabelledCounter,
     worker_bytes: LabelledCounter,
@@ -81,6 +82,7 @@ impl Metrics {
             dropped: registry.labelled_counter(names::GATEWAY_DROPPED_PACKETS, "reason"),
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
+            lookup_seals: registry.labelled_counter(names::GATEWAY_DNS_SEALS, "seal"),
             lookups_dropped: registry.labelled_counter(names::GATEWAY_DNS_DROPPED, "reason"),
             worker_packets: registry.labelled_counter(names::GATEWAY_WORKER_PACKETS, "worker"),
             worker_bytes: registry.labelled_counter(names::GATEWAY_WORKER_BYTES, "worker"),
@@ -139,6 +141,9 @@ impl Metrics {
         }
         for (outcome, count) in dns.into_iter().flat_map(dns::Figures::outcomes) {
             follow(&self.lookups.with(outcome.as_label()), count);
+        }
+        for (seal, count) in dns.into_iter().flat_map(dns::Figures::seals) {
+            follow(&self.lookup_seals.with(seal), count);
         }
         for (reason, count) in dns.into_iter().flat_map(|dns| dns.server.all_dropped()) {
             if count > 0 {

@@ -180,6 +180,9 @@ pub(crate) struct DnsStatus {
     pub queries: u64,
     /// By outcome.
     pub outcomes: BTreeMap<String, u64>,
+    /// Those that came sealed, by whether a quantum computer could open a recording of them.
+    #[serde(default)]
+    pub seals: BTreeMap<String, u64>,
     /// Packets that were no lookups, by reason.
     pub dropped: BTreeMap<String, u64>,
 }
@@ -421,6 +424,9 @@ impl Status {
             }
             Some(_) => lines.push("lookups    none yet".to_owned()),
             None => lines.push("lookups    no resolver configured".to_owned()),
+        }
+        if let Some(dns) = self.dns.as_ref().filter(|dns| dns.queries > 0) {
+            lines.push(format!("sealed     {}", counts(&dns.seals)));
         }
         if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.dropped.is_empty()) {
             lines.push(format!("unanswered {}", counts(&dns.dropped)));

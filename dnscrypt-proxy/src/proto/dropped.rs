@@ -144,6 +144,7 @@ pub struct Counters {
     truncated: AtomicUsize,
     shared: AtomicUsize,
     shared_failures: AtomicUsize,
+    post_quantum: AtomicUsize,
     dropped: [AtomicUsize; Dropped::ALL.len()],
 }
 
@@ -164,6 +165,8 @@ pub enum Counted {
     Shared,
     /// It failed with another one that asked the same at the same time.
     SharedFailure,
+    /// A query that arrived was sealed under a post-quantum certificate.
+    PostQuantum,
 }
 
 impl Counters {
@@ -215,6 +218,7 @@ impl Counters {
             Counted::Truncated => &self.truncated,
             Counted::Shared => &self.shared,
             Counted::SharedFailure => &self.shared_failures,
+            Counted::PostQuantum => &self.post_quantum,
         }
     }
 }

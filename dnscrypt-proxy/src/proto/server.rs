@@ -463,6 +463,12 @@ pub struct Sealed {
 }
 
 impl Reply {
+    /// Whether the query came under a post-quantum certificate.
+    #[must_use]
+    pub fn is_post_quantum(&self) -> bool {
+        matches!(self.form, Form::Control(_))
+    }
+
     /// The longest DNS answer that will not be truncated.
     #[must_use]
     pub fn room(&self) -> usize {

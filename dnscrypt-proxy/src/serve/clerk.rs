@@ -177,10 +177,7 @@ impl Clerk {
             Ok(opened) => opened,
             Err(reason) => return self.drop(place, reason),
         };
-        self.server.counters.count(match place.way {
-            Way::Udp(_) => Counted::UdpQuery,
-            Way::Tcp(_) => Counted::TcpQuery,
-        });
+        self.server.count(&opened, place.transport());
         let Opened {
             query,
             message,

@@ -56,6 +56,7 @@ async fn where_it_is_off_the_classical_certificate_of_the_first_answer_is_enough
 
     assert_eq!(system(&off), Some(System::XChaCha20Poly1305));
     assert_eq!(server.counters.get(Counted::CertQuery), 1);
+    assert_eq!(server.counters.get(Counted::PostQuantum), 0);
 }
 
 #[tokio::test]
@@ -68,6 +69,7 @@ async fn the_first_query_carries_a_ciphertext_and_the_next_ones_a_ticket_until_t
     for name in ["secret-a.example", "secret-b.example", "secret-c.example"] {
         upstream.resolve(&a_query(name)).await.unwrap();
     }
+    assert_eq!(server.counters.get(Counted::PostQuantum), 3);
     upstream.network_changed();
     upstream
         .resolve(&a_query("secret-d.example"))

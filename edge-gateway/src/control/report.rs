@@ -179,6 +179,10 @@ fn dns_status(figures: &dns::Figures) -> DnsStatus {
     DnsStatus {
         queries: outcomes.values().sum(),
         outcomes,
+        seals: figures
+            .seals()
+            .map(|(seal, count)| (seal.to_owned(), count))
+            .into(),
         dropped: dropped
             .map(|(reason, count)| (reason.as_label().to_owned(), count as u64))
             .collect(),

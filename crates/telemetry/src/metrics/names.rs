@@ -88,6 +88,11 @@ pub const GATEWAY_DNS_QUERIES: Name = name(
     "culvert_gateway_dns_queries",
     "Lookups answered over DNSCrypt, by outcome",
 );
+/// How lookups were sealed.
+pub const GATEWAY_DNS_SEALS: Name = name(
+    "culvert_gateway_dns_seals",
+    "Lookups opened, by the kind of the certificate: classical or post_quantum",
+);
 /// Lookups that were dropped unanswered.
 pub const GATEWAY_DNS_DROPPED: Name = name(
     "culvert_gateway_dns_dropped",
