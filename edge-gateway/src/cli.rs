@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError, DEFAULT_STATUS_SOCKET};
 use crate::exit::{Exit, Fault};
 use crate::keys::Keys;
 use crate::status::{self, Status};
-use crate::{control, dns, relay};
+use crate::{certificate, control, dns};
 
 /// How often `status --watch` looks.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -309,7 +309,7 @@ fn relay_pin(config: &Config, json: bool) -> Result<(), Fault> {
             "the configuration has no [relay] table, so there is no key",
         ));
     };
-    let pin = hex::encode(relay::pin(&relay.certificate_file)?);
+    let pin = hex::encode(certificate::pin(&relay.certificate_file)?);
     if json {
         return print_json(&serde_json::json!({ "spki_sha256": pin }));
     }

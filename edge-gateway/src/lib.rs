@@ -25,6 +25,8 @@ mod stream;
 mod dns;
 pub mod resolver;
 
+mod certificate;
+mod places;
 mod relay;
 
 mod accounting;

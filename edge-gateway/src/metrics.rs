@@ -214,11 +214,11 @@ impl Metrics {
             (&self.relay_bytes, "from_routers", &relay.from_routers_bytes),
             (&self.relay_bytes, "to_routers", &relay.to_routers_bytes),
             (&self.relay_refused, "target", &relay.refused_target),
-            (&self.relay_refused, "full", &relay.refused_full),
+            (&self.relay_refused, "full", &*relay.refused_full),
             (
                 &self.relay_refused,
                 "connections",
-                &relay.refused_connections,
+                &*relay.refused_connections,
             ),
             (&self.relay_refused, "page", &relay.pages),
         ] {

@@ -5,39 +5,52 @@
 //! anything to the relay: what is inside proves itself to WireGuard. Whoever asks for anything else meets an ordinary
 //! web server. Tasks own their connections and end with them; aborting one is like a cut cable.
 //!
-//! Read in this order: `limits`, `site` (what a browser sees), `tls`, `inside` (the socket to WireGuard), `quic`, `tcp`.
+//! Read in this order: `site` (what a browser sees), `inside` (the socket to WireGuard), `quic`, `tcp`.
 
 mod inside;
-mod limits;
 mod quic;
 mod site;
 mod tcp;
-mod tls;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use hyper::Method;
 use masque::Target;
 use tokio::task::JoinSet;
 
+use crate::certificate::Certificate;
 use crate::config;
 use crate::exit::Fault;
-pub(crate) use limits::Figures;
-use limits::{Limits, Place, count};
+use crate::places::{Limits, Place, count};
 use site::{Page, Site};
-use tls::Tls;
 
 /// Connections at a time of each carrier, with or without a session, if the sessions do not want more; each is some tens of
 /// kilobytes.
 const LEAST_CONNECTIONS: usize = 8_192;
 
+/// What the relay has done since it was started.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) quic_sessions: AtomicU64,
+    pub(crate) tls_sessions: AtomicU64,
+    pub(crate) quic_open: AtomicU64,
+    pub(crate) tls_open: AtomicU64,
+    pub(crate) from_routers_bytes: AtomicU64,
+    pub(crate) to_routers_bytes: AtomicU64,
+    pub(crate) refused_target: AtomicU64,
+    pub(crate) refused_full: Arc<AtomicU64>,
+    pub(crate) refused_connections: Arc<AtomicU64>,
+    /// Questions of those who took it for a web server.
+    pub(crate) pages: AtomicU64,
+}
+
 /// What was opened as root.
 pub(crate) struct Relay {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
-    tls: Tls,
+    certificate: Arc<Certificate>,
     door: Arc<Door>,
 }
 
@@ -64,7 +77,8 @@ enum Decision {
 impl Relay {
     /// Reads the certificate and takes the ports.
     pub(crate) fn bind(config: &config::Relay) -> Result<Self, Fault> {
-        let tls = Tls::load(config)?;
+        let files = (&*config.certificate_file, &*config.key_file);
+        let certificate = Arc::new(Certificate::load("relay", files)?);
         let page = config
             .page_file
             .as_ref()
@@ -74,7 +88,7 @@ impl Relay {
         let mut relay = Self {
             udp: Vec::new(),
             tcp: Vec::new(),
-            tls,
+            certificate,
             door: Arc::new(Door::new(config, page)),
         };
         for address in &config.listen {
@@ -96,16 +110,21 @@ impl Relay {
     /// Serves until a socket is gone.
     pub(crate) async fn serve(self) -> Fault {
         let mut listeners = JoinSet::new();
-        let certificate = self.tls.certificate;
-        listeners.spawn(async move { certificate.follow().await });
+        let speaking = |protocol: &[u8]| self.certificate.server(&[protocol]);
+        let (quic, tls) = match (speaking(b"h3"), speaking(b"http/1.1")) {
+            (Ok(quic), Ok(tls)) => (quic, tls),
+            (Err(fault), _) | (_, Err(fault)) => return fault,
+        };
         for udp in self.udp {
-            let (tls, door) = (Arc::clone(&self.tls.quic), Arc::clone(&self.door));
+            let (tls, door) = (Arc::clone(&quic), Arc::clone(&self.door));
             listeners.spawn(quic::serve(udp, tls, door));
         }
         for tcp in self.tcp {
-            let (tls, door) = (Arc::clone(&self.tls.tcp), Arc::clone(&self.door));
+            let (tls, door) = (Arc::clone(&tls), Arc::clone(&self.door));
             listeners.spawn(tcp::serve(tcp, tls, door));
         }
+        let certificate = self.certificate;
+        listeners.spawn(async move { certificate.follow().await });
         match listeners.join_next().await {
             Some(Ok(fault)) => fault,
             Some(Err(_)) | None => Fault::new(crate::exit::Exit::Bug, "the relay ended"),
@@ -113,24 +132,22 @@ impl Relay {
     }
 }
 
-/// SHA-256 of the public key of the relay's certificate.
-pub(crate) fn pin(certificate_file: &Path) -> Result<[u8; 32], Fault> {
-    tls::pin(certificate_file)
-}
-
 impl Door {
     fn new(config: &config::Relay, page: Option<Vec<u8>>) -> Self {
         let sessions = config.max_sessions as usize;
         let per_source = config.max_per_source as usize;
         // Whoever moves to a new connection has the old one for a while.
-        let connections = || Limits::new(LEAST_CONNECTIONS.max(2 * sessions), 2 * per_source);
+        let figures = Figures::default();
+        let refused = &figures.refused_connections;
+        let max = LEAST_CONNECTIONS.max(2 * sessions);
+        let connections = || Limits::new(max, 2 * per_source, refused);
         Self {
             targets: config.targets.clone(),
             inside: config.inside,
-            limits: Limits::new(sessions, per_source),
+            limits: Limits::new(sessions, per_source, &figures.refused_full),
             quic: connections(),
             tcp: connections(),
-            figures: Arc::default(),
+            figures: Arc::new(figures),
             site: Site::new(page),
         }
     }
@@ -155,20 +172,8 @@ impl Door {
         }
         match self.limits.enter(from.ip()) {
             Some(place) => Decision::Carry(place),
-            None => {
-                count(&self.figures.refused_full, 1);
-                Decision::Show(self.site.busy())
-            }
+            None => Decision::Show(self.site.busy()),
         }
-    }
-
-    /// A place for one more connection, of a source that has shown that it is where it says.
-    fn let_in(&self, carrier: &Arc<Limits>, from: SocketAddr) -> Option<Place> {
-        let place = carrier.enter(from.ip());
-        if place.is_none() {
-            count(&self.figures.refused_connections, 1);
-        }
-        place
     }
 }
 

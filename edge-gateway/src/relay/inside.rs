@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::Door;
-use super::limits::count;
+use crate::places::count;
 
 /// WireGuard keeps a session for three minutes; who says nothing for longer is gone.
 const IDLE: Duration = Duration::from_secs(180);

@@ -15,20 +15,17 @@ use h3::server::{RequestResolver, RequestStream};
 use hyper::{Method, Request, Response, StatusCode};
 use masque::{Capsules, capsule, payload};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, Incoming, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, TransportConfig, VarInt};
 use rustls::ServerConfig;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::inside::{DATAGRAM_BYTES, Inside};
-use super::limits::{Counted, Place, count};
 use super::site::Page;
 use super::{Decision, Door, IsConnectUdp};
 use crate::exit::{Exit, Fault};
+use crate::places::{Counted, Place, count, over_quic};
 
-/// From here on a client must prove its address first (RFC 9000 section 8.1).
-const RETRY_ABOVE: usize = 1024;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the router's keepalive.
 const IDLE_TIMEOUT: VarInt = VarInt::from_u32(30_000);
 /// A page's question, and nothing large after it.
@@ -46,20 +43,12 @@ pub(super) async fn serve(udp: UdpSocket, tls: Arc<ServerConfig>, door: Arc<Door
         Ok(endpoint) => endpoint,
         Err(fault) => return fault,
     };
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else {
-                    return Fault::new(Exit::Bug, "the relay's QUIC endpoint was closed");
-                };
-                if let Some((incoming, place)) = admit(incoming, connections.len(), &door) {
-                    connections.spawn(converse(incoming, place, Arc::clone(&door)));
-                }
-            }
-            Some(_ended) = connections.join_next() => {}
-        }
-    }
+    let limits = Arc::clone(&door.quic);
+    over_quic(endpoint, limits, move |connection| {
+        converse(connection, Arc::clone(&door))
+    })
+    .await;
+    Fault::new(Exit::Bug, "the relay's QUIC endpoint was closed")
 }
 
 fn open(udp: UdpSocket, tls: Arc<ServerConfig>) -> Result<Endpoint, Fault> {
@@ -83,38 +72,7 @@ fn open(udp: UdpSocket, tls: Arc<ServerConfig>) -> Result<Endpoint, Fault> {
     .map_err(|error| Fault::io("use the relay's UDP socket", &error))
 }
 
-/// Who may shake hands, and its place if it is known to be where it says; who is not known yet has one after the handshake.
-fn admit(incoming: Incoming, open: usize, door: &Door) -> Option<(Incoming, Option<Place>)> {
-    if open >= door.quic.max() {
-        incoming.refuse();
-        return None;
-    }
-    if open >= RETRY_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
-        // Fails only where a retry has been asked for already, which was tested.
-        let _sent = incoming.retry();
-        return None;
-    }
-    if !incoming.remote_address_validated() {
-        return Some((incoming, None));
-    }
-    match door.let_in(&door.quic, incoming.remote_address()) {
-        Some(place) => Some((incoming, Some(place))),
-        None => {
-            incoming.refuse();
-            None
-        }
-    }
-}
-
-async fn converse(incoming: Incoming, place: Option<Place>, door: Arc<Door>) {
-    let Ok(connecting) = incoming.accept() else {
-        return;
-    };
-    let Ok(Ok(connection)) = timeout(HANDSHAKE_TIMEOUT, connecting).await else {
-        return;
-    };
-    let place = place.or_else(|| door.let_in(&door.quic, connection.remote_address()));
-    let Some(_place) = place else { return };
+async fn converse(connection: quinn::Connection, door: Arc<Door>) {
     let http = h3::server::builder()
         .enable_extended_connect(true)
         .enable_datagram(true)

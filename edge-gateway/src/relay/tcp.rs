@@ -18,24 +18,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use masque::{Capsules, capsule};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::inside::{DATAGRAM_BYTES, Inside};
-use super::limits::{Counted, Place, count};
 use super::{Decision, Door, IsConnectUdp};
 use crate::exit::Fault;
+use crate::places::{Counted, Place, count, over_tls};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A browser's head of a request comes at once; a connection that is kept open waits for the next as long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes that are written at once: a burst of WireGuard, and one more datagram.
 const WRITE_BYTES: usize = 64 * 1024;
-/// After an error of `accept` (no descriptors left), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The protocol's name in HTTP/1.1 (RFC 9298 section 3.2).
 const CONNECT_UDP: &str = "connect-udp";
 
@@ -47,37 +42,14 @@ pub(super) async fn serve(
     tls: Arc<ServerConfig>,
     door: Arc<Door>,
 ) -> Fault {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return Fault::io("use the relay's TCP socket", &error),
-    };
-    let acceptor = TlsAcceptor::from(tls);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((tcp, from)) => {
-                    if let Some(place) = door.let_in(&door.tcp, from) {
-                        let talk = converse(tcp, from, acceptor.clone(), Arc::clone(&door));
-                        connections.spawn(async move {
-                            talk.await;
-                            drop(place);
-                        });
-                    }
-                }
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            },
-            Some(_ended) = connections.join_next() => {}
-        }
-    }
+    let limits = Arc::clone(&door.tcp);
+    let error = over_tls(listener, tls, limits, move |stream, from| {
+        converse(stream, from, Arc::clone(&door))
+    });
+    Fault::io("use the relay's TCP socket", &error.await)
 }
 
-async fn converse(tcp: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, door: Arc<Door>) {
-    // WireGuard's datagrams are whole; waiting to fill a segment only costs time. A socket without it still works.
-    let _slower = tcp.set_nodelay(true);
-    let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else {
-        return;
-    };
+async fn converse(stream: TlsStream<TcpStream>, from: SocketAddr, door: Arc<Door>) {
     let (accepted, mut upgraded) = mpsc::channel(1);
     let service = service_fn(|request| {
         let (answer, session) = answer(request, from, &door);

@@ -26,7 +26,7 @@ struct Rig {
     target: Target,
     figures: Arc<Figures>,
     roots: RootCertStore,
-    certificate: Arc<tls::Certificate>,
+    certificate: Arc<Certificate>,
     key: rcgen::KeyPair,
     files: tempfile::TempDir,
     _tasks: JoinSet<()>,
@@ -59,7 +59,7 @@ async fn rig() -> Rig {
         relay.tcp[0].local_addr().unwrap(),
     );
     let figures = relay.figures();
-    let certificate = Arc::clone(&relay.tls.certificate);
+    let certificate = Arc::clone(&relay.certificate);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut buffer = [0; 4096];

@@ -1,36 +1,25 @@
-//! Who may use the relay, and how much it is used.
+//! Places for what is open at the same time, in all and by source, and how much is counted of it.
+
+mod arrivals;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the relay has done since it was started.
-#[derive(Debug, Default)]
-pub(crate) struct Figures {
-    pub(crate) quic_sessions: AtomicU64,
-    pub(crate) tls_sessions: AtomicU64,
-    pub(crate) quic_open: AtomicU64,
-    pub(crate) tls_open: AtomicU64,
-    pub(crate) from_routers_bytes: AtomicU64,
-    pub(crate) to_routers_bytes: AtomicU64,
-    pub(crate) refused_target: AtomicU64,
-    pub(crate) refused_full: AtomicU64,
-    pub(crate) refused_connections: AtomicU64,
-    /// Questions of those who took it for a web server.
-    pub(crate) pages: AtomicU64,
-}
+pub(crate) use arrivals::{over_quic, over_tls};
 
 /// Adds to a figure; nobody decides anything by it, so that no order is needed.
-pub(super) fn count(figure: &AtomicU64, amount: usize) {
+pub(crate) fn count(figure: &AtomicU64, amount: usize) {
     figure.fetch_add(amount as u64, Ordering::Relaxed);
 }
 
 /// Sessions, or connections, at a time, in all and by source.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     max: usize,
     max_per_source: usize,
+    refused: Arc<AtomicU64>,
     // Taken at the beginning and end of each, by whichever task serves it.
     open: Mutex<Open>,
 }
@@ -42,25 +31,28 @@ struct Open {
 }
 
 impl Limits {
-    pub(super) fn new(max: usize, max_per_source: usize) -> Arc<Self> {
+    /// `refused` counts those who find no place.
+    pub(crate) fn new(max: usize, max_per_source: usize, refused: &Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             max,
             max_per_source,
+            refused: Arc::clone(refused),
             open: Mutex::default(),
         })
     }
 
     /// How many there may be.
-    pub(super) fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.max
     }
 
     /// A place for one more, given back when it is dropped.
-    pub(super) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
         let source = network_of(source);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = open.by_source.get(&source).copied().unwrap_or(0);
         if open.total >= self.max || mine >= self.max_per_source {
+            count(&self.refused, 1);
             return None;
         }
         open.by_source.insert(source, mine + 1);
@@ -74,7 +66,7 @@ impl Limits {
 
 /// The right to one session, or one connection.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     limits: Arc<Limits>,
     source: IpAddr,
 }
@@ -97,10 +89,10 @@ impl Drop for Place {
 }
 
 /// Counts one more of what is open as long as it lives.
-pub(super) struct Counted<'f>(&'f AtomicU64);
+pub(crate) struct Counted<'f>(&'f AtomicU64);
 
 impl<'f> Counted<'f> {
-    pub(super) fn new(open: &'f AtomicU64) -> Self {
+    pub(crate) fn new(open: &'f AtomicU64) -> Self {
         count(open, 1);
         Self(open)
     }
@@ -126,18 +118,20 @@ mod tests {
 
     #[test]
     fn a_source_that_has_its_share_is_refused_and_others_are_not() {
-        let limits = Limits::new(4, 2);
+        let refused = Arc::default();
+        let limits = Limits::new(4, 2, &refused);
         let source = |text: &str| text.parse().unwrap();
         let _first = limits.enter(source("2001:db8:0:1::1")).unwrap();
         let _second = limits.enter(source("2001:db8:0:2::1")).unwrap();
 
         assert!(limits.enter(source("2001:db8:0:3::1")).is_none());
+        assert_eq!(refused.load(Ordering::Relaxed), 1);
         assert!(limits.enter(source("192.0.2.1")).is_some());
     }
 
     #[test]
-    fn a_full_relay_refuses_until_somebody_leaves() {
-        let limits = Limits::new(1, 1);
+    fn a_full_house_refuses_until_somebody_leaves() {
+        let limits = Limits::new(1, 1, &Arc::default());
         let first = limits.enter("192.0.2.1".parse().unwrap());
         assert!(limits.enter("192.0.2.2".parse().unwrap()).is_none());
 
