@@ -241,7 +241,7 @@ async fn connection<S: Service>(
 }
 
 /// Reads one length-prefixed message; `None` when the other side closed between two of them.
-pub(crate) async fn read_frame(
+pub async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     max: usize,
 ) -> Result<Option<Vec<u8>>, Dropped> {
@@ -270,7 +270,7 @@ pub(crate) async fn read_frame(
 }
 
 /// Writes one length-prefixed message.
-pub(crate) async fn write_frame(
+pub async fn write_frame(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &[u8],
 ) -> Result<(), Dropped> {

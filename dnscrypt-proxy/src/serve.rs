@@ -22,7 +22,7 @@ use crate::proto::message;
 use crate::proto::server::{KeyCache, Keyring, Opened, open};
 
 #[cfg(feature = "workers")]
-mod answers;
+pub mod answers;
 #[cfg(feature = "workers")]
 mod clerk;
 #[cfg(feature = "workers")]
@@ -33,11 +33,15 @@ mod keys;
 #[cfg(feature = "workers")]
 mod randomness;
 #[cfg(feature = "workers")]
+mod rates;
+#[cfg(feature = "workers")]
 mod strangers;
 #[cfg(feature = "workers")]
 mod workers;
 
 use keys::Keys;
+#[cfg(feature = "workers")]
+pub use rates::Rates;
 #[cfg(feature = "workers")]
 pub use workers::WorkerSockets;
 

@@ -16,9 +16,11 @@ use tunnel::offload::ecn::OuterTos;
 use tunnel::share::MAX_WORKERS;
 
 mod dns;
+mod doors;
 mod fields;
 mod relay;
 mod sampling;
+pub use doors::Doors;
 use fields::Fields;
 pub use fields::Mistake;
 pub use relay::Relay;
@@ -148,6 +150,19 @@ pub struct Dns {
     pub dnssec: bool,
     /// `trust-anchor-file`: DNSKEY records of the root in place of the built-in ones.
     pub trust_anchor_file: Option<PathBuf>,
+    /// `rate` and `burst`: what one source may ask; without them there is no limit.
+    pub rate: Option<Rate>,
+    /// `[dns.doors]`: TLS, HTTPS and QUIC for devices; without it there is DNSCrypt alone.
+    pub doors: Option<Doors>,
+}
+
+/// What one IPv4 address or IPv6 /64 may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// `rate`: queries a second, 1 to 10000.
+    pub per_second: NonZero<u32>,
+    /// `burst`: queries at once, 1 to 100000. Default: five seconds of the rate.
+    pub burst: NonZero<u32>,
 }
 
 /// Where DNSCrypt certificates come from.

@@ -20,6 +20,7 @@ use crate::announce::{self, Announcer};
 use crate::config::Config;
 use crate::device::Device;
 use crate::dns;
+use crate::doors;
 use crate::drain::Drain;
 use crate::engine::{self, Command, Gone, Totals, Worker};
 use crate::exit::{Exit, Fault};
@@ -118,6 +119,7 @@ struct Control {
     asks: mpsc::Receiver<Ask>,
     figures: watch::Receiver<peers::Figures>,
     dns: Option<Arc<dns::Figures>>,
+    doors: Option<Arc<doors::Figures>>,
     relay: Option<Arc<relay::Figures>>,
     accounts: Accounts,
     metrics: Metrics,
@@ -167,6 +169,7 @@ impl Control {
             )
         });
         let dns = running.dns.as_ref().map(dns::Dns::figures);
+        let doors = running.dns.as_ref().and_then(dns::Dns::doors);
         if let Some(dns) = running.dns {
             ends.spawn(dns.serve());
         }
@@ -197,6 +200,7 @@ impl Control {
             asks,
             figures,
             dns,
+            doors,
             relay,
             accounts: running.accounts,
             metrics,
@@ -332,6 +336,9 @@ impl Control {
             stalest.as_secs(),
             self.dns.as_deref(),
         );
+        if let Some(doors) = &self.doors {
+            self.metrics.update_doors(doors);
+        }
         if let Some(relay) = &self.relay {
             self.metrics.update_relay(relay);
         }

@@ -10,13 +10,16 @@ use dnscrypt_proxy::certs::{Certs, Rotation, read_provider_key};
 use dnscrypt_proxy::listen::Limits;
 use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::stamp::Props;
-use dnscrypt_proxy::serve::{Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Rates, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, DnsCryptStamp, clock};
 use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 
-use crate::config::{self, Certificates};
+use crate::answers::Answers;
+use crate::config::{self, Certificates, Rate};
+use crate::doors::{self, Doors};
 use crate::exit::{Exit, Fault};
+use crate::own_names::OwnNames;
 use crate::resolver::{Outcome, Resolver};
 
 /// Answers that the server keeps by itself, in memory; about 50,000 of them.
@@ -29,7 +32,10 @@ pub(crate) struct Dns {
     /// For each worker, those for each address.
     sockets: Vec<WorkerSockets>,
     certs: Certs,
+    own: OwnNames,
     resolver: Resolver,
+    rates: Option<Arc<Rates>>,
+    doors: Option<Doors>,
     provider_name: String,
     figures: Arc<Figures>,
 }
@@ -43,7 +49,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    fn count(&self, outcome: Outcome) {
+    pub(crate) fn count(&self, outcome: Outcome) {
         if let Some(count) = self.outcomes.get(outcome as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -98,7 +104,10 @@ impl Dns {
         Ok(Self {
             sockets,
             certs: certs(dns)?,
+            own: OwnNames::new(dns),
             resolver: Resolver::new(dns)?,
+            rates: dns.rate.map(rates),
+            doors: dns.doors.as_ref().map(Doors::bind).transpose()?,
             provider_name: dns.provider_name.clone(),
             figures: Arc::default(),
         })
@@ -107,6 +116,11 @@ impl Dns {
     /// Counts, shared with the running server.
     pub(crate) fn figures(&self) -> Arc<Figures> {
         Arc::clone(&self.figures)
+    }
+
+    /// The doors' counts, if there are any.
+    pub(crate) fn doors(&self) -> Option<Arc<doors::Figures>> {
+        self.doors.as_ref().map(Doors::figures)
     }
 
     /// Answers until dropped; returns only if it cannot go on.
@@ -120,20 +134,29 @@ impl Dns {
             counters: Arc::clone(&self.figures.server),
             clock: clock::system(),
         };
-        let (resolver, figures) = (Arc::new(self.resolver), self.figures);
+        let answers = Answers::new(self.own, self.resolver, self.figures);
+        let doors = open(self.doors, answers.clone(), self.rates);
         let answering = server.serve_by_workers(self.sockets, KEPT_BYTES, move |query| {
-            let (resolver, figures) = (Arc::clone(&resolver), Arc::clone(&figures));
-            async move {
-                let (answer, outcome) = resolver.answer(&query.message).await;
-                figures.count(outcome);
-                answer
-            }
+            let answers = answers.clone();
+            async move { answers.answer(&query.message).await }
         });
         tokio::select! {
             error = answering => stopped(&error.to_string()),
+            fault = doors => fault,
             () = self.certs.keep_fresh() => stopped("certificates are no longer renewed"),
         }
     }
+}
+
+async fn open(doors: Option<Doors>, answers: Answers, rates: Option<Arc<Rates>>) -> Fault {
+    match doors {
+        Some(doors) => doors.serve(answers, rates).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn rates(rate: Rate) -> Arc<Rates> {
+    Arc::new(Rates::new(rate.per_second, rate.burst))
 }
 
 fn udp_options() -> UdpOptions {

@@ -22,7 +22,10 @@ mod pin;
 pub mod shard_cache;
 mod stream;
 
+mod answers;
 mod dns;
+mod doors;
+mod own_names;
 pub mod resolver;
 
 mod certificate;

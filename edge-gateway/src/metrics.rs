@@ -12,6 +12,7 @@ use tunnel::stats::HANDSHAKE_MS;
 
 use crate::device::DeviceBytes;
 use crate::dns;
+use crate::doors;
 use crate::engine::{Books, Totals};
 use crate::peers::Figures;
 use crate::relay;
@@ -46,6 +47,10 @@ pub(crate) struct Metrics {
     lookups: LabelledCounter,
     lookup_seals: LabelledCounter,
     lookups_dropped: LabelledCounter,
+    door_queries: LabelledCounter,
+    door_connections: LabelledGauge,
+    doors_shared: Counter,
+    doors_refused: LabelledCounter,
     worker_packets: LabelledCounter,
     worker_bytes: LabelledCounter,
     worker_handshakes: LabelledCounter,
@@ -84,6 +89,10 @@ impl Metrics {
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
             lookup_seals: registry.labelled_counter(names::GATEWAY_DNS_SEALS, "seal"),
             lookups_dropped: registry.labelled_counter(names::GATEWAY_DNS_DROPPED, "reason"),
+            door_queries: registry.labelled_counter(names::GATEWAY_DOOR_QUERIES, "door"),
+            door_connections: registry.labelled_gauge(names::GATEWAY_DOOR_CONNECTIONS, "door"),
+            doors_shared: registry.counter(names::GATEWAY_DOORS_SHARED),
+            doors_refused: registry.labelled_counter(names::GATEWAY_DOORS_REFUSED, "reason"),
             worker_packets: registry.labelled_counter(names::GATEWAY_WORKER_PACKETS, "worker"),
             worker_bytes: registry.labelled_counter(names::GATEWAY_WORKER_BYTES, "worker"),
             worker_handshakes: registry
@@ -198,6 +207,22 @@ impl Metrics {
             ] {
                 follow(&counter.with(label), figure);
             }
+        }
+    }
+
+    /// Brings the resolver's doors up to date.
+    pub(crate) fn update_doors(&self, doors: &doors::Figures) {
+        let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        for (door, queries) in doors.queries() {
+            follow(&self.door_queries.with(door.as_label()), of(queries));
+        }
+        for (door, open) in doors.open() {
+            let open = i64::try_from(of(open)).unwrap_or(i64::MAX);
+            self.door_connections.with(door.as_label()).set(open);
+        }
+        follow(&self.doors_shared, of(&doors.shared));
+        for (reason, times) in doors.turned_away() {
+            follow(&self.doors_refused.with(reason), of(times));
         }
     }
 

@@ -18,8 +18,10 @@ use crate::accounting::Bytes;
 use crate::exit::{Exit, Fault};
 
 mod device;
+mod doors;
 
 pub(crate) use device::DeviceStatus;
+pub(crate) use doors::DoorsStatus;
 
 const MAX_REQUEST_BYTES: u64 = 64;
 /// A fleet's leases at about 150 bytes each.
@@ -53,6 +55,9 @@ pub(crate) struct Status {
     pub tunnel: TunnelStatus,
     /// Lookups since the start; none where no resolver is configured.
     pub dns: Option<DnsStatus>,
+    /// Lookups over TLS, HTTPS and QUIC; none where no doors are configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doors: Option<DoorsStatus>,
     /// Routers whose datagrams come inside HTTP; none where no relay is configured.
     #[serde(default)]
     pub relay: Option<RelayStatus>,
@@ -431,6 +436,7 @@ impl Status {
         if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.dropped.is_empty()) {
             lines.push(format!("unanswered {}", counts(&dns.dropped)));
         }
+        lines.extend(self.doors.iter().map(DoorsStatus::in_words));
         if let Some(relay) = &self.relay {
             lines.push(format!(
                 "relay      {} routers now; {} over QUIC and {} over TLS so far, {} refused",

@@ -9,7 +9,7 @@ use hickory_proto::serialize::binary::{
     BinDecodable as _, BinDecoder, BinEncodable as _, DecodeError,
 };
 
-pub use response::{Response, age, texts};
+pub use response::{Response, age, pad_answer, texts};
 
 use super::dropped::Dropped;
 use response::{Layout, TYPE_TXT};

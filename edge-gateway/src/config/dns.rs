@@ -1,12 +1,20 @@
 //! `[dns]`: the DNSCrypt server, its certificates, and where it asks.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use toml::Table;
 
+use super::doors::read_doors;
 use super::fields::Fields;
-use super::{Certificates, Dns, Mistake, Upstream};
+use super::{Certificates, Dns, Mistake, Rate, Upstream};
+
+/// More is not counted exactly, and no home asks so much.
+const MAX_RATE: u32 = 10_000;
+const MAX_BURST: u32 = 100_000;
+/// Seconds of the rate that may be asked at once: a page with its frames, after a pause.
+const BURST_S: u32 = 5;
 
 /// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
 const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
@@ -31,7 +39,10 @@ pub(super) fn read_dns(table: Table, inner: &[IpNet], mistakes: &mut Vec<Mistake
     let upstream = upstream(&mut fields);
     let dnssec = fields.flag("dnssec").unwrap_or(true);
     let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
+    let rate = rate(&mut fields);
+    let doors = fields.section("doors");
     fields.finish();
+    let doors = doors.map(|table| read_doors(table, inner, &listen, mistakes));
     Some(Dns {
         listen,
         provider_name: provider_name?,
@@ -39,7 +50,20 @@ pub(super) fn read_dns(table: Table, inner: &[IpNet], mistakes: &mut Vec<Mistake
         upstream: upstream?,
         dnssec,
         trust_anchor_file,
+        rate,
+        doors: doors.flatten(),
     })
+}
+
+fn rate(fields: &mut Fields<'_>) -> Option<Rate> {
+    let per_second = fields.number("rate", 1, MAX_RATE);
+    let burst = fields.number("burst", 1, MAX_BURST);
+    if burst.is_some() && per_second.is_none() {
+        fields.missing("rate", "queries a second, where there is a burst");
+    }
+    let per_second = NonZeroU32::new(per_second?)?;
+    let burst = NonZeroU32::new(burst.unwrap_or(per_second.get() * BURST_S))?;
+    Some(Rate { per_second, burst })
 }
 
 /// Only leased routers may reach the resolver: it listens inside the tunnel.

@@ -12,8 +12,8 @@ use crate::exit::Fault;
 use crate::peers;
 use crate::relay;
 use crate::status::{
-    DeviceStatus, DnsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State, Status,
-    TunnelStatus, WorkerStatus,
+    DeviceStatus, DnsStatus, DoorsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State,
+    Status, TunnelStatus, WorkerStatus,
 };
 
 impl Control {
@@ -83,6 +83,7 @@ impl Control {
                 workers: self.by_worker.iter().map(worker_status).collect(),
             },
             dns: self.dns.as_deref().map(dns_status),
+            doors: self.doors.as_deref().map(DoorsStatus::new),
             relay: self.relay.as_deref().map(relay_status),
             leases: None,
         }

@@ -58,6 +58,8 @@ impl Internet {
             upstream: Upstream::Forward(vec![self.address]),
             dnssec,
             trust_anchor_file: Some(self.dir.path().join("root.key")),
+            rate: None,
+            doors: None,
         })
         .unwrap()
     }
@@ -294,6 +296,8 @@ async fn questions_that_are_not_served_never_go_upstream() {
         upstream: Upstream::Forward(vec!["127.0.0.77:1".parse().unwrap()]),
         dnssec: false,
         trust_anchor_file: None,
+        rate: None,
+        doors: None,
     };
     let resolver = Resolver::new(&unreachable).unwrap();
 
@@ -328,6 +332,8 @@ async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
         upstream: Upstream::Forward(vec![silent.local_addr().unwrap()]),
         dnssec: false,
         trust_anchor_file: None,
+        rate: None,
+        doors: None,
     })
     .unwrap();
     let start = tokio::time::Instant::now();

@@ -98,6 +98,26 @@ pub const GATEWAY_DNS_DROPPED: Name = name(
     "culvert_gateway_dns_dropped",
     "DNSCrypt packets dropped, by reason",
 );
+/// Lookups over TLS, HTTPS and QUIC.
+pub const GATEWAY_DOOR_QUERIES: Name = name(
+    "culvert_gateway_door_queries",
+    "Lookups over TLS, HTTPS and QUIC, by door",
+);
+/// Connections of the doors.
+pub const GATEWAY_DOOR_CONNECTIONS: Name = name(
+    "culvert_gateway_door_connections",
+    "Connections of the resolver's doors now, by door",
+);
+/// Answered without the resolver.
+pub const GATEWAY_DOORS_SHARED: Name = name(
+    "culvert_gateway_doors_shared",
+    "Lookups by the doors that a kept answer was given to",
+);
+/// Turned away.
+pub const GATEWAY_DOORS_REFUSED: Name = name(
+    "culvert_gateway_doors_refused",
+    "What the resolver's doors turned away, by reason",
+);
 /// Inner packets, by worker.
 pub const GATEWAY_WORKER_PACKETS: Name = name(
     "culvert_gateway_worker_packets",

@@ -7,7 +7,7 @@ use hickory_proto::op::Header;
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
-use super::{ARCOUNT_AT, Edns, Query, overwrite, read_question};
+use super::{ARCOUNT_AT, Edns, OPTION_HEAD, OPTION_PADDING, Query, overwrite, read_question};
 use crate::proto::dropped::Dropped;
 
 /// A response taken apart as far as a cache needs it.
@@ -78,6 +78,43 @@ pub fn age(response: &mut [u8], ttl_at: impl IntoIterator<Item = u16>, age_s: u3
     }
 }
 
+/// Lengthens an answer to a multiple of `block` by an EDNS padding option (RFC 7830), where it has EDNS and that stands
+/// last, as in every answer that is made here.
+pub fn pad_answer(answer: &mut Vec<u8>, block: usize) {
+    let mut decoder = BinDecoder::new(answer);
+    let opt = Header::read(&mut decoder)
+        .map_err(Dropped::from)
+        .and_then(|header| {
+            read_question(&mut decoder)?;
+            Layout::of_records(&mut decoder, &header)
+        })
+        .ok()
+        .and_then(|layout| layout.edns)
+        .map(|(_, opt)| opt)
+        .filter(|opt| opt.end == answer.len());
+    let Some(opt) = opt else { return };
+    let least = answer.len() + OPTION_HEAD;
+    let len = least.next_multiple_of(block).min(u16::MAX.into());
+    let Some(fill) = len
+        .checked_sub(least)
+        .and_then(|fill| u16::try_from(fill).ok())
+    else {
+        return;
+    };
+    let options = len - opt.start - OPT_HEAD;
+    let Ok(options) = u16::try_from(options) else {
+        return;
+    };
+    overwrite(
+        answer,
+        opt.start + OPT_HEAD - size_of::<u16>(),
+        &options.to_be_bytes(),
+    );
+    answer.extend_from_slice(&OPTION_PADDING.to_be_bytes());
+    answer.extend_from_slice(&fill.to_be_bytes());
+    answer.resize(len, 0);
+}
+
 // MUST, "Retrieval": strings of one record are joined, records are not.
 /// The data of the TXT records of a response's answer, the strings of each joined.
 pub fn texts(response: &[u8]) -> Result<Vec<Vec<u8>>, Dropped> {
@@ -126,6 +163,8 @@ const TYPE_SOA: u16 = 6;
 pub(super) const TYPE_TXT: u16 = 16;
 const TYPE_OPT: u16 = 41;
 const TYPE_ANY: u16 = 255;
+/// An OPT record before its options.
+const OPT_HEAD: usize = 11;
 
 pub(super) struct Layout {
     records: Vec<RecordAt>,

@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 use hickory_proto::op::{
     Edns as JudgeEdns, Message, MessageType, Query as JudgeQuery, ResponseCode,
 };
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{DNSClass, RData, Record};
 use proptest::prelude::*;
@@ -349,6 +350,38 @@ fn a_padded_query_has_just_the_length_that_was_asked_for() {
         let read = Query::read(&padded).unwrap();
         assert_eq!(padded.len(), len);
         assert!(read.asks_for(name) && read.udp_size() == 4096);
+    }
+}
+
+#[test]
+fn an_answer_without_edns_or_with_records_behind_it_is_not_padded() {
+    let plain = query(None).refuse(0, None);
+    let mut behind = query(Some(1232)).refuse(0, None);
+    behind[ARCOUNT_AT + 1] += 1;
+    behind.extend_from_slice(&[0, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 1]);
+
+    for whole in [plain, behind, vec![7; 40]] {
+        let mut answer = whole.clone();
+        pad_answer(&mut answer, 468);
+        assert_eq!(answer, whole);
+    }
+}
+
+#[test]
+fn a_padded_answer_is_a_multiple_of_the_block_and_says_the_same() {
+    let query = query(Some(1232));
+    for length in [0, 300, 420, 2_000] {
+        let text = vec![b'x'; length];
+        let mut answer = query.answer_txt(&[&text], 60);
+        let before = Message::from_vec(&answer).unwrap();
+
+        pad_answer(&mut answer, 468);
+
+        assert_eq!(answer.len() % 468, 0, "{length}");
+        let after = Message::from_vec(&answer).unwrap();
+        assert_eq!(after.answers, before.answers);
+        let padding = after.edns.unwrap();
+        assert!(padding.option(EdnsCode::Padding).is_some());
     }
 }
 

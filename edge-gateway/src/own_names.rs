@@ -1,0 +1,212 @@
+//! Names that are answered here and never asked upstream: the designation of the doors (RFC 9462), and names that mean
+//! something to one machine or one home alone (RFC 6761), which would tell root servers what a home is doing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, SOA, SVCB};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+
+use crate::config::{self, Upstream};
+
+mod designation;
+
+use designation::Designation;
+
+/// What fits every path without fragments (DNS flag day 2020).
+const EDNS_PAYLOAD_BYTES: u16 = 1_232;
+/// Long enough to be kept by devices, short enough for a change of doors within a coffee.
+const TTL_S: u32 = 300;
+const NEGATIVE_TTL_S: u32 = 3_600;
+/// Names that no server of the internet has (RFC 6761, RFC 6762, RFC 7686, RFC 9476).
+const NOWHERE: [&str; 4] = ["invalid.", "local.", "onion.", "alt."];
+/// Names of one network (RFC 6761, RFC 8375, and ICANN's choice of 2024 for `internal`).
+const PRIVATE: [&str; 3] = ["test.", "internal.", "home.arpa."];
+/// Addresses of one machine or one network (RFC 6303, RFC 7793).
+const REVERSE: [&str; 14] = [
+    "0.in-addr.arpa.",
+    "10.in-addr.arpa.",
+    "127.in-addr.arpa.",
+    "254.169.in-addr.arpa.",
+    "168.192.in-addr.arpa.",
+    "2.0.192.in-addr.arpa.",
+    "100.51.198.in-addr.arpa.",
+    "113.0.203.in-addr.arpa.",
+    "255.255.255.255.in-addr.arpa.",
+    "d.f.ip6.arpa.",
+    "8.e.f.ip6.arpa.",
+    "9.e.f.ip6.arpa.",
+    "a.e.f.ip6.arpa.",
+    "b.e.f.ip6.arpa.",
+];
+
+/// What is answered here.
+pub(crate) struct OwnNames {
+    localhost: Name,
+    resolver: Name,
+    designating: Name,
+    designation: Option<Designation>,
+    nowhere: Vec<Name>,
+}
+
+/// What a question of ours gets.
+enum Own {
+    Records(Vec<RData>),
+    /// The name is there, the type is not.
+    NoData(Name),
+    NoName(Name),
+}
+
+impl OwnNames {
+    /// Those of a resolver that is configured so. Where it forwards, a network's own names are the forwarder's, which may
+    /// know them.
+    pub(crate) fn new(dns: &config::Dns) -> Self {
+        let mut nowhere: Vec<Name> = names(&NOWHERE);
+        if matches!(dns.upstream, Upstream::Recurse(_)) {
+            nowhere.extend(names(&PRIVATE));
+            nowhere.extend(names(&REVERSE));
+            nowhere.extend((16..32).map(|n| name(&format!("{n}.172.in-addr.arpa."))));
+            nowhere.extend((64..128).map(|n| name(&format!("{n}.100.in-addr.arpa."))));
+        }
+        Self {
+            localhost: name("localhost."),
+            resolver: name("resolver.arpa."),
+            designating: name("_dns.resolver.arpa."),
+            designation: dns.doors.as_ref().map(Designation::new),
+            nowhere,
+        }
+    }
+
+    /// The answer to a query for one of them; `None` for every other query.
+    pub(crate) fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let request = Message::from_vec(query).ok()?;
+        let [question] = request.queries.as_slice() else {
+            return None;
+        };
+        let is_ordinary = request.metadata.message_type == MessageType::Query
+            && request.metadata.op_code == OpCode::Query
+            && question.query_class() == DNSClass::IN;
+        let own = self.find(question).filter(|_| is_ordinary)?;
+        let mut response = head(&request);
+        match own {
+            Own::Records(data) => {
+                let asked = question.name();
+                let records = data
+                    .into_iter()
+                    .map(|data| Record::from_rdata(asked.clone(), TTL_S, data));
+                response.add_answers(records);
+                if question.query_type() == RecordType::SVCB {
+                    response.add_additionals(self.hosts());
+                }
+            }
+            Own::NoData(zone) => {
+                response.add_authority(soa(zone));
+            }
+            Own::NoName(zone) => {
+                response.metadata.response_code = ResponseCode::NXDomain;
+                response.add_authority(soa(zone));
+            }
+        }
+        response.to_vec().ok()
+    }
+
+    fn find(&self, question: &Query) -> Option<Own> {
+        let (asked, kind) = (question.name(), question.query_type());
+        if self.resolver.zone_of(asked) {
+            let records = self.designation.as_ref().map(Designation::records);
+            let is_designating = *asked == self.designating && kind == RecordType::SVCB;
+            return Some(match records.filter(|_| is_designating) {
+                Some(records) => services(records),
+                None => Own::NoData(self.resolver.clone()),
+            });
+        }
+        if self.localhost.zone_of(asked) {
+            return Some(match kind {
+                RecordType::A => Own::Records(vec![RData::A(A(Ipv4Addr::LOCALHOST))]),
+                RecordType::AAAA => Own::Records(vec![RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))]),
+                _ => Own::NoData(self.localhost.clone()),
+            });
+        }
+        if let Some(designation) = &self.designation {
+            if *asked == designation.service && kind == RecordType::SVCB {
+                return Some(services(designation.records()));
+            }
+            let data = addresses(designation, kind);
+            if *asked == designation.host && !data.is_empty() {
+                return Some(Own::Records(data));
+            }
+        }
+        let zone = self.nowhere.iter().find(|zone| zone.zone_of(asked))?;
+        // What is delegated insecurely is proven so by its parent (RFC 8375, section 4).
+        let is_proof = *zone == *asked && kind == RecordType::DS && zone.num_labels() > 1;
+        (!is_proof).then(|| Own::NoName(zone.clone()))
+    }
+
+    fn hosts(&self) -> Vec<Record> {
+        let designation = self.designation.iter();
+        let of = |designation: &Designation| {
+            let kinds = [RecordType::A, RecordType::AAAA].into_iter();
+            let data = kinds.flat_map(|kind| addresses(designation, kind));
+            let host = designation.host.clone();
+            data.map(|data| Record::from_rdata(host.clone(), TTL_S, data))
+                .collect::<Vec<_>>()
+        };
+        designation.flat_map(of).collect()
+    }
+}
+
+fn services(records: &[SVCB]) -> Own {
+    Own::Records(records.iter().cloned().map(RData::SVCB).collect())
+}
+
+fn addresses(designation: &Designation, kind: RecordType) -> Vec<RData> {
+    let addresses = designation.addresses.iter();
+    let data = addresses.filter_map(|address| match (address, kind) {
+        (IpAddr::V4(v4), RecordType::A) => Some(RData::A(A(*v4))),
+        (IpAddr::V6(v6), RecordType::AAAA) => Some(RData::AAAA(AAAA(*v6))),
+        _ => None,
+    });
+    data.collect()
+}
+
+fn head(request: &Message) -> Message {
+    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+    response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.metadata.checking_disabled = request.metadata.checking_disabled;
+    response.add_queries(request.queries.iter().cloned());
+    if let Some(asked) = &request.edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(EDNS_PAYLOAD_BYTES);
+        edns.set_dnssec_ok(asked.flags().dnssec_ok);
+        response.set_edns(edns);
+    }
+    response
+}
+
+/// What makes an absence one that can be kept (RFC 2308).
+fn soa(zone: Name) -> Record {
+    let nobody = name("nobody.invalid.");
+    let data = SOA::new(
+        zone.clone(),
+        nobody,
+        1,
+        3_600,
+        1_200,
+        604_800,
+        NEGATIVE_TTL_S,
+    );
+    Record::from_rdata(zone, NEGATIVE_TTL_S, RData::SOA(data))
+}
+
+fn names(texts: &[&str]) -> Vec<Name> {
+    texts.iter().map(|text| name(text)).collect()
+}
+
+/// A name that is written in this file; the root would be a misprint, which a test sees.
+fn name(text: &str) -> Name {
+    Name::from_ascii(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+use std::net::SocketAddr;
+
+use dnscrypt_proxy::proto::message;
+
+use super::*;
+use crate::config::{Certificates, Doors};
+
+fn dns(upstream: Upstream, doors: Option<Doors>) -> config::Dns {
+    config::Dns {
+        listen: Vec::new(),
+        provider_name: String::new(),
+        certificates: Certificates::Directory("".into()),
+        upstream,
+        dnssec: true,
+        trust_anchor_file: None,
+        rate: None,
+        doors,
+    }
+}
+
+fn recursing() -> OwnNames {
+    OwnNames::new(&dns(Upstream::Recurse(Vec::new()), None))
+}
+
+fn with_doors() -> OwnNames {
+    let all = |port| {
+        ["10.64.0.1", "fd64::1"]
+            .map(|ip| SocketAddr::new(ip.parse().unwrap(), port))
+            .to_vec()
+    };
+    let doors = Doors {
+        name: "dns.pop1.example".to_owned(),
+        host: name("dns.pop1.example."),
+        certificate_file: "".into(),
+        key_file: "".into(),
+        tls: all(853),
+        https: all(8443),
+        quic: all(853),
+        max_connections: 1,
+        max_per_source: 1,
+    };
+    OwnNames::new(&dns(Upstream::Recurse(Vec::new()), Some(doors)))
+}
+
+fn ask(own: &OwnNames, asked: &str, kind: RecordType) -> Option<Message> {
+    let query = message::query(3, asked, kind, 1232).unwrap();
+    own.answer(&query)
+        .map(|answer| Message::from_vec(&answer).unwrap())
+}
+
+fn is_nothing(answer: &Message, code: ResponseCode) -> bool {
+    answer.metadata.response_code == code
+        && answer.answers.is_empty()
+        && answer
+            .authorities
+            .iter()
+            .any(|record| record.record_type() == RecordType::SOA)
+}
+
+#[test]
+fn names_of_the_internet_are_not_ours() {
+    let own = with_doors();
+
+    for (asked, kind) in [
+        ("example.com", RecordType::A),
+        ("notlocal", RecordType::A),
+        ("localhost.example.com", RecordType::A),
+        ("arpa", RecordType::NS),
+        ("ipv4only.arpa", RecordType::AAAA),
+        ("1.1.1.1.in-addr.arpa", RecordType::PTR),
+        ("32.172.in-addr.arpa", RecordType::PTR),
+        ("home.arpa", RecordType::DS),
+        ("dns.pop1.example", RecordType::TXT),
+        ("_dns.dns.pop1.example", RecordType::A),
+        ("pop1.example", RecordType::A),
+    ] {
+        assert_eq!(ask(&own, asked, kind), None, "{asked}");
+    }
+    assert_eq!(own.answer(b"no message"), None);
+}
+
+#[test]
+fn names_of_one_machine_or_one_home_end_here_and_can_be_kept() {
+    let own = recursing();
+
+    for asked in [
+        "printer.local",
+        "INVALID",
+        "facebookcorewwwi.onion",
+        "x.alt",
+        "nas.home.arpa",
+        "wiki.internal",
+        "a.test",
+        "7.0.64.10.in-addr.arpa",
+        "168.192.in-addr.arpa",
+        "1.31.172.in-addr.arpa",
+        "1.100.100.in-addr.arpa",
+        "1.0.0.0.d.f.ip6.arpa",
+    ] {
+        let answer = ask(&own, asked, RecordType::A).unwrap();
+        assert!(
+            is_nothing(&answer, ResponseCode::NXDomain),
+            "{asked}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn where_lookups_are_forwarded_a_networks_own_names_are_the_forwarders() {
+    let forward = Upstream::Forward(vec!["192.0.2.1:53".parse().unwrap()]);
+    let own = OwnNames::new(&dns(forward, None));
+
+    assert_eq!(ask(&own, "wiki.internal", RecordType::A), None);
+    assert_eq!(ask(&own, "7.0.64.10.in-addr.arpa", RecordType::PTR), None);
+    assert!(ask(&own, "x.onion", RecordType::A).is_some());
+    assert!(ask(&own, "_dns.resolver.arpa", RecordType::SVCB).is_some());
+}
+
+#[test]
+fn localhost_is_this_machine_whatever_stands_before_it() {
+    let own = recursing();
+
+    for (asked, kind, data) in [
+        ("localhost", RecordType::A, "127.0.0.1"),
+        ("www.LocalHost", RecordType::AAAA, "::1"),
+    ] {
+        let answer = ask(&own, asked, kind).unwrap();
+        assert_eq!(answer.answers[0].data.to_string(), data);
+    }
+    let mail = ask(&own, "localhost", RecordType::MX).unwrap();
+    assert!(is_nothing(&mail, ResponseCode::NoError));
+}
+
+#[test]
+fn without_doors_and_for_other_questions_the_resolver_has_no_designation() {
+    for (own, asked, kind) in [
+        (recursing(), "_dns.resolver.arpa", RecordType::SVCB),
+        (with_doors(), "_dns.resolver.arpa", RecordType::A),
+        (with_doors(), "resolver.arpa", RecordType::SVCB),
+        (with_doors(), "resolver.arpa", RecordType::DS),
+        (with_doors(), "x._dns.resolver.arpa", RecordType::SVCB),
+    ] {
+        let answer = ask(&own, asked, kind).unwrap();
+        assert!(
+            is_nothing(&answer, ResponseCode::NoError),
+            "{asked}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn the_doors_are_designated_with_ports_addresses_and_path() {
+    let own = with_doors();
+
+    let by_resolver = ask(&own, "_DNS.resolver.arpa", RecordType::SVCB).unwrap();
+    let by_name = ask(&own, "_dns.dns.pop1.example", RecordType::SVCB).unwrap();
+
+    let shown: Vec<_> = by_resolver
+        .answers
+        .iter()
+        .map(|record| record.data.to_string())
+        .collect();
+    let hints = "ipv4hint=\"10.64.0.1\" ipv6hint=\"fd64::1\"";
+    assert_eq!(shown.len(), 3);
+    for (record, alpn) in shown.iter().zip(["h2,h3", "doq", "dot"]) {
+        assert!(record.contains("dns.pop1.example."), "{record}");
+        assert!(
+            record.contains(alpn) && record.contains("10.64.0.1"),
+            "{record} {hints}"
+        );
+    }
+    assert!(
+        shown[0].contains("8443") && shown[1].contains("853"),
+        "{shown:?}"
+    );
+    assert_eq!(by_resolver.additionals.len(), 2);
+    let of_name: Vec<_> = by_name
+        .answers
+        .iter()
+        .map(|record| record.data.to_string())
+        .collect();
+    assert_eq!(of_name, shown);
+    let v6 = ask(&own, "dns.pop1.example", RecordType::AAAA).unwrap();
+    assert_eq!(v6.answers[0].data.to_string(), "fd64::1");
+}
