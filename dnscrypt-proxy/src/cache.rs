@@ -16,6 +16,10 @@ const MAX_NEGATIVE_TTL_S: u32 = 3 * 3600;
 const STALE_S: u64 = 24 * 3600;
 /// The lifetime that a stale answer is given (likewise).
 const STALE_TTL_S: u32 = 30;
+/// A name is asked for often when it was so many times since its answer came.
+const OFTEN: u8 = 3;
+/// One part of the lifetime in so many is its end; answers that live shorter than these are not worth it.
+const END_PARTS: u32 = 10;
 /// What an entry costs besides its bytes: its slot and its place in the index, both in tables that grow by doubling,
 /// and the allocator's own.
 const OVERHEAD: usize = 112;
@@ -25,6 +29,8 @@ const OVERHEAD: usize = 112;
 pub enum Found {
     /// An answer within its lifetime, its records' lifetimes lowered by its age.
     Fresh(Vec<u8>),
+    /// The same, of a name that is asked for often, near its end: told once.
+    Ending(Vec<u8>),
     /// An answer past its lifetime, for when there is no better one.
     Stale(Vec<u8>),
     /// Nothing.
@@ -54,6 +60,8 @@ struct Slot {
     stored_at_s: u32,
     lifetime_s: u32,
     used: bool,
+    /// How often it was given, up to what counts as often; beyond that, its end was told.
+    given: u8,
 }
 
 impl Slot {
@@ -68,6 +76,7 @@ impl Slot {
             stored_at_s: seconds(now_s),
             lifetime_s: response.lifetime_s?.min(most_s),
             used: false,
+            given: 0,
         })
     }
 
@@ -98,6 +107,18 @@ impl Slot {
 
     fn age_s(&self, now_s: u64) -> u32 {
         seconds(now_s).saturating_sub(self.stored_at_s)
+    }
+
+    /// Counts a use, and says once that it is time to ask anew.
+    fn is_ending(&mut self, age_s: u32) -> bool {
+        if self.given < OFTEN {
+            self.given += 1;
+            return false;
+        }
+        let end_s = self.lifetime_s / END_PARTS;
+        let is_ending = self.given == OFTEN && end_s > 0 && self.lifetime_s - age_s <= end_s;
+        self.given += u8::from(is_ending);
+        is_ending
     }
 }
 
@@ -135,7 +156,11 @@ impl Cache {
         let mut answer = slot.stored().to_vec();
         if age_s < slot.lifetime_s {
             age(&mut answer, slot.ttl_at(), age_s, 0);
-            return Found::Fresh(answer);
+            return if slot.is_ending(age_s) {
+                Found::Ending(answer)
+            } else {
+                Found::Fresh(answer)
+            };
         }
         age(&mut answer, slot.ttl_at(), u32::MAX, STALE_TTL_S);
         Found::Stale(answer)

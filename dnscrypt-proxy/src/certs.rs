@@ -4,7 +4,8 @@
 //! classical and a post-quantum one that have nothing to do with each other, the old ones kept until
 //! their certificates end. Without it, `culvert-dns cert sign` prepares a series of
 //! certificates on another machine; here they are taken up when their time comes and erased when it is over.
-//! Ticket keys are made here in either case, and never written down.
+//! Ticket keys come from the directory too, so that gateways with the same certificates have the same ones; where
+//! there are none they are made here, and never written down.
 
 mod directory;
 mod provider;
@@ -35,6 +36,8 @@ use directory::Directory;
 pub const MAX_KEY_LIFE_S: u32 = 24 * 3600;
 /// The longest sleep between two looks at the clock: it may be set while we sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+/// A directory is looked at at least this often: something may have been added.
+const LOOK: Duration = Duration::from_secs(60);
 /// The pause after a failed look at the directory.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -151,16 +154,22 @@ impl Certs {
     pub fn refresh(&mut self) -> Result<Duration, CertsError> {
         let now = (self.clock)();
         let current = Arc::clone(&self.published.borrow());
-        let (keys, due) = match &mut self.source {
+        let (keys, due, shared, longest) = match &mut self.source {
             Source::Signing {
                 provider,
                 rotation,
                 newest,
-            } => signed_here(provider, *rotation, newest, &current, now),
-            Source::Directory(directory) => directory.refresh(&current, now)?,
+            } => {
+                let (keys, due) = signed_here(provider, *rotation, newest, &current, now);
+                (keys, due, TicketKeys::default(), LONGEST_SLEEP)
+            }
+            Source::Directory(directory) => {
+                let loaded = directory.refresh(&current, now)?;
+                (loaded.keys, loaded.next, loaded.tickets, LOOK)
+            }
         };
-        let tickets = tickets(&current, now);
-        let due = due.min(tickets.due());
+        let tickets = tickets(shared, &current, now);
+        let due = due.min(tickets.due(now));
         let same_keys = same_keys(&keys, current.keys());
         let same_tickets = current
             .tickets()
@@ -173,7 +182,7 @@ impl Certs {
             let keyring = Keyring::new(keys).with_tickets(tickets);
             self.published.send_replace(Arc::new(keyring));
         }
-        Ok(Duration::from_secs(due.saturating_sub(now).max(1)).min(LONGEST_SLEEP))
+        Ok(Duration::from_secs(due.saturating_sub(now).max(1)).min(longest))
     }
 
     /// Refreshes for ever. A failure is logged; what is still valid stays in use.
@@ -205,11 +214,17 @@ impl Certs {
     }
 }
 
-/// The ticket keys to use from now on.
-fn tickets(current: &Keyring, now: u64) -> Arc<TicketKeys> {
+/// The ticket keys to use from now on: the shared ones first, and what was used until now for as long as somebody
+/// may have a ticket of it.
+fn tickets(shared: TicketKeys, current: &Keyring, now: u64) -> Arc<TicketKeys> {
     let before = current.tickets().cloned().unwrap_or_default();
-    let renewed = before.renewed(OsRng, now).map(Arc::new);
-    renewed.unwrap_or(before)
+    let all = shared.and(&before);
+    let all = all.renewed(OsRng, now).unwrap_or(all);
+    if all.same_as(&before) {
+        before
+    } else {
+        Arc::new(all)
+    }
 }
 
 /// The keys to use from now on, and when the next change is due.

@@ -25,9 +25,11 @@ use crate::upstream::Upstream;
 const UPSTREAM_UDP_SIZE: u16 = 4096;
 /// A client that waited this long gets the stale answer, if there is one (RFC 8767, section 5).
 const STALE_AFTER: Duration = Duration::from_millis(1800);
-/// After a failure, the same question fails at once for this long (RFC 9520).
+/// After a failure, the same question fails at once for this long (RFC 9520), unless the upstream has changed.
 const FAILURE_KEPT: Duration = Duration::from_secs(2);
-/// Questions that may be asked upstream at the same time.
+/// And a stale answer is given at once for this long (RFC 8767, section 5: the failure recheck timer).
+const RECHECK_AFTER: Duration = Duration::from_secs(30);
+/// Questions that may be asked upstream at the same time; more where more are let in.
 const MAX_FLIGHTS: usize = 512;
 const TCP_ROOM: usize = 65_535;
 /// The part that one answer has in what answers take.
@@ -69,6 +71,8 @@ pub struct StubFigures {
     pub coalesced: usize,
     /// Questions asked upstream.
     pub asked: usize,
+    /// Of them, asked before anybody had to wait.
+    pub prefetched: usize,
     /// Questions that no resolver answered.
     pub failed: usize,
     /// Answers kept at this moment.
@@ -94,16 +98,37 @@ pub struct Stub {
     stale: AtomicUsize,
     coalesced: AtomicUsize,
     asked: AtomicUsize,
+    prefetched: AtomicUsize,
     failed: AtomicUsize,
     upstream_us: AtomicUsize,
 }
 
-/// A question on its way. Failures stay in the table for a moment.
+/// A question on its way. Failures, and answers that say that there is none, stay in the table for a while.
 #[derive(Clone)]
 enum Flight {
-    InTheAir,
-    Landed(Arc<Response>),
-    Failed(Instant),
+    InTheAir {
+        since: Instant,
+    },
+    Landed {
+        response: Arc<Response>,
+        when: Instant,
+    },
+    /// How often the upstream had changed by then.
+    Failed {
+        when: Instant,
+        changes: usize,
+    },
+}
+
+impl Flight {
+    /// Whether its end is no news any more, when news are good for so long.
+    fn is_over(&self, kept: Duration, changes_now: usize) -> bool {
+        match self {
+            Self::InTheAir { .. } => false,
+            Self::Landed { when, .. } => when.elapsed() >= kept,
+            Self::Failed { when, changes } => when.elapsed() >= kept || *changes != changes_now,
+        }
+    }
 }
 
 impl Stub {
@@ -121,6 +146,7 @@ impl Stub {
             stale: AtomicUsize::new(0),
             coalesced: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            prefetched: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             upstream_us: AtomicUsize::new(0),
         })
@@ -157,6 +183,7 @@ impl Stub {
             stale: read(&self.stale),
             coalesced: read(&self.coalesced),
             asked: read(&self.asked),
+            prefetched: read(&self.prefetched),
             failed: read(&self.failed),
             cached,
             cached_bytes,
@@ -200,6 +227,14 @@ impl Stub {
                 self.cache_hits.fetch_add(1, Ordering::Relaxed);
                 Step::Answer(self.finish(&query, &stored, None, transport))
             }
+            Found::Ending(stored) => {
+                self.cache_hits.fetch_add(1, Ordering::Relaxed);
+                self.prefetch(&query);
+                Step::Answer(self.finish(&query, &stored, None, transport))
+            }
+            Found::Stale(stored) if self.is_vain(&query) => {
+                Step::Answer(self.give_stale(&query, &stored, transport))
+            }
             Found::Stale(stored) => {
                 let stub = Arc::clone(self);
                 Step::Wait(Box::pin(async move {
@@ -225,19 +260,46 @@ impl Stub {
         {
             return self.deliver(query, &response, transport);
         }
+        self.give_stale(query, stale, transport)
+    }
+
+    fn give_stale(&self, query: &Query, stale: &[u8], transport: Transport) -> Vec<u8> {
         self.stale.fetch_add(1, Ordering::Relaxed);
         self.finish(query, stale, Some(ExtendedError::StaleAnswer), transport)
+    }
+
+    /// Whether nobody should wait for a better answer than a stale one: the last try failed lately, this one
+    /// takes too long already, or no resolver is well.
+    fn is_vain(&self, query: &Query) -> bool {
+        let flight = self.flights().get(&query.key()).cloned();
+        let flight = flight.map(|flight| flight.borrow().clone());
+        match flight {
+            Some(Flight::InTheAir { since }) if since.elapsed() >= STALE_AFTER => true,
+            Some(ended @ (Flight::Landed { .. } | Flight::Failed { .. }))
+                if !ended.is_over(RECHECK_AFTER, self.upstream.changes()) =>
+            {
+                true
+            }
+            Some(_) | None => !self.upstream.is_hopeful(),
+        }
+    }
+
+    /// Asks for an answer that is wanted often, before it ends.
+    fn prefetch(self: &Arc<Self>, query: &Query) {
+        if self.upstream.is_hopeful() && self.join(query).is_some() {
+            self.prefetched.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The response to a question, asked by whoever came first. `None`: no resolver answered.
     async fn ask(self: &Arc<Self>, query: &Query) -> Option<Arc<Response>> {
         let mut flight = self.join(query)?;
         let landed = flight
-            .wait_for(|flight| !matches!(flight, Flight::InTheAir))
+            .wait_for(|flight| !matches!(flight, Flight::InTheAir { .. }))
             .await;
         match landed.ok().as_deref() {
-            Some(Flight::Landed(response)) => Some(Arc::clone(response)),
-            Some(Flight::InTheAir | Flight::Failed(_)) | None => None,
+            Some(Flight::Landed { response, .. }) => Some(Arc::clone(response)),
+            Some(Flight::InTheAir { .. } | Flight::Failed { .. }) | None => None,
         }
     }
 
@@ -245,23 +307,26 @@ impl Stub {
     /// fills the cache, even if all of them are gone. It ends within the upstream's timeouts.
     fn join(self: &Arc<Self>, query: &Query) -> Option<watch::Receiver<Flight>> {
         let key = query.key();
+        let most = self.config.limits.in_flight.max(MAX_FLIGHTS);
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&key) {
-            let over =
-                matches!(&*flight.borrow(), Flight::Failed(when) if when.elapsed() >= FAILURE_KEPT);
-            if !over {
+            let changes = self.upstream.changes();
+            let is_over = flight.borrow().is_over(FAILURE_KEPT, changes);
+            if !is_over {
                 self.coalesced.fetch_add(1, Ordering::Relaxed);
                 return Some(flight.clone());
             }
         }
-        if flights.len() >= MAX_FLIGHTS {
-            flights.retain(|_, flight| matches!(&*flight.borrow(), Flight::InTheAir));
+        if flights.len() >= most {
+            flights.retain(|_, flight| matches!(&*flight.borrow(), Flight::InTheAir { .. }));
         }
-        if flights.len() >= MAX_FLIGHTS {
+        if flights.len() >= most {
             self.counters.drop_packet(Dropped::Overloaded);
             return None;
         }
-        let (sender, receiver) = watch::channel(Flight::InTheAir);
+        let (sender, receiver) = watch::channel(Flight::InTheAir {
+            since: Instant::now(),
+        });
         flights.insert(key, receiver.clone());
         drop(flights);
         let (stub, query) = (Arc::clone(self), query.clone());
@@ -282,8 +347,13 @@ impl Stub {
         match response {
             Ok(Ok(response)) => {
                 self.cache().insert(query, &response, self.now_s());
-                self.flights().remove(&query.key());
-                sender.send_replace(Flight::Landed(Arc::new(response)));
+                if response.rcode != RCODE_SERVFAIL {
+                    self.flights().remove(&query.key());
+                }
+                sender.send_replace(Flight::Landed {
+                    response: Arc::new(response),
+                    when: Instant::now(),
+                });
             }
             Ok(Err(reason)) => {
                 self.counters.drop_packet(reason);
@@ -309,7 +379,10 @@ impl Stub {
 
     fn fail(&self, sender: &watch::Sender<Flight>) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        sender.send_replace(Flight::Failed(Instant::now()));
+        sender.send_replace(Flight::Failed {
+            when: Instant::now(),
+            changes: self.upstream.changes(),
+        });
     }
 
     fn deliver(&self, query: &Query, response: &Response, transport: Transport) -> Vec<u8> {

@@ -1,16 +1,21 @@
-//! Asking DNSCrypt resolvers: several stamps in order of preference, the next one when one fails. What
-//! cannot be asked encrypted is not asked.
+//! Asking DNSCrypt resolvers: several stamps, the next one when one fails or is late. What cannot be asked
+//! encrypted is not asked.
 
 mod channel;
 mod fetch;
+mod race;
 mod resolver;
 mod session;
 mod sockets;
+mod standing;
+mod vigil;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use fetch::{CertSet, FetchBy, FetchError, fetch};
@@ -18,19 +23,20 @@ pub use resolver::Health;
 pub use sockets::SocketFactory;
 
 use crate::clock::{self, Clock};
+use crate::proto::Transport;
 use crate::proto::cert::Policy;
 use crate::proto::client::SessionError;
 use crate::proto::stamp::DnsCryptStamp;
-use crate::proto::{Transport, message};
+use race::Race;
 use resolver::Resolver;
+use standing::{Hedges, Standing, Watch};
 
 /// More stamps than this are not taken: a lease or a configuration with more is a mistake.
 pub const MAX_STAMPS: usize = 16;
-/// How long one resolver may take while others could still be asked.
-const BUDGET_WITH_OTHERS: Duration = Duration::from_millis(2500);
-/// How long the last one may take.
-const BUDGET_LAST: Duration = Duration::from_secs(6);
-const RCODE_REFUSED: u8 = 5;
+/// How long a resolver may take that is asked alone.
+const BUDGET: Duration = Duration::from_secs(6);
+/// Resolvers that are down are looked after closely for this long after somebody wanted an answer.
+const WANTED_FOR_S: u32 = 60;
 
 /// How long the client's key pair lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +48,35 @@ pub enum KeyPolicy {
     PerQuery,
 }
 
+/// Whom a question goes to first, of those that are well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefer {
+    /// The first of the stamps: their order is policy.
+    #[default]
+    Order,
+    /// The one that answers fastest; among equals the first.
+    Latency,
+}
+
+impl std::str::FromStr for Prefer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "order" => Ok(Self::Order),
+            "latency" => Ok(Self::Latency),
+            _ => Err(format!("{text:?} is not one of order, latency")),
+        }
+    }
+}
+
 /// How resolvers are asked.
 #[derive(Clone)]
 pub struct Settings {
     /// How long client keys live.
     pub keys: KeyPolicy,
+    /// Whom a question goes to first.
+    pub prefer: Prefer,
     /// Which certificates are taken.
     pub policy: Policy,
     /// Makes the sockets.
@@ -61,6 +91,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             keys: KeyPolicy::default(),
+            prefer: Prefer::default(),
             policy: Policy::default(),
             sockets: SocketFactory::default(),
             clock: clock::system(),
@@ -104,9 +135,21 @@ impl From<std::io::Error> for ResolveError {
 /// The resolvers. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct Upstream {
+    shared: Arc<Shared>,
+}
+
+/// What all questions have in common.
+struct Shared {
     settings: Arc<Settings>,
-    // Contended by queries for as long as it takes to clone a list of Arcs.
-    resolvers: Arc<Mutex<Vec<Arc<Resolver>>>>,
+    /// Told of when there are others, or when the way to them or one of them is new: who waits asks again.
+    resolvers: watch::Sender<Vec<Arc<Resolver>>>,
+    /// How often that was told.
+    changes: AtomicUsize,
+    // Contended by questions that begin or are late, for one addition.
+    hedges: Mutex<Hedges>,
+    began: Instant,
+    /// Seconds after that when an answer was last wanted.
+    wanted_s: AtomicU32,
 }
 
 impl Upstream {
@@ -114,74 +157,77 @@ impl Upstream {
     #[must_use]
     pub fn new(stamps: Vec<DnsCryptStamp>, settings: Settings) -> Self {
         let upstream = Self {
-            settings: Arc::new(settings),
-            resolvers: Arc::default(),
+            shared: Arc::new(Shared {
+                settings: Arc::new(settings),
+                resolvers: watch::Sender::default(),
+                changes: AtomicUsize::new(0),
+                hedges: Mutex::default(),
+                began: Instant::now(),
+                wanted_s: AtomicU32::new(0),
+            }),
         };
         upstream.set_stamps(stamps);
         upstream
     }
 
-    /// Replaces the stamps; what is known of a resolver that stays is kept.
+    /// Replaces the stamps; what is known of a resolver that stays is kept. Questions that wait are asked of
+    /// the new ones.
     pub fn set_stamps(&self, stamps: Vec<DnsCryptStamp>) {
-        let mut resolvers = self
-            .resolvers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::take(&mut *resolvers);
-        *resolvers = stamps
+        let before = self.all();
+        let known = |stamp: &DnsCryptStamp| before.iter().find(|one| one.stamp() == stamp).cloned();
+        let make = |stamp| Arc::new(Resolver::new(stamp, Arc::clone(&self.shared.settings)));
+        let resolvers: Vec<_> = stamps
             .into_iter()
             .take(MAX_STAMPS)
-            .map(|stamp| {
-                let known = before.iter().find(|resolver| *resolver.stamp() == stamp);
-                known
-                    .cloned()
-                    .unwrap_or_else(|| Arc::new(Resolver::new(stamp, Arc::clone(&self.settings))))
-            })
+            .map(|stamp| known(&stamp).unwrap_or_else(|| make(stamp)))
             .collect();
+        let same = resolvers.len() == before.len()
+            && resolvers
+                .iter()
+                .zip(&before)
+                .all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            self.shared.change(|known| *known = resolvers);
+        }
     }
 
-    /// Forgets keys, sockets and grudges: the machine is on another network now.
+    /// Forgets keys, sockets and grudges: the machine is on another network now. Questions that wait are
+    /// asked again.
     pub fn network_changed(&self) {
         for resolver in self.all() {
             resolver.network_changed();
         }
+        self.shared.change(|_| ());
     }
 
     /// The response to a DNS query, authenticated, from the first resolver that gives one.
     pub async fn resolve(&self, query: &[u8]) -> Result<Vec<u8>, ResolveError> {
-        let resolvers = self.by_health();
-        let mut failure = ResolveError::NoResolver;
-        for (at, resolver) in resolvers.iter().enumerate() {
-            let last = at + 1 == resolvers.len();
-            let budget = if last {
-                BUDGET_LAST
-            } else {
-                BUDGET_WITH_OTHERS
-            };
-            let outcome = timeout(budget, resolver.ask(query)).await;
-            match outcome.unwrap_or(Err(ResolveError::NoAnswer)) {
-                Ok(response) if message::rcode_low(&response) == RCODE_REFUSED => {
-                    failure = ResolveError::Refused
-                }
-                Ok(response) => {
-                    resolver.succeeded();
-                    return Ok(response);
-                }
-                Err(error) => failure = error,
-            }
-            resolver.failed(&failure);
-        }
-        Err(failure)
+        self.shared.want();
+        self.shared.hedges().earn();
+        Race::new(&self.shared, query).run().await
+    }
+
+    /// Whether a question may hope for an answer soon. To be asked is to want one: resolvers that are down
+    /// are then looked at every second.
+    #[must_use]
+    pub fn is_hopeful(&self) -> bool {
+        self.shared.want();
+        let now = Instant::now();
+        let well = |standing: &mut Standing| !standing.is_down() && !standing.is_silent(now);
+        let resolvers = self.shared.resolvers.borrow();
+        resolvers.iter().any(|resolver| resolver.standing(well))
+    }
+
+    /// Goes up whenever what failed before may succeed.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.shared.changes.load(Ordering::Relaxed)
     }
 
     /// Gets the certificate of the most preferred resolver now, so that the first question need not wait.
     pub async fn warm(&self) -> Result<(), ResolveError> {
-        let resolver = self
-            .all()
-            .into_iter()
-            .next()
-            .ok_or(ResolveError::NoResolver)?;
-        let outcome = timeout(BUDGET_LAST, resolver.warm()).await;
+        let resolver = self.first()?;
+        let outcome = timeout(BUDGET, resolver.warm()).await;
         outcome.unwrap_or(Err(ResolveError::NoAnswer))
     }
 
@@ -191,12 +237,8 @@ impl Upstream {
         query: &[u8],
         transport: Transport,
     ) -> Result<Vec<u8>, ResolveError> {
-        let resolver = self
-            .all()
-            .into_iter()
-            .next()
-            .ok_or(ResolveError::NoResolver)?;
-        let outcome = timeout(BUDGET_LAST, resolver.ask_over(query, transport)).await;
+        let resolver = self.first()?;
+        let outcome = timeout(BUDGET, resolver.ask_over(query, transport)).await;
         outcome.unwrap_or(Err(ResolveError::NoAnswer))
     }
 
@@ -209,18 +251,67 @@ impl Upstream {
             .collect()
     }
 
-    fn all(&self) -> Vec<Arc<Resolver>> {
-        self.resolvers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn first(&self) -> Result<Arc<Resolver>, ResolveError> {
+        let first = self.all().into_iter().next();
+        first.ok_or(ResolveError::NoResolver)
     }
 
-    /// Those that did not fail lately first; the others by when they may be tried again.
-    fn by_health(&self) -> Vec<Arc<Resolver>> {
-        let now = Instant::now();
-        let mut resolvers = self.all();
-        resolvers.sort_by_cached_key(|resolver| resolver.down_until().filter(|until| *until > now));
+    fn all(&self) -> Vec<Arc<Resolver>> {
+        self.shared.resolvers.borrow().clone()
+    }
+}
+
+impl Shared {
+    /// Those that are well first; of them, where that is wanted, the fastest.
+    fn in_order(&self, now: Instant) -> Vec<Arc<Resolver>> {
+        let mut resolvers = self.resolvers.borrow().clone();
+        if resolvers.len() > 1 {
+            resolvers.sort_by_cached_key(|resolver| {
+                resolver.standing(|standing| {
+                    let speed = match self.settings.prefer {
+                        Prefer::Order => 0,
+                        Prefer::Latency => standing.speed(),
+                    };
+                    (standing.is_down(), standing.is_silent(now), speed)
+                })
+            });
+        }
         resolvers
+    }
+
+    /// Holds a failure against a resolver, and has it looked after until it is up.
+    fn failed(self: &Arc<Self>, resolver: &Arc<Resolver>, error: &ResolveError) {
+        if resolver.failed(error) == Watch::Begin {
+            vigil::keep(self, resolver);
+        }
+    }
+
+    /// Has a resolver that is silent looked at: it may be slow, or away.
+    fn doubt(self: &Arc<Self>, resolver: &Arc<Resolver>) {
+        if resolver.standing(Standing::watch) == Watch::Begin {
+            vigil::keep(self, resolver);
+        }
+    }
+
+    fn change(&self, how: impl FnOnce(&mut Vec<Arc<Resolver>>)) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.resolvers.send_modify(how);
+    }
+
+    fn want(&self) {
+        self.wanted_s.store(self.uptime_s(), Ordering::Relaxed);
+    }
+
+    fn is_wanted(&self) -> bool {
+        let wanted_s = self.wanted_s.load(Ordering::Relaxed);
+        self.uptime_s().saturating_sub(wanted_s) < WANTED_FOR_S
+    }
+
+    fn uptime_s(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn hedges(&self) -> MutexGuard<'_, Hedges> {
+        self.hedges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

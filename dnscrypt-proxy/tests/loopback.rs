@@ -6,6 +6,10 @@
 mod post_quantum;
 #[path = "loopback/rig.rs"]
 mod rig;
+#[path = "loopback/rotation.rs"]
+mod rotation;
+#[path = "loopback/steady.rs"]
+mod steady;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -131,6 +131,23 @@ fn lifetimes_count_down_then_the_answer_is_stale_then_it_is_gone() {
 }
 
 #[test]
+fn an_answer_that_is_asked_for_often_says_once_that_it_is_near_its_end() {
+    let (often, seldom, brief) = (query("a.example"), query("b.example"), query("c.example"));
+    let mut cache = Cache::new(10_000);
+    cache.insert(&often, &response(&often, 300), 0);
+    cache.insert(&seldom, &response(&seldom, 300), 0);
+    cache.insert(&brief, &response(&brief, 9), 0);
+    let mut ending = |query: &Query, now_s| matches!(cache.get(&query.key(), now_s), Found::Ending(answer) if ttl(&answer) > 0);
+
+    let early = (0..5).any(|_| ending(&often, 269) || ending(&brief, 8));
+    let by_seldom = ending(&seldom, 299);
+    let told = [ending(&often, 270), ending(&often, 271)];
+
+    assert!(!early && !by_seldom);
+    assert_eq!(told, [true, false]);
+}
+
+#[test]
 fn negative_answers_are_kept_three_hours_at_most() {
     let query = query("a.example");
     let negative = Response {

@@ -1,8 +1,10 @@
 //! A directory of certificates signed elsewhere.
 //!
-//! `provider.pub` holds the provider's public key as 64 hexadecimal digits. Each `<start>-<serial>.cert`
-//! holds a certificate and the 32 bytes of its secret; those of `…-pq.cert` are post-quantum. A file whose time is over is overwritten with
-//! zeros and removed.
+//! `provider.pub` holds the provider's public key as 64 hexadecimal digits; while the provider changes its key, both
+//! of them, a line each, the new one last. Each `<start>-<serial>.cert` holds a certificate and the 32 bytes of its secret;
+//! those of `…-pq.cert` are post-quantum; a provider's second key has its first digits in the name. Each
+//! `<start>-<id>.tickets` holds a ticket key, the same for all gateways that get a copy of the directory. A file whose time
+//! is over is overwritten with zeros and removed.
 
 use std::fs;
 use std::io::{self, Seek as _, Write as _};
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use rand_core::OsRng;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -18,16 +21,21 @@ use super::provider::{hex, unhex};
 use super::{MAX_KEY_LIFE_S, ResolverKey, Validity, make_keys};
 use crate::proto::cert::{SignedCert, Skipped, System};
 use crate::proto::server::Keyring;
+use crate::proto::tickets::{KEY_ISSUES_S, KNOWN_AHEAD_S, TicketKeys};
 
 const PROVIDER_FILE: &str = "provider.pub";
+/// Of a provider: the one in use, and the one that takes over.
+const MAX_PROVIDERS: usize = 2;
 const EXTENSION: &str = "cert";
+const TICKETS: &str = "tickets";
 const SECRET: usize = 32;
 /// A file of this directory is never longer.
 const MAX_FILE: u64 = 4096;
 /// A series has at most this many times: a year of halves of days with room.
 const MAX_SERIES: usize = 1000;
-/// A directory holds at most this many certificates: a classical and a post-quantum one of each time.
-const MAX_FILES: usize = 2 * MAX_SERIES;
+/// A directory holds at most this many files of a kind: a classical and a post-quantum certificate of each time and
+/// provider key; ticket keys are fewer.
+const MAX_FILES: usize = 2 * MAX_PROVIDERS * MAX_SERIES;
 
 /// Why a directory cannot be used.
 #[derive(Debug, Error)]
@@ -41,7 +49,9 @@ pub enum DirectoryError {
         error: io::Error,
     },
     /// `provider.pub` is not a key.
-    #[error("{path} must hold the provider's public key: 64 hexadecimal digits")]
+    #[error(
+        "{path} must hold the provider's public key: 64 hexadecimal digits; or two, a line each"
+    )]
     BadProvider {
         /// The file.
         path: String,
@@ -64,35 +74,39 @@ pub enum DirectoryError {
 /// A directory that was opened; its contents are read whenever they are needed.
 pub(super) struct Directory {
     path: PathBuf,
-    provider: [u8; 32],
+    /// The newest last; at least one.
+    providers: Vec<[u8; 32]>,
+}
+
+/// What a directory has for a moment.
+pub(super) struct Loaded {
+    pub(super) keys: Vec<Arc<ResolverKey>>,
+    pub(super) tickets: TicketKeys,
+    /// When that changes by itself.
+    pub(super) next: u64,
 }
 
 impl Directory {
     pub(super) fn open(path: PathBuf) -> Result<Self, DirectoryError> {
-        let file = path.join(PROVIDER_FILE);
-        let text = fs::read(&file).map_err(|error| io_error(&file, error))?;
-        let provider = unhex::<32>(text.trim_ascii())
-            .filter(|key| VerifyingKey::from_bytes(key).is_ok())
-            .ok_or_else(|| DirectoryError::BadProvider {
-                path: file.display().to_string(),
-            })?;
-        Ok(Self { path, provider })
+        let providers = read_providers(&path)?;
+        Ok(Self { path, providers })
     }
 
     pub(super) fn provider_public(&self) -> &[u8; 32] {
-        &self.provider
+        self.providers.last().unwrap_or(&[0; 32])
     }
 
-    /// Loads what is valid, erases what is over, and says when the next change is due.
+    /// Loads what is valid, and erases what is over. Files may have come since it was looked at last.
     pub(super) fn refresh(
-        &self,
+        &mut self,
         current: &Keyring,
         now: u64,
-    ) -> Result<(Vec<Arc<ResolverKey>>, u64), DirectoryError> {
+    ) -> Result<Loaded, DirectoryError> {
+        self.providers = read_providers(&self.path)?;
         let mut keys: Vec<Arc<ResolverKey>> = Vec::new();
         let mut next = u64::MAX;
         let mut skipped = Vec::new();
-        for file in self.files()? {
+        for file in files(&self.path, EXTENSION)? {
             match self.load(&file, now) {
                 Ok(key) => {
                     next = next.min(u64::from(key.cert().end) + 1);
@@ -121,21 +135,37 @@ impl Directory {
                     .unwrap_or_else(|| "there is none".to_owned()),
             });
         }
-        Ok((keys, next))
+        let tickets = self.tickets(now, &mut next)?;
+        Ok(Loaded {
+            keys,
+            tickets,
+            next,
+        })
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>, DirectoryError> {
-        let entries = fs::read_dir(&self.path).map_err(|error| io_error(&self.path, error))?;
-        let mut files: Vec<_> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == EXTENSION)
-            })
-            .take(MAX_FILES)
-            .collect();
-        files.sort();
-        Ok(files)
+    /// Ticket keys of this moment. A file that cannot be read as such is passed over.
+    fn tickets(&self, now: u64, next: &mut u64) -> Result<TicketKeys, DirectoryError> {
+        let mut tickets = TicketKeys::default();
+        // The newest first: they issue.
+        for file in files(&self.path, TICKETS)?.into_iter().rev() {
+            let Some(key) = read_tickets(&file).map_err(|error| io_error(&file, error))? else {
+                continue;
+            };
+            let (Some(issues_until), Some(until)) = (key.issues_until(), key.accepted_until())
+            else {
+                continue;
+            };
+            if now > u64::from(until) {
+                erase(&file).map_err(|error| io_error(&file, error))?;
+                continue;
+            }
+            let known_from = issues_until.saturating_sub(KEY_ISSUES_S + KNOWN_AHEAD_S);
+            if now < u64::from(known_from) {
+                *next = (*next).min(u64::from(known_from));
+            }
+            tickets = tickets.and(&key.of_use(now));
+        }
+        Ok(tickets)
     }
 
     fn load(&self, file: &Path, now: u64) -> Result<ResolverKey, Unusable> {
@@ -145,16 +175,65 @@ impl Directory {
         let bytes = Zeroizing::new(fs::read(file)?);
         let split = bytes.len().checked_sub(SECRET).ok_or(Skipped::Malformed)?;
         let (wire, secret) = bytes.split_at(split);
-        let cert = SignedCert::parse(wire)?
-            .verify(&self.provider, now)?
-            .clone();
+        let signed = SignedCert::parse(wire)?;
+        let signer = self.signer(&signed, now)?;
+        let cert = signed.claims().clone();
         if cert.system == System::XSalsa20Poly1305 {
             return Err(Skipped::NotSpoken(cert.system).into());
         }
         let secret = <[u8; SECRET]>::try_from(secret).map_err(|_| Skipped::Malformed)?;
         ResolverKey::from_secret(cert, wire.to_vec(), Zeroizing::new(secret))
+            .map(|key| key.signed_by(signer))
             .map_err(|_| Skipped::Malformed.into())
     }
+
+    /// Which of the provider's keys signed a certificate that is valid.
+    fn signer(&self, signed: &SignedCert, now: u64) -> Result<[u8; 32], Skipped> {
+        let mut refusal = Skipped::BadSignature;
+        for provider in &self.providers {
+            match signed.verify(provider, now) {
+                Ok(_) => return Ok(*provider),
+                Err(Skipped::BadSignature) => {}
+                Err(reason) => refusal = reason,
+            }
+        }
+        Err(refusal)
+    }
+}
+
+fn read_providers(directory: &Path) -> Result<Vec<[u8; 32]>, DirectoryError> {
+    let file = directory.join(PROVIDER_FILE);
+    let text = fs::read(&file).map_err(|error| io_error(&file, error))?;
+    let key = |line: &[u8]| {
+        let key = unhex::<32>(line.trim_ascii());
+        key.filter(|key| VerifyingKey::from_bytes(key).is_ok())
+    };
+    let lines = text.trim_ascii().split(|byte| *byte == b'\n');
+    let keys: Option<Vec<_>> = lines.map(key).collect();
+    keys.filter(|keys| keys.len() <= MAX_PROVIDERS)
+        .ok_or_else(|| DirectoryError::BadProvider {
+            path: file.display().to_string(),
+        })
+}
+
+/// The files of one kind, by name: by the time that they are for.
+fn files(directory: &Path, kind: &str) -> Result<Vec<PathBuf>, DirectoryError> {
+    let entries = fs::read_dir(directory).map_err(|error| io_error(directory, error))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == kind))
+        .take(MAX_FILES)
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn read_tickets(file: &Path) -> io::Result<Option<TicketKeys>> {
+    if fs::metadata(file)?.len() > MAX_FILE {
+        return Ok(None);
+    }
+    let bytes = Zeroizing::new(fs::read(file)?);
+    Ok(TicketKeys::from_secret_bytes(&bytes).ok())
 }
 
 enum Unusable {
@@ -210,7 +289,8 @@ impl Series {
     }
 }
 
-/// Makes and signs a series into a directory, which may exist. Returns the files.
+/// Makes and signs a series into a directory, which may exist and have certificates under another key of the
+/// provider. Ticket keys are made for as long as the series lasts. Returns the certificates' files.
 pub fn write_series(
     provider: &SigningKey,
     directory: &Path,
@@ -222,23 +302,70 @@ pub fn write_series(
         .mode(0o700)
         .create(directory)
         .map_err(|error| io_error(directory, error))?;
-    let public = format!("{}\n", hex(provider.verifying_key().as_bytes()));
-    let file = directory.join(PROVIDER_FILE);
-    fs::write(&file, public).map_err(|error| io_error(&file, error))?;
+    let public = provider.verifying_key().to_bytes();
+    let of_provider = match add_provider(directory, public)? {
+        0 => String::new(),
+        _ => format!("-{}", hex(public.first_chunk::<4>().unwrap_or(&[0; 4]))),
+    };
     let mut files = Vec::with_capacity(2 * validities.len());
-    for validity in validities {
-        for key in make_keys(provider, validity) {
+    for validity in &validities {
+        for key in make_keys(provider, *validity) {
             let suffix = match key.cert().system {
                 System::XWing => "-pq",
                 System::XChaCha20Poly1305 | System::XSalsa20Poly1305 => "",
             };
-            let name = format!("{}-{}{suffix}.{EXTENSION}", validity.start, validity.serial);
+            let (start, serial) = (validity.start, validity.serial);
+            let name = format!("{start}-{serial}{of_provider}{suffix}.{EXTENSION}");
             let file = directory.join(name);
             write_secret(&file, &key.to_secret_bytes()).map_err(|error| io_error(&file, error))?;
             files.push(file);
         }
     }
+    if let Some(last) = validities.last() {
+        write_tickets(directory, series.start, last.end)?;
+    }
     Ok(files)
+}
+
+/// Adds a provider's key behind those that are there, and gives its place. There is room for the one before it.
+fn add_provider(directory: &Path, public: [u8; 32]) -> Result<usize, DirectoryError> {
+    let file = directory.join(PROVIDER_FILE);
+    let mut keys = if file.exists() {
+        read_providers(directory)?
+    } else {
+        Vec::new()
+    };
+    if let Some(place) = keys.iter().position(|key| *key == public) {
+        return Ok(place);
+    }
+    if keys.len() == MAX_PROVIDERS {
+        keys.remove(0);
+    }
+    keys.push(public);
+    let text: String = keys.iter().map(|key| format!("{}\n", hex(key))).collect();
+    let beside = directory.join("provider.new");
+    fs::write(&beside, text).map_err(|error| io_error(&beside, error))?;
+    fs::rename(&beside, &file).map_err(|error| io_error(&file, error))?;
+    Ok(keys.len() - 1)
+}
+
+/// Ticket keys one after the other, from where those that are there cease to issue.
+fn write_tickets(directory: &Path, start: u32, end: u32) -> Result<(), DirectoryError> {
+    let mut from = start;
+    for file in files(directory, TICKETS)? {
+        let keys = read_tickets(&file).map_err(|error| io_error(&file, error))?;
+        let until = keys.and_then(|keys| keys.issues_until());
+        from = from.max(until.unwrap_or_default());
+    }
+    while from < end {
+        let keys = TicketKeys::made_ahead(OsRng, from);
+        let bytes = keys.to_secret_bytes();
+        let id = hex(bytes.first_chunk::<4>().unwrap_or(&[0; 4]));
+        let file = directory.join(format!("{from}-{id}.{TICKETS}"));
+        write_secret(&file, &bytes).map_err(|error| io_error(&file, error))?;
+        from = from.saturating_add(KEY_ISSUES_S);
+    }
+    Ok(())
 }
 
 fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -321,3 +321,148 @@ fn files_that_were_altered_or_belong_to_another_provider_are_passed_over() {
         .filter(|key| key.cert().system == System::XChaCha20Poly1305);
     assert_eq!((classical.count(), ring.keys().len()), (1, 3));
 }
+
+fn next_provider() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// What clients that were given one of the provider's keys make of an answer at a moment.
+fn best(ring: &Keyring, provider: &SigningKey, now: u64, clients_now: u64) -> Option<Certificate> {
+    let public = provider.verifying_key().to_bytes();
+    let advertised = ring.advertised(now);
+    select(advertised, &public, Policy::default(), clients_now).best
+}
+
+#[test]
+fn a_file_with_three_provider_keys_or_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&provider(), dir.path(), series(1)).unwrap();
+    let line = format!("{}\n", hex(&provider().verifying_key().to_bytes()));
+
+    for bad in [String::new(), line.repeat(3), format!("{line}\n{line}")] {
+        fs::write(dir.path().join("provider.pub"), &bad).unwrap();
+        let certs = Certs::directory(dir.path(), HandClock::at(START + 1).clock());
+        assert!(
+            matches!(
+                certs.err(),
+                Some(CertsError::Directory(DirectoryError::BadProvider { .. }))
+            ),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn while_the_provider_changes_its_key_clients_of_either_find_a_certificate_in_one_packet() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&provider(), dir.path(), series(4)).unwrap();
+    let hand = HandClock::at(START + HOUR);
+    let mut certs = Certs::directory(dir.path(), hand.clock()).unwrap();
+    let both = Series {
+        start: series(1).start + 11 * 3600,
+        ..series(4)
+    };
+    write_series(&next_provider(), dir.path(), both).unwrap();
+
+    // 48 hours of the old key, 11 to 71 of the new one.
+    for half_hour in 2..140 {
+        let now = START + half_hour * HOUR / 2;
+        hand.set(now);
+        certs.refresh().unwrap();
+        let ring = ring(&certs);
+        for (key, from, until) in [
+            (provider(), 0, 60 * HOUR),
+            (next_provider(), 11 * HOUR, 71 * HOUR),
+        ] {
+            let times = START + from..=START + until;
+            // Clients whose clocks are behind are served too, once anybody is.
+            for clients_now in [now, now - 45 * 60] {
+                let expected = times.contains(&now) && times.contains(&clients_now);
+                let found = best(&ring, &key, now, clients_now);
+                assert_eq!(found.is_some(), expected, "half hour {half_hour}");
+            }
+        }
+        let records = ring.advertised(now);
+        assert!(records.iter().map(|wire| wire.len() + 32).sum::<usize>() < 3_200);
+    }
+    assert_eq!(
+        certs.provider_public(),
+        next_provider().verifying_key().to_bytes()
+    );
+}
+
+#[test]
+fn a_third_key_of_the_provider_takes_the_place_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in [5, 7, 9] {
+        write_series(&SigningKey::from_bytes(&[seed; 32]), dir.path(), series(1)).unwrap();
+    }
+
+    let text = fs::read_to_string(dir.path().join("provider.pub")).unwrap();
+
+    let public = |seed| {
+        hex(&SigningKey::from_bytes(&[seed; 32])
+            .verifying_key()
+            .to_bytes())
+    };
+    assert_eq!(text, format!("{}\n{}\n", public(7), public(9)));
+}
+
+#[test]
+fn gateways_with_the_same_directory_have_the_same_ticket_keys_at_every_hour_and_erase_them() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_series(&provider(), here.path(), series(4)).unwrap();
+    for entry in fs::read_dir(here.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), there.path().join(entry.file_name())).unwrap();
+    }
+    let hand = HandClock::at(START);
+    let start = |path| Certs::directory(path, hand.clock()).unwrap();
+    let (mut first, mut second) = (start(here.path()), start(there.path()));
+
+    for hour in 0..59 {
+        hand.set(START + hour * HOUR + 1);
+        first.refresh().unwrap();
+        second.refresh().unwrap();
+        let secrets = |certs: &Certs| ring(certs).tickets().unwrap().to_secret_bytes();
+        assert_eq!(*secrets(&first), *secrets(&second), "hour {hour}");
+        // One that issues, one that retires, one to come.
+        assert!(secrets(&first).len() <= 3 * 48);
+    }
+    let left = ticket_files(here.path());
+    assert!(left <= 2, "{left} ticket keys are left");
+}
+
+#[test]
+fn a_second_series_continues_the_ticket_keys_and_a_directory_without_them_is_served_by_chance() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&provider(), dir.path(), series(1)).unwrap();
+    let before = ticket_files(dir.path());
+    write_series(&next_provider(), dir.path(), series(1)).unwrap();
+    let after = ticket_files(dir.path());
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "tickets")
+        {
+            fs::write(path, b"no key").unwrap();
+        }
+    }
+
+    let certs = Certs::directory(dir.path(), HandClock::at(START + 1).clock()).unwrap();
+
+    assert_eq!((before, after), (6, 6));
+    assert_eq!(ring(&certs).tickets().unwrap().to_secret_bytes().len(), 48);
+}
+
+fn ticket_files(directory: &std::path::Path) -> usize {
+    let names = fs::read_dir(directory).unwrap();
+    let names = names.map(|entry| entry.unwrap().path());
+    names
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "tickets")
+        })
+        .count()
+}

@@ -1,7 +1,6 @@
 //! The answering side: finding the key, opening a query, sealing the answer within its size. Sections of
 //! the draft: "Processing and Failure Handling", "UDP Response Size", "Padding and Transport".
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rand_core::{CryptoRng, RngCore};
@@ -21,19 +20,19 @@ use super::tickets::{TICKET, TicketCert, TicketKeys};
 use super::xwing::{CIPHERTEXT, XWingSecret};
 use super::{MAX_QUERY, MAX_RESPONSE, Transport};
 
+mod advertised;
 mod kept;
 
 pub use kept::KeyCache;
 use kept::KeyId;
-
-/// Certificates of one system that are handed out at one time.
-const ADVERTISED: usize = 2;
 
 /// A certificate with its secret: everything needed to answer under it. The secret is erased on drop.
 pub struct ResolverKey {
     cert: Certificate,
     wire: Vec<u8>,
     secret: Secret,
+    /// Which of the provider's keys signed it; all zeros where it has but one.
+    signer: [u8; 32],
 }
 
 /// What a certificate's public key is of. No secret is ever made from another one.
@@ -58,7 +57,12 @@ impl ResolverKey {
             && cert.x25519_key() == Some(PublicKey::from(&secret).to_bytes());
         let secret = Secret::Classical(CurveSecret::new(secret));
         belongs
-            .then_some(Self { cert, wire, secret })
+            .then_some(Self {
+                cert,
+                wire,
+                secret,
+                signer: [0; 32],
+            })
             .ok_or(WrongSecret)
     }
 
@@ -72,8 +76,22 @@ impl ResolverKey {
             cert.system == System::XWing && cert.resolver_key == secret.public().as_slice();
         let secret = Secret::PostQuantum(Box::new((secret, Binding::new(&cert))));
         belongs
-            .then_some(Self { cert, wire, secret })
+            .then_some(Self {
+                cert,
+                wire,
+                secret,
+                signer: [0; 32],
+            })
             .ok_or(WrongSecret)
+    }
+
+    /// The same key, of a provider that may have another key beside this one.
+    #[must_use]
+    pub fn signed_by(self, provider: [u8; 32]) -> Self {
+        Self {
+            signer: provider,
+            ..self
+        }
     }
 
     /// Reads the secret that [`to_secret_bytes`](Self::to_secret_bytes) put behind the certificate.
@@ -153,60 +171,6 @@ impl Keyring {
     #[must_use]
     pub fn tickets(&self) -> Option<&Arc<TicketKeys>> {
         self.tickets.as_ref()
-    }
-
-    /// The certificates to hand out at a moment, as TXT data, the newest first: of each system the newest, and
-    /// the one before it for clients whose clocks are behind. More would not fit into what clients take.
-    #[must_use]
-    pub fn advertised(&self, now: u64) -> Vec<&[u8]> {
-        let mut valid: Vec<_> = self
-            .keys
-            .iter()
-            .filter(|key| key.cert.check_time(now).is_ok())
-            .collect();
-        valid.sort_by_key(|key| std::cmp::Reverse(key.cert.serial));
-        let mut of_system = HashMap::new();
-        valid.retain(|key| {
-            let count: &mut usize = of_system.entry(key.cert.system).or_default();
-            *count += 1;
-            *count <= ADVERTISED
-        });
-        valid.into_iter().map(|key| key.wire.as_slice()).collect()
-    }
-
-    /// The answer to a query for the certificates that came as `query_len` bytes.
-    // MUST NOT, "Certificate Retrieval": post-quantum certificates over UDP in more bytes than the query
-    // had, or than its sender takes; what is left out is told by TC. MUST there: all of them over TCP.
-    #[must_use]
-    pub fn cert_answer(
-        &self,
-        query: &message::Query,
-        query_len: usize,
-        transport: Transport,
-        ttl_s: u32,
-        now: u64,
-    ) -> Vec<u8> {
-        let all = self.advertised(now);
-        let whole = query.answer_txt(&all, ttl_s);
-        let classical: Vec<_> = all
-            .iter()
-            .copied()
-            .filter(|wire| wire.len() < CIPHERTEXT)
-            .collect();
-        let room = match transport {
-            Transport::Tcp => return whole,
-            Transport::Udp if classical.len() == all.len() => query.udp_size(),
-            Transport::Udp => query.udp_size().min(query_len),
-        };
-        if whole.len() <= room {
-            return whole;
-        }
-        let mut answer = query.answer_txt(&classical, ttl_s);
-        if answer.len() > query.udp_size() {
-            answer = query.answer_txt(classical.get(..1).unwrap_or_default(), ttl_s);
-        }
-        message::mark_incomplete(&mut answer);
-        answer
     }
 
     /// Whether a packet claims one of these keys, or a ticket.

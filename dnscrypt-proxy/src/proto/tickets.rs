@@ -5,7 +5,8 @@
 //! ticket  key-id(4) nonce(24) tag(16) sealed(86)
 //! sealed  resume-secret(32) es(2) client-magic(8) serial(4) cert-end(4) expiry(4) profile-hash(32)
 //! ```
-//! Gateways that share a certificate share these keys too, by [`TicketKeys::to_secret_bytes`].
+//! Gateways that share a certificate share these keys too, made ahead so that each of them has a key before any
+//! of them issues under it: [`TicketKeys::made_ahead`], [`TicketKeys::to_secret_bytes`].
 
 use std::sync::Arc;
 
@@ -23,18 +24,22 @@ pub const TICKET: usize = SEALED_AT + SEALED;
 pub const LIFETIME_S: u32 = 3600;
 /// How long a key issues tickets. It is accepted for one lifetime more, then erased.
 pub const KEY_ISSUES_S: u32 = 4 * 3600;
-/// Keys kept at one time, at most: one that issues, one that retires, and two of clocks set about.
-pub const MAX_KEYS: usize = 4;
+/// A key that was made ahead is accepted this long before it issues: others' clocks may be ahead.
+pub const KNOWN_AHEAD_S: u32 = 3600;
+/// Keys kept at one time, at most: one that issues, one that retires, one to come, likewise of others, and of
+/// clocks set about.
+pub const MAX_KEYS: usize = 6;
 
 const ID: usize = 4;
 const SEALED_AT: usize = ID + NONCE + TAG;
 const SEALED: usize = 86;
-const KEY_RECORD: usize = ID + 32 + 4 + 4;
+const KEY_RECORD: usize = ID + 32 + 4 + 4 + 4;
 
 struct TicketKey {
     id: [u8; ID],
     // A key of its own: nothing that is kept longer says anything about it.
     key: SharedKey,
+    issues_from: u32,
     issues_until: u32,
     accepted_until: u32,
 }
@@ -87,36 +92,76 @@ impl TicketKeys {
             .cloned()
             .collect();
         // A clock that was set back leaves keys of the future: they are no reason to wait.
-        let due = !keys
-            .iter()
-            .any(|key| now < key.issues_until && key.issues_until - now <= KEY_ISSUES_S);
+        let due = !keys.iter().any(|key| key.issues_at(now));
         if !due && keys.len() == self.keys.len() {
             return None;
         }
         if due {
-            let mut secret = Zeroizing::new([0; 32]);
-            rng.fill_bytes(secret.as_mut());
-            let mut id = [0; ID];
-            while keys.iter().any(|key| key.id == id) || id == [0; ID] {
-                rng.fill_bytes(&mut id);
+            let mut key = TicketKey::new(&mut rng, now);
+            while keys.iter().any(|other| key.id == other.id) {
+                key = TicketKey::new(&mut rng, now);
             }
-            let issues_until = now.saturating_add(KEY_ISSUES_S);
-            let key = TicketKey {
-                id,
-                key: SharedKey::from_bytes(secret),
-                issues_until,
-                accepted_until: issues_until.saturating_add(LIFETIME_S),
-            };
             keys.insert(0, Arc::new(key));
             keys.truncate(MAX_KEYS);
         }
         Some(Self { keys })
     }
 
+    /// A key that issues from a moment on, for all gateways of a site.
+    #[must_use]
+    pub fn made_ahead(mut rng: impl RngCore + CryptoRng, from: u32) -> Self {
+        let key = TicketKey::new(&mut rng, from);
+        Self {
+            keys: vec![Arc::new(key)],
+        }
+    }
+
+    /// These keys, and behind them the others that are not among them.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        for other in &others.keys {
+            if self.keys.len() < MAX_KEYS && self.keys.iter().all(|key| key.id != other.id) {
+                self.keys.push(Arc::clone(other));
+            }
+        }
+        self
+    }
+
+    /// Those that are of use at a moment: to accept, or to issue before long.
+    #[must_use]
+    pub fn of_use(mut self, now: u64) -> Self {
+        let now = unix32(now);
+        self.keys.retain(|key| {
+            key.issues_from <= now.saturating_add(KNOWN_AHEAD_S) && now <= key.accepted_until
+        });
+        self
+    }
+
+    /// The last moment, if there is a key, at which one is accepted.
+    #[must_use]
+    pub fn accepted_until(&self) -> Option<u32> {
+        self.keys.iter().map(|key| key.accepted_until).max()
+    }
+
+    /// When the last of them ceases to issue.
+    #[must_use]
+    pub fn issues_until(&self) -> Option<u32> {
+        self.keys.iter().map(|key| key.issues_until).max()
+    }
+
+    /// Whether both are the same keys in the same order.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        let ids = |keys: &Self| keys.keys.iter().map(|key| key.id).collect::<Vec<_>>();
+        ids(self) == ids(other)
+    }
+
     /// When [`renewed`](Self::renewed) has something to do; 0 means at once.
     #[must_use]
-    pub fn due(&self) -> u64 {
-        let issuing = self.keys.first().map_or(0, |key| key.issues_until);
+    pub fn due(&self, now: u64) -> u64 {
+        let now = unix32(now);
+        let mut issuing = self.keys.iter().filter(|key| key.issues_at(now));
+        let issuing = issuing.next().map_or(0, |key| key.issues_until);
         let erasing = self
             .keys
             .iter()
@@ -132,6 +177,7 @@ impl TicketKeys {
         for key in &self.keys {
             bytes.extend_from_slice(&key.id);
             bytes.extend_from_slice(key.key.bytes());
+            bytes.extend_from_slice(&key.issues_from.to_be_bytes());
             bytes.extend_from_slice(&key.issues_until.to_be_bytes());
             bytes.extend_from_slice(&key.accepted_until.to_be_bytes());
         }
@@ -147,9 +193,11 @@ impl TicketKeys {
         let mut keys: Vec<Arc<TicketKey>> = Vec::with_capacity(records.len());
         for record in records {
             let key = TicketKey::read(record).ok_or(BadTicketKeys)?;
+            let issues = key.issues_until.checked_sub(key.issues_from);
             let overlap = key.accepted_until.checked_sub(key.issues_until);
             let doubled = keys.iter().any(|other| other.id == key.id);
-            if doubled || overlap.is_none_or(|overlap| overlap > LIFETIME_S) {
+            let within = |span: Option<u32>, most| span.is_some_and(|span| span <= most);
+            if doubled || !within(issues, KEY_ISSUES_S) || !within(overlap, LIFETIME_S) {
                 return Err(BadTicketKeys);
             }
             keys.push(Arc::new(key));
@@ -166,7 +214,7 @@ impl TicketKeys {
         now: u64,
     ) -> Option<(u32, [u8; TICKET])> {
         let now = unix32(now);
-        let key = self.keys.iter().find(|key| now < key.issues_until)?;
+        let key = self.keys.iter().find(|key| key.issues_at(now))?;
         // MUST NOT, "Ticket Issuance and Renewal": outlive the certificate or the ticket key.
         let lifetime_s = LIFETIME_S
             .min(cert.end.saturating_sub(now))
@@ -224,14 +272,37 @@ impl std::fmt::Debug for TicketKeys {
 }
 
 impl TicketKey {
+    fn new(rng: &mut (impl RngCore + CryptoRng), from: u32) -> Self {
+        let mut secret = Zeroizing::new([0; 32]);
+        rng.fill_bytes(secret.as_mut());
+        let mut id = [0; ID];
+        while id == [0; ID] {
+            rng.fill_bytes(&mut id);
+        }
+        let issues_until = from.saturating_add(KEY_ISSUES_S);
+        Self {
+            id,
+            key: SharedKey::from_bytes(secret),
+            issues_from: from,
+            issues_until,
+            accepted_until: issues_until.saturating_add(LIFETIME_S),
+        }
+    }
+
+    fn issues_at(&self, now: u32) -> bool {
+        (self.issues_from..self.issues_until).contains(&now)
+    }
+
     fn read(record: &[u8]) -> Option<Self> {
         let (id, rest) = record.split_first_chunk()?;
         let (secret, rest) = rest.split_first_chunk::<32>()?;
+        let (issues_from, rest) = rest.split_first_chunk()?;
         let (issues_until, rest) = rest.split_first_chunk()?;
         let accepted_until = rest.first_chunk()?;
         Some(Self {
             id: *id,
             key: SharedKey::from_bytes(Zeroizing::new(*secret)),
+            issues_from: u32::from_be_bytes(*issues_from),
             issues_until: u32::from_be_bytes(*issues_until),
             accepted_until: u32::from_be_bytes(*accepted_until),
         })

@@ -7,8 +7,9 @@ use rand_core::{OsRng, RngCore as _};
 use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, Expected};
-use super::fetch;
+use super::fetch::{self, FetchBy};
 use super::session::{Question, Session};
+use super::standing::{Standing, Watch};
 use super::{KeyPolicy, ResolveError, Settings};
 use crate::listen::{read_frame, write_frame};
 use crate::proto::cert::Certificate;
@@ -30,11 +31,14 @@ const REFRESH: Duration = Duration::from_secs(3600);
 const REFRESH_RETRY: Duration = Duration::from_secs(60);
 /// Silence makes us look for a newer certificate, at most this often.
 const SUSPICION: Duration = Duration::from_secs(5);
+/// How long a resolver that is down may take to show its certificates; less than the fetch's own repetition.
+const KNOCK: Duration = Duration::from_millis(700);
 /// A larger query makes room for a larger answer; up to what fits one packet on every path.
 const MAX_TARGET: usize = 1152;
-/// A resolver that failed is asked last for this long, doubled each time up to the bound.
-const DOWN_FIRST: Duration = Duration::from_secs(1);
-const DOWN_MOST: Duration = Duration::from_secs(60);
+/// A certificate with less than a quarter of its life left, or less than this, is renewed beside the queries.
+const LAST_OF_LIFE_S: u32 = 3600;
+/// When there was no newer one, it is tried again after this.
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// How a resolver is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct Health {
     pub failures: u32,
     /// The last failure, in words, if it is the latest news.
     pub last_error: Option<String>,
+    /// How long its answers take, smoothed.
+    pub rtt: Option<Duration>,
 }
 
 pub(super) struct Resolver {
@@ -69,9 +75,7 @@ struct State {
     session: Option<Arc<Session>>,
     channel: Option<Arc<Channel>>,
     udp_target: usize,
-    failures: u32,
-    down_until: Option<Instant>,
-    last_error: Option<String>,
+    standing: Standing,
 }
 
 struct Known {
@@ -99,6 +103,7 @@ impl Resolver {
 
     /// Asks over UDP, then over TCP when the answer was cut or did not come.
     pub(super) async fn ask(self: &Arc<Self>, query: &[u8]) -> Result<Vec<u8>, ResolveError> {
+        let _asking = Asking::begin(self);
         let session = self.session().await?;
         let cut = match self.ask_udp(&session, query).await? {
             UdpOutcome::Answer(response) if !message::is_truncated(&response) => {
@@ -148,30 +153,31 @@ impl Resolver {
         }
     }
 
-    pub(super) fn succeeded(&self) {
-        let mut state = self.state();
-        state.failures = 0;
-        state.down_until = None;
-        state.last_error = None;
+    /// Whether it answers one small query for its certificates, over UDP.
+    pub(super) async fn shows_certificates(&self) -> bool {
+        let fetched = fetch::fetch(&self.stamp, &self.settings.sockets, FetchBy::Udp);
+        matches!(timeout(KNOCK, fetched).await, Ok(Ok(_)))
     }
 
-    pub(super) fn failed(&self, error: &ResolveError) {
+    /// Gets the certificates anew, whatever is known. Whether a lookup may be asked under them.
+    pub(super) async fn renew(self: &Arc<Self>) -> Result<(), ResolveError> {
+        self.newer_certificate(Duration::ZERO).await.into_result()?;
+        self.ready_session()?
+            .map(drop)
+            .ok_or(ResolveError::NoAnswer)
+    }
+
+    pub(super) fn failed(&self, error: &ResolveError) -> Watch {
         let mut state = self.state();
-        let doubled = DOWN_FIRST
-            .saturating_mul(1 << state.failures.min(6))
-            .min(DOWN_MOST);
-        state.failures = state.failures.saturating_add(1);
-        // Between half and all of it, so that a fleet does not come back in one instant.
-        let jitter = doubled / 2 * (OsRng.next_u32() % 256) / 256;
-        state.down_until = Some(Instant::now() + doubled / 2 + jitter);
-        if state.failures == 1 {
+        if !state.standing.is_down() {
             tracing::warn!(resolver = %self.stamp.addr, %error, "resolver failed");
         }
-        state.last_error = Some(error.to_string());
+        state.standing.failed(error.to_string())
     }
 
-    pub(super) fn down_until(&self) -> Option<Instant> {
-        self.state().down_until
+    /// Looks at how it is doing, or says so.
+    pub(super) fn standing<T>(&self, with: impl FnOnce(&mut Standing) -> T) -> T {
+        with(&mut self.state().standing)
     }
 
     pub(super) fn network_changed(&self) {
@@ -179,8 +185,7 @@ impl Resolver {
         state.keys = None;
         state.session = None;
         state.channel = None;
-        state.failures = 0;
-        state.down_until = None;
+        state.standing.forget();
         state.udp_target = self.settings.udp_target.min(MAX_TARGET);
     }
 
@@ -193,8 +198,9 @@ impl Resolver {
                 .as_ref()
                 .map(|known| known.certificate.clone()),
             udp_target: state.udp_target,
-            failures: state.failures,
-            last_error: state.last_error.clone(),
+            failures: state.standing.failures(),
+            last_error: state.standing.last_error().cloned(),
+            rtt: state.standing.rtt(),
         }
     }
 
@@ -216,9 +222,11 @@ impl Resolver {
         }
         // A refusal by ICMP may be forged or old: waiting and TCP decide.
         let _ = channel.send(&question.packet).await;
+        let sent = Instant::now();
         let answer = self.authentic(session, &question, query, &mut first);
         tokio::pin!(answer);
         if let Ok(response) = timeout(FIRST_WAIT, &mut answer).await {
+            self.heard(Some(sent.elapsed()));
             return Ok(UdpOutcome::Answer(response));
         }
         session.unanswered(&question);
@@ -249,9 +257,10 @@ impl Resolver {
         tokio::pin!(newer);
         tokio::select! {
             response = timeout(SECOND_WAIT, either) => {
-                if response.is_err() {
+                match &response {
+                    Ok(_) => self.heard(None),
                     // The socket may be what is wrong: the next query gets another one.
-                    self.state().channel = None;
+                    Err(_) => self.state().channel = None,
                 }
                 Ok(response.map_or(UdpOutcome::Silence, UdpOutcome::Answer))
             }
@@ -279,10 +288,15 @@ impl Resolver {
         };
         let outcome = timeout(TCP_WAIT, exchange).await;
         let outcome = outcome.map_err(|_| ResolveError::NoAnswer).flatten();
-        if outcome.is_err() {
-            session.unanswered(&question);
+        match &outcome {
+            Ok(_) => self.heard(None),
+            Err(_) => session.unanswered(&question),
         }
         outcome
+    }
+
+    fn heard(&self, took: Option<Duration>) {
+        self.state().standing.heard(took, Instant::now());
     }
 
     /// The first packet that is authentic; forged ones are passed over.
@@ -322,11 +336,12 @@ impl Resolver {
         if known.certificate.check_time(now).is_err() {
             return Ok(None);
         }
-        let tried = state.tried.unwrap_or(known.fetched);
-        if known.fetched.elapsed() > REFRESH && tried.elapsed() > REFRESH_RETRY {
-            let resolver = Arc::clone(self);
+        let tried = state.tried.unwrap_or(known.fetched).elapsed();
+        let is_old = known.fetched.elapsed() > REFRESH && tried > REFRESH_RETRY;
+        if is_old || (is_near_end(&known.certificate, now) && tried > LAST_RETRY) {
+            let (resolver, at_most_every) = (Arc::clone(self), tried.min(REFRESH));
             // Ends by itself within the fetch's timeouts, and only ever replaces the certificate.
-            tokio::spawn(async move { resolver.newer_certificate(REFRESH).await });
+            tokio::spawn(async move { resolver.newer_certificate(at_most_every).await });
         }
         if let (KeyPolicy::PerNetwork, Some(session)) = (self.settings.keys, &state.session) {
             return Ok(Some(Arc::clone(session)));
@@ -407,6 +422,29 @@ impl Resolver {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A question on its way to a resolver, counted there until it is over.
+struct Asking<'a>(&'a Resolver);
+
+impl<'a> Asking<'a> {
+    fn begin(resolver: &'a Resolver) -> Self {
+        resolver.standing(|standing| standing.asked(Instant::now()));
+        Self(resolver)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.standing(Standing::ended);
+    }
+}
+
+/// Whether a certificate is about to end: whoever waits for its end finds a server that has erased the key.
+fn is_near_end(certificate: &Certificate, now: u64) -> bool {
+    let life_s = certificate.end - certificate.start;
+    let left_s = u64::from(certificate.end).saturating_sub(now);
+    left_s < u64::from((life_s / 4).min(LAST_OF_LIFE_S))
 }
 
 enum UdpOutcome {

@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dnscrypt_proxy::Counters;
 use dnscrypt_proxy::certs::{Certs, Rotation, Series};
@@ -62,6 +63,7 @@ struct Behaviour {
     asked: AtomicUsize,
     refuse: AtomicBool,
     mute: AtomicBool,
+    delay_ms: AtomicU64,
     now: Mutex<u64>,
 }
 
@@ -85,7 +87,7 @@ impl Server {
         Self::start_with(|clock| Certs::directory(path, clock).unwrap()).await
     }
 
-    async fn start_with(certs: impl FnOnce(Clock) -> Certs) -> Self {
+    pub(crate) async fn start_with(certs: impl FnOnce(Clock) -> Certs) -> Self {
         let behaviour = Arc::new(Behaviour::default());
         *behaviour.now.lock().unwrap() = START;
         let clock = clock(&behaviour);
@@ -126,6 +128,14 @@ impl Server {
         }
     }
 
+    /// For a client that was given another key of the provider.
+    pub(crate) fn stamp_under(&self, provider: &SigningKey) -> DnsCryptStamp {
+        DnsCryptStamp {
+            provider_key: provider.verifying_key().to_bytes(),
+            ..self.stamp()
+        }
+    }
+
     pub(crate) fn asked(&self) -> usize {
         self.behaviour.asked.load(Ordering::Relaxed)
     }
@@ -144,6 +154,12 @@ impl Server {
 
     pub(crate) fn mute(&self, mute: bool) {
         self.behaviour.mute.store(mute, Ordering::Relaxed);
+    }
+
+    /// Answers take so long from now on.
+    pub(crate) fn delay(&self, by: Duration) {
+        let by_ms = by.as_millis().try_into().unwrap();
+        self.behaviour.delay_ms.store(by_ms, Ordering::Relaxed);
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -209,6 +225,10 @@ async fn answer(
 ) -> Option<Vec<u8>> {
     behaviour.asked.fetch_add(1, Ordering::Relaxed);
     held.wait_for(|held| !held).await.ok()?;
+    let delay_ms = behaviour.delay_ms.load(Ordering::Relaxed);
+    if delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+    }
     if behaviour.mute.load(Ordering::Relaxed) {
         return None;
     }
@@ -269,12 +289,16 @@ impl Stub {
         server: &Server,
         limits: Limits,
     ) -> Self {
+        Self::start_before(upstream(stamps, settings(server)), limits).await
+    }
+
+    pub(crate) async fn start_before(upstream: Upstream, limits: Limits) -> Self {
         let (addr, sockets) = sockets().await;
         let config = StubConfig {
             limits,
             ..StubConfig::default()
         };
-        let stub = dnscrypt_proxy::stub::Stub::new(upstream(stamps, settings(server)), config);
+        let stub = dnscrypt_proxy::stub::Stub::new(upstream, config);
         let listening = Arc::clone(&stub);
         let task = tokio::spawn(async move {
             listening.listen(sockets).await;
@@ -292,35 +316,45 @@ impl Drop for Stub {
 /// A UDP relay in front of a server; its TCP side passes everything.
 pub(crate) struct Wire {
     addr: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     packets: Arc<Mutex<Vec<Vec<u8>>>>,
     pub(crate) forge: Arc<AtomicBool>,
     lose: Arc<AtomicUsize>,
+    cut: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Wire {
     pub(crate) async fn start(server: SocketAddr) -> Self {
         let (addr, mut sockets) = sockets().await;
+        let server = Arc::new(Mutex::new(server));
         let packets = Arc::default();
         let forge = Arc::new(AtomicBool::new(false));
         let lose = Arc::new(AtomicUsize::new(0));
+        let cut = Arc::new(AtomicBool::new(false));
         let udp = Arc::new(sockets.udp.remove(0));
         let relay = relay_udp(
             udp,
-            server,
+            Arc::clone(&server),
             Arc::clone(&packets),
             Arc::clone(&forge),
             Arc::clone(&lose),
         );
         let tasks = vec![
             tokio::spawn(relay),
-            tokio::spawn(relay_tcp(sockets.tcp.remove(0), server)),
+            tokio::spawn(relay_tcp(
+                sockets.tcp.remove(0),
+                Arc::clone(&server),
+                Arc::clone(&cut),
+            )),
         ];
         Self {
             addr,
+            server,
             packets,
             forge,
             lose,
+            cut,
             tasks,
         }
     }
@@ -346,6 +380,17 @@ impl Wire {
     pub(crate) fn lose(&self, packets: usize) {
         self.lose.store(packets, Ordering::Relaxed);
     }
+
+    /// Another machine has the address from now on.
+    pub(crate) fn lead_to(&self, server: &Server) {
+        *self.server.lock().unwrap() = server.addr;
+    }
+
+    /// Nothing passes any more, or everything again. Packets are swallowed without a word.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.lose(if is_cut { usize::MAX } else { 0 });
+        self.cut.store(is_cut, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Wire {
@@ -356,7 +401,7 @@ impl Drop for Wire {
 
 async fn relay_udp(
     inside: Arc<UdpSocket>,
-    server: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     packets: Arc<Mutex<Vec<Vec<u8>>>>,
     forge: Arc<AtomicBool>,
     lose: Arc<AtomicUsize>,
@@ -375,11 +420,14 @@ async fn relay_udp(
             continue;
         }
         let (inside, forge) = (Arc::clone(&inside), forge.load(Ordering::Relaxed));
+        let server = *server.lock().unwrap();
         tokio::spawn(async move {
             let outside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             outside.send_to(&query, server).await.unwrap();
             let mut answer = vec![0; 65_535];
-            let len = outside.recv(&mut answer).await.unwrap();
+            let Ok(len) = outside.recv(&mut answer).await else {
+                return;
+            };
             answer.truncate(len);
             if forge && len > 60 && answer.starts_with(b"r6fnvWj8") {
                 let mut forged = answer.clone();
@@ -392,11 +440,17 @@ async fn relay_udp(
     }
 }
 
-async fn relay_tcp(listener: TcpListener, server: SocketAddr) {
+async fn relay_tcp(listener: TcpListener, server: Arc<Mutex<SocketAddr>>, cut: Arc<AtomicBool>) {
+    let mut swallowed = Vec::new();
     loop {
         let Ok((mut inside, _)) = listener.accept().await else {
             continue;
         };
+        if cut.load(Ordering::Relaxed) {
+            swallowed.push(inside);
+            continue;
+        }
+        let server = *server.lock().unwrap();
         tokio::spawn(async move {
             let mut outside = TcpStream::connect(server).await.unwrap();
             // A side that closed early is what the tests are about, if anything.

@@ -107,16 +107,16 @@ fn a_retired_key_is_accepted_for_one_lifetime_and_then_forgotten() {
 #[test]
 fn keys_are_renewed_when_due_and_only_then() {
     let keys = keys();
-    let due = keys.due();
+    let due = keys.due(NOW);
 
     assert_eq!(due, NOW + u64::from(KEY_ISSUES_S));
     assert!(keys.renewed(OsRng, due - 1).is_none());
     assert!(keys.renewed(OsRng, due).is_some());
-    assert_eq!(TicketKeys::default().due(), 0);
+    assert_eq!(TicketKeys::default().due(NOW), 0);
 }
 
 #[test]
-fn a_clock_set_back_a_year_gets_a_key_at_once_and_never_more_than_four() {
+fn a_clock_set_back_a_year_gets_a_key_at_once_and_never_more_than_the_bound() {
     let mut keys = keys();
     for years in 1..9 {
         let then = NOW - years * 31_000_000;
@@ -142,7 +142,10 @@ fn bytes_that_are_no_keys_are_refused() {
     let bytes = keys().to_secret_bytes();
     let mut long_overlap = bytes.to_vec();
     *long_overlap.last_mut().unwrap() ^= 0xff;
+    let mut issues_for_years = bytes.to_vec();
+    issues_for_years[ID + 32] ^= 0x10;
     let bad = [
+        &issues_for_years[..],
         &bytes[1..],
         &bytes.repeat(2),
         &bytes.repeat(MAX_KEYS + 1),
@@ -170,6 +173,41 @@ fn another_gateway_with_the_same_keys_opens_the_ticket() {
 }
 
 #[test]
+fn a_key_made_ahead_is_accepted_before_it_issues_and_never_issues_early() {
+    let later = NOW + u64::from(KNOWN_AHEAD_S);
+    let ahead = || TicketKeys::made_ahead(OsRng, u32::try_from(later).unwrap());
+    let mine = ahead();
+    let behind = TicketKeys::from_secret_bytes(&mine.to_secret_bytes()).unwrap();
+
+    let early = issue(&mine, later - 1);
+    let (_, ticket) = issue(&mine, later).unwrap();
+
+    assert_eq!(early, None);
+    assert!(behind.of_use(NOW).open(&ticket, NOW).is_ok());
+    assert!(ahead().of_use(NOW - 1).keys.is_empty());
+    let until = u64::from(mine.accepted_until().unwrap());
+    assert_eq!(mine.of_use(until + 1).keys.len(), 0);
+}
+
+#[test]
+fn keys_of_the_site_come_before_those_made_here_and_none_comes_twice() {
+    let here = keys();
+    let site = TicketKeys::made_ahead(OsRng, u32::try_from(NOW).unwrap());
+    let site_id = site.keys[0].id;
+
+    let joined = site.and(&here);
+    let again = TicketKeys::from_secret_bytes(&joined.to_secret_bytes())
+        .unwrap()
+        .and(&joined);
+
+    assert!(again.same_as(&joined));
+    assert!(!joined.same_as(&here));
+    let (_, ticket) = issue(&joined, NOW).unwrap();
+    assert_eq!(ticket[..ID], site_id);
+    assert!(joined.renewed(OsRng, NOW).is_none());
+}
+
+#[test]
 fn no_key_shows_itself_in_debug() {
     assert_eq!(format!("{:?}", keys()), "TicketKeys(1)");
 }
@@ -180,6 +218,7 @@ impl TicketKeys {
         let key = TicketKey {
             id,
             key: SharedKey::from_bytes(Zeroizing::new(key)),
+            issues_from: 0,
             issues_until: until,
             accepted_until: until,
         };
