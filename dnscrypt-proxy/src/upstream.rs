@@ -5,7 +5,7 @@ mod channel;
 mod fetch;
 mod race;
 mod resolver;
-mod session;
+pub(crate) mod session;
 mod sockets;
 mod standing;
 mod vigil;

@@ -72,6 +72,11 @@ pub const TESTS: &[Package] = &[
         "/usr/sbin/bird",
         "the routing daemon of sites with several gateways",
     ),
+    package(
+        "systemd",
+        "/usr/bin/systemd-socket-activate",
+        "hands sockets to culvert-dns as a service manager does",
+    ),
     package("wireguard-tools", "/usr/bin/wg", "sets up wireguard-go"),
     package(
         "dnsdist",

@@ -37,7 +37,7 @@ const PACKAGES: &[Package] = &[
     package("edge-gateway", "edge-gateway", Runs::AsService),
     package("provisioning", "provisioning", Runs::AsService),
     package("cpe-agent", "cpe-agent", Runs::Otherwise),
-    package("culvert-dns", "dnscrypt-proxy", Runs::Otherwise),
+    package("culvert-dns", "dnscrypt-proxy", Runs::AsService),
 ];
 
 const LICENCES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md"];

@@ -17,13 +17,7 @@ use crate::upstream::{Settings, Upstream};
 const UDP_SIZE: u16 = 4096;
 
 pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
-    let rtype = args.rtype.to_ascii_uppercase();
-    let rtype = RecordType::from_str(&rtype).map_err(|_| {
-        Failure::new(
-            USAGE,
-            format!("{rtype} is not a record type; try A, AAAA, MX, TXT"),
-        )
-    })?;
+    let rtype = record_type(&args.rtype)?;
     let query = question(&args.name, rtype)?;
     let settings = Settings {
         policy: args.policy.policy(),
@@ -73,6 +67,17 @@ pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
         }
     ));
     Ok(text)
+}
+
+/// A record type by its name.
+pub(super) fn record_type(text: &str) -> Result<RecordType, Failure> {
+    let rtype = text.to_ascii_uppercase();
+    RecordType::from_str(&rtype).map_err(|_| {
+        Failure::new(
+            USAGE,
+            format!("{rtype} is not a record type; try A, AAAA, MX, TXT"),
+        )
+    })
 }
 
 /// The name that the registry has for a response code.

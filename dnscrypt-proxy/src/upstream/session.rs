@@ -12,22 +12,22 @@ use crate::proto::client::{
 use crate::proto::dropped::Dropped;
 
 /// A session under one certificate.
-pub(super) enum Session {
+pub(crate) enum Session {
     Classical(client::Session),
     // Contended by the queries in flight, each for one seal or one ticket.
     PostQuantum(Mutex<PqSession>),
 }
 
 /// A sealed query, and what its answer is opened with.
-pub(super) struct Question {
-    pub(super) packet: Vec<u8>,
-    pub(super) nonce: ClientNonce,
+pub(crate) struct Question {
+    pub(crate) packet: Vec<u8>,
+    pub(crate) nonce: ClientNonce,
     asked: Option<Asked>,
 }
 
 impl Session {
     /// `keys` are the client's where the system has such; they are made if there are none yet.
-    pub(super) fn new(
+    pub(crate) fn new(
         certificate: &Certificate,
         keys: &mut Option<ClientKeys>,
     ) -> Result<Self, SessionError> {
@@ -40,7 +40,7 @@ impl Session {
     }
 
     /// Seals a query under a nonce that serves this once.
-    pub(super) fn seal(
+    pub(crate) fn seal(
         &self,
         query: &[u8],
         nonce: ClientNonce,
@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// The response to `query` in a packet. A ticket that comes with it serves the next query.
-    pub(super) fn open(
+    pub(crate) fn open(
         &self,
         question: &Question,
         packet: Vec<u8>,
@@ -83,7 +83,7 @@ impl Session {
     }
 
     /// Nothing came back in time: if the query had a ticket, the next one does without it.
-    pub(super) fn unanswered(&self, question: &Question) {
+    pub(crate) fn unanswered(&self, question: &Question) {
         if let (Self::PostQuantum(session), Some(asked)) = (self, &question.asked) {
             lock(session).unanswered(asked);
         }
@@ -92,12 +92,12 @@ impl Session {
 
 impl Question {
     /// Whether silence may be for a ticket's sake.
-    pub(super) fn is_resumed(&self) -> bool {
+    pub(crate) fn is_resumed(&self) -> bool {
         self.asked.as_ref().is_some_and(Asked::resumed)
     }
 
     /// Whether it would have to be fragmented.
-    pub(super) fn is_too_long_for_udp(&self) -> bool {
+    pub(crate) fn is_too_long_for_udp(&self) -> bool {
         self.asked.is_some() && self.packet.len() > UDP_PAYLOAD
     }
 }
