@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,17 @@ pub struct Limits {
     pub tcp_connections: usize,
     /// TCP connections of one address, per listener.
     pub tcp_per_source: usize,
+    /// What one source may ask of a server's workers; `None`: as much as it likes.
+    pub rate: Option<Rate>,
+}
+
+/// What one source may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Queries a second on average, up to 10,000.
+    pub per_second: NonZeroU32,
+    /// Queries at once.
+    pub burst: NonZeroU32,
 }
 
 impl Limits {
@@ -56,12 +68,14 @@ impl Limits {
         in_flight: 256,
         tcp_connections: 32,
         tcp_per_source: 8,
+        rate: None,
     };
     /// What suits a server.
     pub const SERVER: Self = Self {
         in_flight: 8192,
         tcp_connections: 1024,
         tcp_per_source: 32,
+        rate: None,
     };
 }
 

@@ -428,6 +428,7 @@ async fn too_many_queries_and_connections_are_dropped_and_counted() {
         in_flight: 2,
         tcp_connections: 8,
         tcp_per_source: 2,
+        rate: None,
     };
     let stub = Stub::start_with(vec![server.stamp()], &server, limits).await;
     server.hold(true);

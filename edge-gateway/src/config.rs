@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use dnscrypt_proxy::listen::Rate;
 use hyper::Uri;
 use ipnet::IpNet;
 use telemetry::Level;
@@ -150,19 +151,11 @@ pub struct Dns {
     pub dnssec: bool,
     /// `trust-anchor-file`: DNSKEY records of the root in place of the built-in ones.
     pub trust_anchor_file: Option<PathBuf>,
-    /// `rate` and `burst`: what one source may ask; without them there is no limit.
+    /// `rate` and `burst`: queries a second (1 to 10000) and at once (1 to 100000; default: five seconds of the rate) of one
+    /// IPv4 address or IPv6 /64, of DNSCrypt and of the doors each. Without them there is no limit.
     pub rate: Option<Rate>,
     /// `[dns.doors]`: TLS, HTTPS and QUIC for devices; without it there is DNSCrypt alone.
     pub doors: Option<Doors>,
-}
-
-/// What one IPv4 address or IPv6 /64 may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// `rate`: queries a second, 1 to 10000.
-    pub per_second: NonZero<u32>,
-    /// `burst`: queries at once, 1 to 100000. Default: five seconds of the rate.
-    pub burst: NonZero<u32>,
 }
 
 /// Where DNSCrypt certificates come from.

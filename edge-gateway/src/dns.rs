@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dnscrypt_proxy::certs::{Certs, Rotation, read_provider_key};
-use dnscrypt_proxy::listen::Limits;
+use dnscrypt_proxy::listen::{Limits, Rate};
 use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::stamp::Props;
-use dnscrypt_proxy::serve::{Rates, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, DnsCryptStamp, clock};
 use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 
 use crate::answers::Answers;
-use crate::config::{self, Certificates, Rate};
+use crate::config::{self, Certificates};
 use crate::doors::{self, Doors};
 use crate::exit::{Exit, Fault};
 use crate::own_names::OwnNames;
@@ -34,7 +34,7 @@ pub(crate) struct Dns {
     certs: Certs,
     own: OwnNames,
     resolver: Resolver,
-    rates: Option<Arc<Rates>>,
+    rate: Option<Rate>,
     doors: Option<Doors>,
     provider_name: String,
     figures: Arc<Figures>,
@@ -106,7 +106,7 @@ impl Dns {
             certs: certs(dns)?,
             own: OwnNames::new(dns),
             resolver: Resolver::new(dns)?,
-            rates: dns.rate.map(rates),
+            rate: dns.rate,
             doors: dns.doors.as_ref().map(Doors::bind).transpose()?,
             provider_name: dns.provider_name.clone(),
             figures: Arc::default(),
@@ -130,12 +130,15 @@ impl Dns {
         let server = Server {
             provider_name: self.provider_name,
             keyring: self.certs.keyring(),
-            limits: Limits::SERVER,
+            limits: Limits {
+                rate: self.rate,
+                ..Limits::SERVER
+            },
             counters: Arc::clone(&self.figures.server),
             clock: clock::system(),
         };
         let answers = Answers::new(self.own, self.resolver, self.figures);
-        let doors = open(self.doors, answers.clone(), self.rates);
+        let doors = open(self.doors, answers.clone(), self.rate);
         let answering = server.serve_by_workers(self.sockets, KEPT_BYTES, move |query| {
             let answers = answers.clone();
             async move { answers.answer(&query.message).await }
@@ -148,15 +151,11 @@ impl Dns {
     }
 }
 
-async fn open(doors: Option<Doors>, answers: Answers, rates: Option<Arc<Rates>>) -> Fault {
+async fn open(doors: Option<Doors>, answers: Answers, rate: Option<Rate>) -> Fault {
     match doors {
-        Some(doors) => doors.serve(answers, rates).await,
+        Some(doors) => doors.serve(answers, rate).await,
         None => std::future::pending().await,
     }
-}
-
-fn rates(rate: Rate) -> Arc<Rates> {
-    Arc::new(Rates::new(rate.per_second, rate.burst))
 }
 
 fn udp_options() -> UdpOptions {

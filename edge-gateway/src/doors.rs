@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dnscrypt_proxy::serve::Rates;
+use dnscrypt_proxy::listen::Rate;
 use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
 
@@ -78,7 +78,7 @@ impl Doors {
     }
 
     /// Serves until a socket is gone.
-    pub(crate) async fn serve(self, answers: Answers, rates: Option<Arc<Rates>>) -> Fault {
+    pub(crate) async fn serve(self, answers: Answers, rate: Option<Rate>) -> Fault {
         let speaking = |protocol: &[u8]| self.certificate.server(&[protocol]);
         let protocols = [
             speaking(b"dot"),
@@ -89,7 +89,7 @@ impl Doors {
         let [Ok(dot), Ok(h2), Ok(h3), Ok(doq)] = protocols else {
             return Fault::new(Exit::Bug, "TLS cannot be set up for dns.doors");
         };
-        let front = Arc::new(Front::new(answers, rates, Arc::clone(&self.figures)));
+        let front = Arc::new(Front::new(answers, rate, Arc::clone(&self.figures)));
         let refused = &self.figures.refused;
         let limits = || Limits::new(self.max_connections, self.max_per_source, refused);
         let (over_tcp, over_udp) = (limits(), limits());

@@ -52,6 +52,8 @@ pub enum Dropped {
     RelaySource,
     /// As many clients of unknown keys wait as are allowed; they have a budget of their own.
     StrangersOverBudget,
+    /// Its source has asked as often as it may.
+    OverRate,
     /// As many queries in flight as are allowed.
     Overloaded,
     /// As many TCP connections as are allowed, in all or from one address.
@@ -66,7 +68,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::TooShort,
         Self::TooLong,
         Self::UnknownMagic,
@@ -90,6 +92,7 @@ impl Dropped {
         Self::RelayPlainQuery,
         Self::RelaySource,
         Self::StrangersOverBudget,
+        Self::OverRate,
         Self::Overloaded,
         Self::TooManyConnections,
         Self::TimedOut,
@@ -124,6 +127,7 @@ impl Dropped {
             Self::RelayPlainQuery => "relay_plain_query",
             Self::RelaySource => "relay_source",
             Self::StrangersOverBudget => "strangers_over_budget",
+            Self::OverRate => "over_rate",
             Self::Overloaded => "overloaded",
             Self::TooManyConnections => "too_many_connections",
             Self::TimedOut => "timed_out",

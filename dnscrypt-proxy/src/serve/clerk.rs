@@ -2,14 +2,15 @@
 //! served at once, strangers when there is time for them, and what is not known is handed on to be asked.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::connections::Id;
 use super::desk::{Desk, Served, Share, Wait};
 use super::keys::Keys;
 use super::randomness::Page;
 use super::strangers::Strangers;
-use super::{Query, Server, certificates};
+use super::{Query, Rates, Server, certificates};
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Dropped};
 use crate::proto::message;
@@ -51,6 +52,8 @@ pub(super) struct Now {
     pub(super) unix_s: u64,
     /// Since the worker began.
     pub(super) uptime_s: u64,
+    /// As the rates have it.
+    pub(super) moment_us: u64,
 }
 
 /// What a packet was.
@@ -85,6 +88,8 @@ pub(super) struct Clerk {
     strangers: Strangers<(Place, Vec<u8>)>,
     desk: Desk<Waiter>,
     random: Page,
+    /// All workers' together.
+    rates: Option<Arc<Rates>>,
     pub(super) out: Out,
 }
 
@@ -97,19 +102,31 @@ struct Waiter {
 }
 
 impl Clerk {
-    pub(super) fn new(server: Server, kept_bytes: usize) -> Self {
+    pub(super) fn new(server: Server, kept_bytes: usize, rates: Option<Arc<Rates>>) -> Self {
         Self {
             keys: Keys::new(server.keyring.clone()),
             strangers: Strangers::new(),
             desk: Desk::new(kept_bytes, server.limits.in_flight),
             random: Page::new(),
+            rates,
             out: Out::default(),
             server,
         }
     }
 
+    /// A time for [`Now`].
+    pub(super) fn moment_us(&self, now: Instant) -> u64 {
+        let rates = self.rates.as_ref();
+        rates.map_or(0, |rates| rates.moment_us(now))
+    }
+
     /// Takes a packet: answers it, lets it wait, or drops it.
     pub(super) fn take(&mut self, place: Place, bytes: &[u8], now: Now) -> Taken {
+        let rates = self.rates.as_ref();
+        if rates.is_some_and(|rates| !rates.admit(place.peer.ip(), now.moment_us)) {
+            self.drop(place, Dropped::OverRate);
+            return Taken::Done;
+        }
         let keyring = self.keys.current();
         if !keyring.claims(bytes) {
             let transport = place.transport();

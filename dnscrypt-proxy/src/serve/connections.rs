@@ -29,6 +29,7 @@ const CONNECTIONS: u32 = 1 << 31;
 
 /// One connection; nobody after it has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Id {
     slot: u32,
     number: u64,

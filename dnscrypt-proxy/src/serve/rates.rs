@@ -6,9 +6,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use crate::listen::Rate;
 
 /// Sources of a busy second: a mebibyte.
 const BUCKETS: usize = 1 << 17;
@@ -35,36 +36,41 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// So many queries a second on average, up to 10,000, and so many at once.
+    /// The same rate for each.
     #[must_use]
-    pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        let step_us = (MICROS / u64::from(per_second.get())).max(1);
+    pub fn new(rate: Rate) -> Self {
+        let step_us = (MICROS / u64::from(rate.per_second.get())).max(1);
         Self {
             keyed: RandomState::new(),
             buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             began: Instant::now(),
             step_us,
-            depth_us: step_us * u64::from(burst.get()),
+            depth_us: step_us * u64::from(rate.burst.get()),
         }
+    }
+
+    /// The time as [`admit`](Self::admit) takes it.
+    #[must_use]
+    pub fn moment_us(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began).as_micros();
+        // The first second is spent, so that an empty bucket is in the past.
+        u64::try_from(since).map_or(TIME, |since| since + MICROS) & TIME
     }
 
     /// Whether a source may ask once more; if so, that was it.
     #[must_use]
-    pub fn admit(&self, source: IpAddr, now: Instant) -> bool {
+    pub fn admit(&self, source: IpAddr, now_us: u64) -> bool {
         let hash = self.keyed.hash_one(network_of(source));
         let mark = hash & !TIME;
         let start = usize::try_from(hash % SETS).unwrap_or_default() * WAYS;
         let set = self.buckets.get(start..start + WAYS).unwrap_or_default();
-        let now = now.saturating_duration_since(self.began).as_micros();
-        // The first second is spent, so that an empty bucket is in the past.
-        let now = u64::try_from(now).map_or(TIME, |now| now + MICROS) & TIME;
         for _ in 0..TRIES {
             let Some((bucket, seen)) = pick(set, mark) else {
                 return true;
             };
             let full_at = if seen & !TIME == mark { seen & TIME } else { 0 };
-            let full_at = full_at.max(now) + self.step_us;
-            if full_at - now > self.depth_us {
+            let full_at = full_at.max(now_us) + self.step_us;
+            if full_at - now_us > self.depth_us {
                 return false;
             }
             let (order, new) = (Ordering::Relaxed, mark | (full_at & TIME));
@@ -101,12 +107,16 @@ mod tests {
     use super::*;
 
     fn rates(per_second: u32, burst: u32) -> Rates {
-        Rates::new(per_second.try_into().unwrap(), burst.try_into().unwrap())
+        Rates::new(Rate {
+            per_second: per_second.try_into().unwrap(),
+            burst: burst.try_into().unwrap(),
+        })
     }
 
     fn asked(rates: &Rates, source: &str, times: usize, now: Instant) -> usize {
         let source = source.parse().unwrap();
-        (0..times).filter(|_| rates.admit(source, now)).count()
+        let now_us = rates.moment_us(now);
+        (0..times).filter(|_| rates.admit(source, now_us)).count()
     }
 
     #[test]
@@ -124,7 +134,7 @@ mod tests {
     fn in_no_window_is_more_than_rate_and_burst_and_who_keeps_to_it_loses_nothing() {
         let rates = rates(50, 5);
         let began = Instant::now();
-        let at = |ms: u64| began + Duration::from_millis(ms);
+        let at = |ms: u64| rates.moment_us(began + Duration::from_millis(ms));
 
         let kept = (0..500).filter(|n| rates.admit([10, 64, 0, 8].into(), at(n * 20)));
         assert_eq!(kept.count(), 500);
@@ -150,7 +160,7 @@ mod tests {
 
         for n in 0..200_000_u32 {
             let source = Ipv4Addr::from_bits(0x0a00_0000 + n);
-            assert!(rates.admit(source.into(), now));
+            assert!(rates.admit(source.into(), rates.moment_us(now)));
             if n % 100 == 0 {
                 flood += asked(&rates, "192.0.2.1", 1, now);
             }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::clerk::{Ask, Clerk, Now, Place, Taken, Way};
 use super::connections::{Arrived, Connections, SILENCE};
-use super::{HANDLER, Query, Server};
+use super::{HANDLER, Query, Rates, Server};
 use crate::clock::Clock;
 use crate::listen::Limits;
 use crate::proto::MAX_QUERY;
@@ -83,6 +83,7 @@ impl Workers {
         };
         let count = sockets.len().max(1);
         let kept_bytes = kept_bytes / count;
+        let rates = server.limits.rate.map(|rate| Arc::new(Rates::new(rate)));
         for (number, sockets) in sockets.into_iter().enumerate() {
             let poller = Poller::new()?;
             let WorkerSockets { udp, tcp } = sockets;
@@ -103,6 +104,7 @@ impl Workers {
                 .spawn(ask_all(asked, back, Arc::clone(handler)));
             let (ended, end) = oneshot::channel();
             let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
+            let rates = rates.clone();
             let thread = std::thread::Builder::new().name(format!("dns-{number}"));
             let thread = thread.spawn(move || {
                 Worker {
@@ -112,7 +114,7 @@ impl Workers {
                     poller,
                     counters: Arc::clone(&server.counters),
                     clock: Arc::clone(&server.clock),
-                    clerk: Clerk::new(server, kept_bytes),
+                    clerk: Clerk::new(server, kept_bytes, rates),
                     asks,
                     answers: answered,
                     began: Instant::now(),
@@ -263,6 +265,7 @@ impl Worker {
         let now = Now {
             unix_s: (self.clock)(),
             uptime_s: began.saturating_duration_since(self.began).as_secs(),
+            moment_us: self.clerk.moment_us(began),
         };
         let mut is_busy = self.take_answers(now);
         for token in ready {

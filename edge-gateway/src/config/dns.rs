@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
+use dnscrypt_proxy::listen::Rate;
 use ipnet::IpNet;
 use toml::Table;
 
 use super::doors::read_doors;
 use super::fields::Fields;
-use super::{Certificates, Dns, Mistake, Rate, Upstream};
+use super::{Certificates, Dns, Mistake, Upstream};
 
 /// More is not counted exactly, and no home asks so much.
 const MAX_RATE: u32 = 10_000;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::cache::Cache;
+use dnscrypt_proxy::listen::Rate;
 use dnscrypt_proxy::proto::message::{Query, Response, pad_answer};
 use dnscrypt_proxy::serve::{Rates, answers};
 use tokio::sync::Semaphore;
@@ -113,7 +114,7 @@ pub(super) struct Answer {
 /// The front: everything behind the doors.
 pub(super) struct Front {
     answers: Answers,
-    rates: Option<Arc<Rates>>,
+    rates: Option<Rates>,
     // Held for one look by whichever task asks.
     kept: Mutex<Cache>,
     waiting: Semaphore,
@@ -122,10 +123,10 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(answers: Answers, rates: Option<Arc<Rates>>, figures: Arc<Figures>) -> Self {
+    pub(super) fn new(answers: Answers, rate: Option<Rate>, figures: Arc<Figures>) -> Self {
         Self {
             answers,
-            rates,
+            rates: rate.map(Rates::new),
             kept: Mutex::new(Cache::new(KEPT_BYTES)),
             waiting: Semaphore::new(WAITING),
             began: Instant::now(),
@@ -140,12 +141,8 @@ impl Front {
         from: IpAddr,
         door: Door,
     ) -> Result<Answer, Refused> {
-        let now = Instant::now();
-        if self
-            .rates
-            .as_ref()
-            .is_some_and(|rates| !rates.admit(from, now))
-        {
+        let is_over = |rates: &Rates| !rates.admit(from, rates.moment_us(Instant::now()));
+        if self.rates.as_ref().is_some_and(is_over) {
             count(&self.figures.over_rate, 1);
             return Err(Refused::OverRate);
         }

@@ -83,9 +83,12 @@ fn rig(rate: Option<u32>) -> Rig {
         Arc::default(),
     );
     let rate = rate.map(|rate| rate.try_into().unwrap());
-    let rates = rate.map(|rate| Arc::new(Rates::new(rate, rate)));
+    let rate = rate.map(|rate| Rate {
+        per_second: rate,
+        burst: rate,
+    });
     let mut serving = JoinSet::new();
-    serving.spawn(async move { drop(doors.serve(answers, rates).await) });
+    serving.spawn(async move { drop(doors.serve(answers, rate).await) });
     Rig {
         tls,
         https,

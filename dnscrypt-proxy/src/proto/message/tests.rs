@@ -370,7 +370,7 @@ fn an_answer_without_edns_or_with_records_behind_it_is_not_padded() {
 #[test]
 fn a_padded_answer_is_a_multiple_of_the_block_and_says_the_same() {
     let query = query(Some(1232));
-    for length in [0, 300, 420, 2_000] {
+    for length in [1, 300, 420, 2_000] {
         let text = vec![b'x'; length];
         let mut answer = query.answer_txt(&[&text], 60);
         let before = Message::from_vec(&answer).unwrap();

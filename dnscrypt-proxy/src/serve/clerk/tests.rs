@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::certs::{Certs, Rotation};
-use crate::listen::Limits;
+use crate::listen::{Limits, Rate};
 use crate::proto::cert::{Certificate, System};
 use crate::proto::client::{ClientKeys, QueryPadding, Session};
 use crate::proto::message::HEADER;
@@ -17,6 +17,7 @@ const START: u64 = 1_800_000_000;
 const NOW: Now = Now {
     unix_s: START,
     uptime_s: 5,
+    moment_us: 5_000_000,
 };
 const AGREEMENT: Duration = Duration::from_micros(50);
 
@@ -34,6 +35,10 @@ fn place() -> Place {
 }
 
 fn rig() -> Rig {
+    rig_with(None)
+}
+
+fn rig_with(rate: Option<Rate>) -> Rig {
     let clock: crate::clock::Clock = Arc::new(|| START);
     let provider = SigningKey::from_bytes(&[5; 32]);
     let certs = Certs::signing(provider, Rotation::default(), clock.clone()).unwrap();
@@ -53,7 +58,7 @@ fn rig() -> Rig {
         clock,
     };
     Rig {
-        clerk: Clerk::new(server, 1 << 20),
+        clerk: Clerk::new(server, 1 << 20, rate.map(|rate| Arc::new(Rates::new(rate)))),
         cert,
         published,
     }
@@ -251,4 +256,38 @@ fn when_the_certificates_change_the_keys_that_were_kept_go() {
 
     assert_eq!(rig.dropped(Dropped::UnknownMagic), 1);
     assert_eq!(rig.ask(&client, "first.example"), Taken::Stranger);
+}
+
+#[test]
+fn a_source_beyond_its_rate_is_dropped_before_anything_is_computed_for_it() {
+    let mut rig = rig_with(Some(Rate {
+        per_second: 10.try_into().unwrap(),
+        burst: 3.try_into().unwrap(),
+    }));
+    let client = rig.known();
+    for _ in 0..4 {
+        rig.ask(&client, "first.example");
+    }
+    assert_eq!(rig.clerk.out.packets.len(), 2);
+    assert_eq!(rig.dropped(Dropped::OverRate), 2);
+
+    let connected = Place {
+        way: Way::Tcp(Id::default()),
+        ..place()
+    };
+    rig.clerk.take(connected, &[7; 300], NOW);
+    assert_eq!(rig.clerk.out.refused.len(), 1);
+    let other = Place {
+        peer: "192.0.2.2:4000".parse().unwrap(),
+        ..place()
+    };
+    let later = Now {
+        moment_us: NOW.moment_us + 100_000,
+        ..NOW
+    };
+    rig.clerk
+        .take(other, &sealed(&client, "first.example"), NOW);
+    rig.clerk
+        .take(place(), &sealed(&client, "first.example"), later);
+    assert_eq!(rig.clerk.out.packets.len(), 4);
 }

@@ -9,6 +9,7 @@ const LIMITS: Limits = Limits {
     in_flight: 4,
     tcp_connections: 2,
     tcp_per_source: 2,
+    rate: None,
 };
 const WHOLE: [u8; 5] = [0, 3, b'a', b'b', b'c'];
 
