@@ -1,5 +1,6 @@
 //! The configuration file: read as raw TOML, turned once into [`Config`], with every mistake at once.
 
+mod dns;
 mod section;
 
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use dns::{Dns, FilterAaaa};
 use section::Section;
 use toml::de::{DeTable, DeValue};
 use tunnel::offload::ecn::OuterTos;
@@ -32,6 +34,8 @@ pub(crate) struct Config {
     pub wans: Vec<InterfaceName>,
     /// The home's side.
     pub lan: Lan,
+    /// The home's lookups.
+    pub dns: Dns,
     /// The tunnel.
     pub tunnel: Tunnel,
     /// The captive-portal window.
@@ -286,6 +290,7 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
     let provisioning = root.section("provisioning", read_provisioning);
     let wans = root.section("wan", read_wans);
     let lan = root.section("lan", read_lan);
+    let dns = root.section("dns", dns::read);
     let tunnel = root.section("tunnel", read_tunnel);
     let portal = root.section("portal", read_portal);
     if let (Some(wans), Some(lan), Some(tunnel)) = (&wans, &lan, &tunnel) {
@@ -297,6 +302,7 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
         provisioning: provisioning?,
         wans: wans?,
         lan: lan?,
+        dns: dns?,
         tunnel: tunnel?,
         portal: portal?,
         kill_switch: kill_switch?,

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use dnscrypt_proxy::DnsCryptStamp;
 use dnscrypt_proxy::listen::Sockets;
+use dnscrypt_proxy::policy::{self, Aaaa};
 use dnscrypt_proxy::proto::cert::{self, Policy, System};
 use dnscrypt_proxy::stub::{Stub, StubConfig};
 use dnscrypt_proxy::upstream::{Settings, Upstream};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
@@ -20,6 +22,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::clock::Clock;
+use crate::config::{self, FilterAaaa};
 use crate::psk::PostQuantum;
 use crate::status::DnsStatus;
 
@@ -131,6 +134,7 @@ fn open_bound(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
 /// The running stub. Its task owns the LAN's sockets; aborting it loses the lookups in flight, which clients repeat.
 pub(crate) struct Dns {
     stub: Arc<Stub>,
+    filter_aaaa: FilterAaaa,
     task: JoinHandle<()>,
 }
 
@@ -139,6 +143,7 @@ impl Dns {
     pub(crate) fn start(
         listeners: Listeners,
         post_quantum: PostQuantum,
+        config: &config::Dns,
         clock: Clock,
     ) -> io::Result<Self> {
         let post_quantum = match post_quantum {
@@ -153,7 +158,13 @@ impl Dns {
             clock: Arc::new(move || clock.now()),
             ..Settings::default()
         };
-        let stub = Stub::new(Upstream::new(Vec::new(), settings), StubConfig::default());
+        let mut rules = config.rules.clone();
+        if config.filter_aaaa == FilterAaaa::On {
+            rules.aaaa = Aaaa::Denied;
+        }
+        let policy = policy::Policy::new(rules);
+        let upstream = Upstream::new(Vec::new(), settings);
+        let stub = Stub::with_policy(upstream, policy, StubConfig::default());
         let sockets = listeners.into_tokio()?;
         let serving = Arc::clone(&stub);
         let task = tokio::spawn(async move {
@@ -163,7 +174,11 @@ impl Dns {
             let stopped = serving.listen(sockets).await;
             warn!(error = %stopped, "lookups are not answered any more");
         });
-        Ok(Self { stub, task })
+        Ok(Self {
+            stub,
+            filter_aaaa: config.filter_aaaa,
+            task,
+        })
     }
 
     /// Asks these resolvers from now on.
@@ -178,6 +193,15 @@ impl Dns {
                 }
             });
         self.stub.upstream().set_stamps(usable.collect());
+    }
+
+    /// A lease is in use: names have IPv6 addresses only where it has one, if that was left to it.
+    pub(crate) fn use_addresses(&self, addresses: &[IpNet]) {
+        if self.filter_aaaa == FilterAaaa::Auto {
+            let has_ipv6 = addresses.iter().any(|net| matches!(net, IpNet::V6(_)));
+            let aaaa = if has_ipv6 { Aaaa::Asked } else { Aaaa::Denied };
+            self.stub.policy().set_aaaa(aaaa);
+        }
     }
 
     /// The way to the resolvers is new: nothing is held against them.
@@ -197,6 +221,9 @@ impl Dns {
             queries: figures.queries as u64,
             cache_hits: figures.cache_hits as u64,
             failed: figures.failed as u64,
+            own: figures.policy.own as u64,
+            blocked: figures.policy.blocked as u64,
+            rebinding: figures.policy.rebinding as u64,
             post_quantum: systems.map(|system| system == System::XWing).min(),
             dropped: dropped
                 .filter(|(_, count)| *count > 0)

@@ -137,6 +137,12 @@ pub(crate) struct DnsStatus {
     pub cache_hits: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Those that the router answered by itself: the home's own names and special ones.
+    pub own: u64,
+    /// Those that a blocklist forbade.
+    pub blocked: u64,
+    /// Those whose answer would have led into the home.
+    pub rebinding: u64,
     /// Whether lookups are sealed under post-quantum certificates, at every resolver that was asked; null before the first.
     pub post_quantum: Option<bool>,
     /// Packets from the LAN or a resolver that were dropped, by reason; reasons that never occurred are left out.

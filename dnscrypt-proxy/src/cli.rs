@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod exit;
 mod moment;
+mod policy;
 mod query;
 mod run;
 mod stamp;
@@ -43,7 +44,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Answer DNS on this machine, asking encrypted resolvers
-    #[command(after_help = "Port 53 needs root or the capability CAP_NET_BIND_SERVICE.")]
+    #[command(
+        after_help = "Port 53 needs root or the capability CAP_NET_BIND_SERVICE.
+Blocklists, names of your own and protection from rebinding are set in a configuration file, section [policy]: see docs/config/culvert-dns.toml."
+    )]
     Run(RunArgs),
     /// Say how a running `culvert-dns run` is doing; never with a name that was looked up
     Status(StatusArgs),

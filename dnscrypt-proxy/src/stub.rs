@@ -3,6 +3,8 @@
 //! It never asks anybody in clear. When no resolver can be reached it answers with what it still has, or
 //! with SERVFAIL and the reason. Identical questions in flight are asked once.
 
+mod judged;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::cache::{Cache, Found};
 use crate::listen::{self, Limits, Packet, Service, Sockets, Step, Stopped};
+use crate::policy::{Policy, PolicyFigures};
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::message::{self, CLASS_IN, ExtendedError, Fit, OUR_UDP_SIZE, Query, Response};
@@ -83,11 +86,14 @@ pub struct StubFigures {
     pub upstream_us: usize,
     /// Packets dropped, for all reasons.
     pub dropped: usize,
+    /// What was answered or refused without a resolver's word.
+    pub policy: PolicyFigures,
 }
 
 /// The stub. Share it by `Arc`.
 pub struct Stub {
     upstream: Upstream,
+    policy: Policy,
     config: StubConfig,
     started: Instant,
     // Both contended by queries that begin and flights that land, for one map operation each.
@@ -101,6 +107,8 @@ pub struct Stub {
     prefetched: AtomicUsize,
     failed: AtomicUsize,
     upstream_us: AtomicUsize,
+    /// The policy's, when the cache was last empty.
+    generation: AtomicUsize,
 }
 
 /// A question on its way. Failures, and answers that say that there is none, stay in the table for a while.
@@ -132,11 +140,19 @@ impl Flight {
 }
 
 impl Stub {
-    /// Makes a stub; it listens once [`listen`](Self::listen) runs.
+    /// Makes a stub that lets everything through; it listens once [`listen`](Self::listen) runs.
     #[must_use]
     pub fn new(upstream: Upstream, config: StubConfig) -> Arc<Self> {
+        Self::with_policy(upstream, Policy::none(), config)
+    }
+
+    /// Makes a stub with a policy.
+    #[must_use]
+    pub fn with_policy(upstream: Upstream, policy: Policy, config: StubConfig) -> Arc<Self> {
         Arc::new(Self {
+            generation: AtomicUsize::new(policy.generation()),
             upstream,
+            policy,
             config,
             started: Instant::now(),
             cache: Mutex::new(Cache::new(config.cache_bytes)),
@@ -161,6 +177,12 @@ impl Stub {
     #[must_use]
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// What it answers and refuses by itself.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// What happened to packets.
@@ -189,6 +211,7 @@ impl Stub {
             cached_bytes,
             upstream_us: read(&self.upstream_us),
             dropped: self.counters.all_dropped().map(|(_, times)| times).sum(),
+            policy: self.policy.figures(),
         }
     }
 
@@ -221,7 +244,9 @@ impl Stub {
         if let Some(rcode) = refusal(&query) {
             return Step::Answer(query.refuse(rcode, None));
         }
-        let found = self.cache().get(&query.key(), self.now_s());
+        self.follow_policy();
+        let key = query.key();
+        let found = self.cache().get(&key, self.now_s());
         match found {
             Found::Fresh(stored) => {
                 self.cache_hits.fetch_add(1, Ordering::Relaxed);
@@ -241,15 +266,7 @@ impl Stub {
                     Ok(stub.renew(&query, &stored, transport).await)
                 }))
             }
-            Found::Nothing => {
-                let stub = Arc::clone(self);
-                Step::Wait(Box::pin(async move {
-                    Ok(match stub.ask(&query).await {
-                        Some(response) => stub.deliver(&query, &response, transport),
-                        None => query.refuse(RCODE_SERVFAIL, Some(ExtendedError::NetworkError)),
-                    })
-                }))
-            }
+            Found::Nothing => self.begin_unknown(query, &key, transport),
         }
     }
 
@@ -339,6 +356,7 @@ impl Stub {
         let id = u16::try_from(OsRng.next_u32() >> 16).unwrap_or_default();
         let asked = query.to_upstream(id, UPSTREAM_UDP_SIZE);
         let began = Instant::now();
+        let generation = self.policy.generation();
         let outcome = self.upstream.resolve(&asked).await;
         if outcome.is_ok() {
             self.took(began.elapsed());
@@ -346,7 +364,8 @@ impl Stub {
         let response = outcome.map(|bytes| Response::read(&bytes, query));
         match response {
             Ok(Ok(response)) => {
-                self.cache().insert(query, &response, self.now_s());
+                let response = self.policy.judge(query, response);
+                self.keep(query, &response, generation);
                 if response.rcode != RCODE_SERVFAIL {
                     self.flights().remove(&query.key());
                 }
@@ -386,7 +405,7 @@ impl Stub {
     }
 
     fn deliver(&self, query: &Query, response: &Response, transport: Transport) -> Vec<u8> {
-        self.finish(query, &response.stored, None, transport)
+        self.finish(query, &response.stored, response.error, transport)
     }
 
     /// The stored answer as this client gets it.

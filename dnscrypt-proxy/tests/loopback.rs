@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
 
+#[path = "loopback/policy.rs"]
+mod policy;
 #[path = "loopback/post_quantum.rs"]
 mod post_quantum;
 #[path = "loopback/rig.rs"]

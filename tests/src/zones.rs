@@ -17,6 +17,10 @@ pub const BIG_NAME: &str = "big.first-light.lab";
 pub const MANY_NAMES: &str = "many.first-light.lab";
 /// Every name below it exists, by a wildcard, for a second.
 pub const WILD_NAMES: &str = "wild.first-light.lab";
+/// A name whose address is one of the home, and another.
+pub const INSIDE_NAMES: [&str; 2] = ["inside.first-light.lab", "intranet.first-light.lab"];
+/// That address.
+pub const INSIDE: &str = "192.168.1.77";
 /// A name in a zone that is not signed.
 pub const UNSIGNED_NAME: &str = "www.plain";
 /// A name that a validating resolver must refuse.
@@ -83,8 +87,12 @@ fn lab_names() -> String {
     let many: String = (0..400)
         .map(|n| format!("n{n}.{MANY_NAMES}. IN A {WEB}\n"))
         .collect();
+    let inside: String = INSIDE_NAMES
+        .iter()
+        .map(|name| format!("{name}. IN A {INSIDE}\n"))
+        .collect();
     format!(
-        "{PAGE_NAME}. IN A {WEB}\n{PAGE_NAME}. IN AAAA {WEB_V6}\n{BIG_NAME}. IN TXT{texts}\n\
+        "{inside}{PAGE_NAME}. IN A {WEB}\n{PAGE_NAME}. IN AAAA {WEB_V6}\n{BIG_NAME}. IN TXT{texts}\n\
          *.{WILD_NAMES}. 1 IN A {WEB}\nalias.first-light.lab. IN CNAME {PAGE_NAME}.\n{many}"
     )
 }

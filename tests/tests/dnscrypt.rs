@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use lab::{
-    Asking, BIG_NAME, BOGUS_NAME, DnscryptProxy, DnscryptStub, ForeignServer, Internet, Lab,
-    PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, exit, resolves,
+    Asking, BIG_NAME, BOGUS_NAME, DnscryptProxy, DnscryptStub, ForeignServer, INSIDE, INSIDE_NAMES,
+    Internet, Lab, PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, exit, resolves,
+    wait_until,
 };
+use std::time::Duration;
 
 /// The big answer's text comes to 3,000 characters.
 fn is_whole(dig: &str) -> bool {
@@ -198,4 +200,42 @@ fn a_name_under_a_signed_wildcard_is_answered() {
         answer.contains("status: NOERROR") && answer.contains(WEB),
         "{answer}"
     );
+}
+
+#[test]
+fn the_homes_names_are_answered_by_the_router_and_no_answer_from_outside_leads_into_the_home() {
+    let [inside, allowed] = INSIDE_NAMES;
+    let mut world = World::new().unwrap();
+    let leases = world.router.dir().join("dhcp.leases");
+    std::fs::write(&leases, "0 02:00:00:00:00:09 192.168.1.9 phone *\n").unwrap();
+    let section = format!(
+        "\n[dns]\nleases-files = [\"{}\"]\nrebind-allow = [\"{allowed}\"]\n",
+        leases.display()
+    );
+    world.router.edit_config(|text| text + &section).unwrap();
+    world.enrol().unwrap();
+    let dig = |args: &[&str]| world.dig(args).unwrap();
+
+    let refused = dig(&[inside, "A"]);
+    assert!(
+        refused.contains("ANSWER: 0") && refused.contains("EDE: 15"),
+        "{refused}"
+    );
+    assert_eq!(dig(&["+short", allowed]).trim(), INSIDE);
+    let local = dig(&["printer.local", "A"]);
+    assert!(
+        local.contains("status: NXDOMAIN") && local.contains("SOA"),
+        "{local}"
+    );
+    assert_eq!(dig(&["+short", "phone.lan"]).trim(), "192.168.1.9");
+    assert_eq!(dig(&["+short", "-x", "192.168.1.9"]).trim(), "phone.lan.");
+    std::fs::write(&leases, "0 02:00:00:00:00:09 192.168.1.10 phone *\n").unwrap();
+    wait_until("the new lease", Duration::from_secs(10), || {
+        let new = world.dig(&["+short", "phone.lan"])?;
+        Ok((new.trim() == "192.168.1.10").then_some(()))
+    })
+    .unwrap();
+    let dns = world.router.status().unwrap()["dns"].clone();
+    assert_eq!(dns["rebinding"], 1, "{dns}");
+    assert!(dns["own"].as_u64() >= Some(4), "{dns}");
 }

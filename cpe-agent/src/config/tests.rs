@@ -1,7 +1,7 @@
 use super::*;
 
 const SAMPLE: &str = include_str!("../../../docs/config/cpe-agent.toml");
-const SMALLEST: &str = r#"
+pub(super) const SMALLEST: &str = r#"
 [provisioning]
 url = "https://198.18.2.2:8443"
 spki-sha256 = ["00000000000000000000000000000000000000000000000000000000000000ff"]
@@ -11,7 +11,7 @@ interface = "wan0"
 interfaces = ["lan0"]
 "#;
 
-fn keys_of_mistakes(text: &str) -> Vec<String> {
+pub(super) fn keys_of_mistakes(text: &str) -> Vec<String> {
     let Err(Mistakes(mistakes)) = parse(text) else {
         return Vec::new();
     };

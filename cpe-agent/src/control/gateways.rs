@@ -90,6 +90,7 @@ impl Control {
         };
         let carrier = self.carrier.filter(|_| self.link == Link::Up);
         let carrier = carrier.and_then(|wg_pub| find(&bundle.gateways, &wg_pub));
+        self.dns.use_addresses(&bundle.lease.addresses);
         let leased = &bundle.lease.dns;
         let near: Vec<String> = carrier
             .into_iter()

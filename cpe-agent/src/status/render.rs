@@ -56,6 +56,11 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
                 "lookups",
                 &format!("{queries}, {hits} from the cache, {failed} failed{sealed}"),
             );
+            let (own, blocked, inside) = (count("own"), count("blocked"), count("rebinding"));
+            if own + blocked + inside > 0 {
+                let text = format!("{own} answered here, {blocked} blocked, {inside} led inside");
+                lines.add("", &text);
+            }
         }
     }
     let kill_switch = match status.get("kill_switch").and_then(Value::as_bool) {

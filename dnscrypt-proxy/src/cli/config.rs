@@ -10,7 +10,8 @@ use telemetry::Level;
 use toml::{Table, Value};
 
 use super::exit::{CONFIG, Failure};
-use super::{CheckConfigArgs, legacy};
+use super::{CheckConfigArgs, legacy, policy};
+use crate::policy::Rules;
 use crate::proto::cert::{Policy, PostQuantum};
 use crate::proto::stamp::DnsCryptStamp;
 use crate::upstream::{KeyPolicy, MAX_STAMPS};
@@ -19,7 +20,7 @@ use crate::upstream::{KeyPolicy, MAX_STAMPS};
 pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
 const MAX_CACHE_KIB: usize = 1024 * 1024;
 const MAX_LISTEN: usize = 64;
-const ACCEPTED_KEYS: &str = "listen, stamps, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level";
+const ACCEPTED_KEYS: &str = "listen, stamps, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level, [policy]";
 
 /// What `run` uses.
 #[derive(Debug)]
@@ -36,14 +37,16 @@ pub(super) struct Config {
     pub(super) cache_bytes: usize,
     /// Where the status is told, if anywhere.
     pub(super) status_socket: Option<PathBuf>,
+    /// What is answered or refused without asking.
+    pub(super) rules: Rules,
     /// What is logged.
     pub(super) level: Level,
 }
 
-/// The file's text as it is: every key optional and of any type, so that all mistakes can be told.
-struct RawConfig {
-    table: Table,
-    mistakes: Vec<String>,
+/// The file's text, or a section's, as it is: every key optional and of any type, so that all mistakes can be told.
+pub(super) struct RawConfig {
+    pub(super) table: Table,
+    pub(super) mistakes: Vec<String>,
 }
 
 pub(super) fn load(path: &Path) -> Result<Config, Failure> {
@@ -106,7 +109,8 @@ impl TryFrom<RawConfig> for Config {
         let cache_kib = raw.number("cache-kib", DEFAULT_CACHE_KIB, MAX_CACHE_KIB);
         let status_socket = raw.path("status-socket");
         let level = raw.level("log-level");
-        raw.unknown_keys();
+        let rules = policy::read(&mut raw);
+        raw.unknown_keys(ACCEPTED_KEYS);
         if !raw.mistakes.is_empty() {
             return Err(raw.mistakes);
         }
@@ -117,6 +121,7 @@ impl TryFrom<RawConfig> for Config {
             policy,
             cache_bytes: cache_kib * 1024,
             status_socket,
+            rules,
             level,
         })
     }
@@ -145,20 +150,29 @@ impl RawConfig {
         max: usize,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
-        let items = match self.table.remove(key) {
-            Some(Value::Array(items)) if !items.is_empty() && items.len() <= max => items,
-            None => {
-                self.mistake(key, "is missing", &format!("a list of {accepted}"));
-                return Vec::new();
-            }
-            Some(_) => {
-                self.mistake(
-                    key,
-                    "is not a list of the right length",
-                    &format!("1 to {max} {accepted}"),
-                );
-                return Vec::new();
-            }
+        if !self.table.contains_key(key) {
+            self.mistake(key, "is missing", &format!("a list of {accepted}"));
+            return Vec::new();
+        }
+        let values = self.optional_list(key, 1, max, accepted, read);
+        values.unwrap_or_default()
+    }
+
+    /// A list that may be left out.
+    pub(super) fn optional_list<T>(
+        &mut self,
+        key: &str,
+        least: usize,
+        most: usize,
+        accepted: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let value = self.table.remove(key)?;
+        let items = value.as_array();
+        let Some(items) = items.filter(|items| (least..=most).contains(&items.len())) else {
+            let lengths = format!("{least} to {most} {accepted}");
+            self.mistake(key, "is not a list of the right length", &lengths);
+            return None;
         };
         let mut values = Vec::new();
         for (at, item) in items.iter().enumerate() {
@@ -170,7 +184,7 @@ impl RawConfig {
                 Err(why) => self.mistake(&format!("{key}[{at}]"), &why, accepted),
             }
         }
-        values
+        Some(values)
     }
 
     fn path(&mut self, key: &str) -> Option<PathBuf> {
@@ -187,7 +201,7 @@ impl RawConfig {
         path
     }
 
-    fn boolean(&mut self, key: &str) -> bool {
+    pub(super) fn boolean(&mut self, key: &str) -> bool {
         match self.table.remove(key) {
             None => false,
             Some(Value::Boolean(value)) => value,
@@ -241,14 +255,14 @@ impl RawConfig {
         level.unwrap_or(Level::INFO)
     }
 
-    fn unknown_keys(&mut self) {
+    pub(super) fn unknown_keys(&mut self, accepted: &str) {
         let unknown: Vec<_> = self.table.keys().cloned().collect();
         for key in unknown {
-            self.mistake(&key, "is not a key of this file", ACCEPTED_KEYS);
+            self.mistake(&key, "is not a key here", accepted);
         }
     }
 
-    fn mistake(&mut self, key: &str, what: &str, accepted: &str) {
+    pub(super) fn mistake(&mut self, key: &str, what: &str, accepted: &str) {
         self.mistakes
             .push(format!("{key}: {what}; accepted: {accepted}"));
     }

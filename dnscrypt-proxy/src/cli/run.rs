@@ -11,9 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::RunArgs;
 use super::config::{self, Config};
 use super::exit::{BUG, CONFIG, Failure, IO, PERMISSION, USAGE};
+use super::policy;
 use super::query::runtime;
 use super::status::Page;
 use crate::listen::{Limits, Sockets};
+use crate::policy::Policy;
 use crate::stub::{Stub, StubConfig};
 use crate::upstream::{KeyPolicy, Settings, Upstream};
 
@@ -49,6 +51,7 @@ fn from_args(args: RunArgs, inherited: &Inherited) -> Result<Config, Failure> {
         policy: args.policy.policy(),
         cache_bytes: args.cache_kib.saturating_mul(1024),
         status_socket: args.status_socket,
+        rules: policy::without_a_file(),
         level: Level::INFO,
     })
 }
@@ -70,7 +73,10 @@ async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> 
             ..Limits::ROUTER
         },
     };
-    let stub = Stub::new(upstream, stub_config);
+    let policy = Policy::new(config.rules);
+    // What is blocked is blocked from the first question on.
+    policy.settle();
+    let stub = Stub::with_policy(upstream, policy, stub_config);
     let signal_failure = |error| Failure::new(IO, format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
     for socket in &sockets.udp {

@@ -1,6 +1,7 @@
 //! What the proxy must know of a DNS message without rebuilding it: its question and its EDNS facts.
 //! hickory-proto's decoder reads every name and number; the bytes stay as they came.
 
+mod own;
 mod response;
 
 use hickory_proto::op::{Header, MessageType, OpCode};
@@ -9,6 +10,7 @@ use hickory_proto::serialize::binary::{
     BinDecodable as _, BinDecoder, BinEncodable as _, DecodeError,
 };
 
+pub(crate) use own::name_at;
 pub use response::{Response, age, pad_answer, texts};
 
 use super::dropped::Dropped;
@@ -297,6 +299,12 @@ pub enum Fit {
 pub enum ExtendedError {
     /// The answer is older than its lifetime: no resolver could be reached to renew it.
     StaleAnswer = 3,
+    /// The answer is ours and not the name's.
+    ForgedAnswer = 4,
+    /// The name, or what it stands for, may not be used here.
+    Blocked = 15,
+    /// Such records are of no use here.
+    Filtered = 17,
     /// No resolver can be reached.
     NetworkError = 23,
 }

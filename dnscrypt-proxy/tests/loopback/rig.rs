@@ -11,7 +11,8 @@ use dnscrypt_proxy::Counters;
 use dnscrypt_proxy::certs::{Certs, Rotation, Series};
 use dnscrypt_proxy::clock::Clock;
 use dnscrypt_proxy::listen::{Limits, Sockets};
-use dnscrypt_proxy::proto::cert::{Policy, PostQuantum, System};
+use dnscrypt_proxy::policy::Policy;
+use dnscrypt_proxy::proto::cert::{Policy as CertPolicy, PostQuantum, System};
 use dnscrypt_proxy::proto::server::Keyring;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
 use dnscrypt_proxy::proto::tickets::TicketKeys;
@@ -217,7 +218,7 @@ fn clock(behaviour: &Arc<Behaviour>) -> Clock {
     Arc::new(move || *behaviour.now.lock().unwrap())
 }
 
-/// `rN.…` has N records, everything else one.
+/// `rN.…` has N records, `inside.…` one that leads inside, everything else one.
 async fn answer(
     behaviour: Arc<Behaviour>,
     mut held: watch::Receiver<bool>,
@@ -239,6 +240,11 @@ async fn answer(
     }
     let name = message.queries[0].name().clone();
     let first = String::from_utf8(name.iter().next().unwrap().to_vec()).unwrap();
+    if first == "inside" {
+        let data = RData::A(A::new(192, 168, 1, 1));
+        message.add_answer(Record::from_rdata(name, 300, data));
+        return message.to_vec().ok();
+    }
     let count = first
         .strip_prefix('r')
         .and_then(|count| count.parse().ok())
@@ -261,9 +267,9 @@ pub(crate) fn settings(server: &Server) -> Settings {
 /// The same with another wish for post-quantum certificates.
 pub(crate) fn wishing(post_quantum: PostQuantum, server: &Server) -> Settings {
     Settings {
-        policy: Policy {
+        policy: CertPolicy {
             post_quantum,
-            ..Policy::default()
+            ..CertPolicy::default()
         },
         ..settings(server)
     }
@@ -293,12 +299,24 @@ impl Stub {
     }
 
     pub(crate) async fn start_before(upstream: Upstream, limits: Limits) -> Self {
-        let (addr, sockets) = sockets().await;
         let config = StubConfig {
             limits,
             ..StubConfig::default()
         };
-        let stub = dnscrypt_proxy::stub::Stub::new(upstream, config);
+        Self::serve(dnscrypt_proxy::stub::Stub::new(upstream, config)).await
+    }
+
+    pub(crate) async fn start_judging(policy: Policy, server: &Server) -> Self {
+        let upstream = upstream(vec![server.stamp()], settings(server));
+        let config = StubConfig::default();
+        Self::serve(dnscrypt_proxy::stub::Stub::with_policy(
+            upstream, policy, config,
+        ))
+        .await
+    }
+
+    async fn serve(stub: Arc<dnscrypt_proxy::stub::Stub>) -> Self {
+        let (addr, sockets) = sockets().await;
         let listening = Arc::clone(&stub);
         let task = tokio::spawn(async move {
             listening.listen(sockets).await;

@@ -7,7 +7,9 @@ use hickory_proto::op::Header;
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
-use super::{ARCOUNT_AT, Edns, OPTION_HEAD, OPTION_PADDING, Query, overwrite, read_question};
+use super::{
+    ARCOUNT_AT, Edns, ExtendedError, OPTION_HEAD, OPTION_PADDING, Query, overwrite, read_question,
+};
 use crate::proto::dropped::Dropped;
 
 /// A response taken apart as far as a cache needs it.
@@ -25,6 +27,8 @@ pub struct Response {
     pub positive: bool,
     /// How long it may be kept, by the rules of RFC 2181 and RFC 2308; `None`: not at all.
     pub lifetime_s: Option<u32>,
+    /// What the asker is told beside it.
+    pub error: Option<ExtendedError>,
 }
 
 impl Response {
@@ -57,6 +61,7 @@ impl Response {
             truncated: header.metadata.truncation,
             positive,
             lifetime_s,
+            error: None,
         })
     }
 }

@@ -1,0 +1,177 @@
+//! The section `[dns]`: what the home's lookups are answered by the router itself, and which answers it refuses.
+
+use std::path::PathBuf;
+
+use dnscrypt_proxy::policy::{
+    BlockAnswer, Cloak, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules, WireName,
+};
+use toml::de::DeValue;
+
+use super::section::Section;
+use super::{absolute_path, list};
+
+/// The home's lookups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dns {
+    /// What is answered or refused without asking.
+    pub rules: Rules,
+    /// Whether questions for IPv6 addresses are denied.
+    pub filter_aaaa: FilterAaaa,
+}
+
+/// When questions for IPv6 addresses are denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FilterAaaa {
+    /// While the lease has no IPv6 address.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+const DEFAULT_DOMAIN: &str = "lan";
+/// Where OpenWrt's DHCP servers write.
+const DEFAULT_HOSTS: &str = "/tmp/hosts/odhcpd";
+const DEFAULT_LEASES: &str = "/tmp/dhcp.leases";
+const FILES: &str = "up to 16 absolute paths";
+const TRUTH: &str = "true or false";
+
+pub(super) fn read(section: &mut Section<'_>) -> Option<Dns> {
+    let domain = DEFAULT_DOMAIN.parse().ok();
+    let local_domain = section.optional(
+        "local-domain",
+        "a name such as \"lan\", or \"\" for none",
+        domain,
+        |value| match value.as_str()? {
+            "" => Some(None),
+            text => text.parse().ok().map(Some),
+        },
+    );
+    let mut files = |key, default: &[&str]| {
+        let default = default.iter().map(PathBuf::from).collect();
+        section.optional(key, FILES, default, |value| {
+            list(value, MAX_FILES, absolute_path)
+        })
+    };
+    let hosts_files = files("hosts-files", &[DEFAULT_HOSTS]);
+    let leases_files = files("leases-files", &[DEFAULT_LEASES]);
+    let blocklists = files("blocklists", &[]);
+    let allowlists = files("allowlists", &[]);
+    let block_answer = section.optional(
+        "block-answer",
+        "\"nxdomain\" or \"zero\"",
+        BlockAnswer::default(),
+        |value| value.as_str()?.parse().ok(),
+    );
+    let names = "up to 256 host names";
+    let rebind_allow = section.optional("rebind-allow", names, Vec::new(), |value| {
+        list(value, MAX_NAMES, name)
+    });
+    let pairs = "up to 256 of \"NAME ADDRESS…\" or \"NAME OTHER-NAME\"";
+    let cloaks = section.optional("cloak", pairs, Vec::new(), |value| {
+        list(value, MAX_NAMES, cloak)
+    });
+    let choices = "\"auto\", true or false";
+    let filter_aaaa = section.optional("filter-aaaa", choices, FilterAaaa::Auto, |value| {
+        match (value.as_str(), value.as_bool()) {
+            (Some("auto"), _) => Some(FilterAaaa::Auto),
+            (_, Some(true)) => Some(FilterAaaa::On),
+            (_, Some(false)) => Some(FilterAaaa::Off),
+            _ => None,
+        }
+    });
+    let mut is_set = |key, default| section.optional(key, TRUTH, default, |value| value.as_bool());
+    let is_protected = is_set("rebind-protection", true);
+    let stops_doh = is_set("stop-browser-doh", true);
+    let stops_relay = is_set("stop-private-relay", false);
+    Some(Dns {
+        rules: Rules {
+            local_domain: local_domain?,
+            hosts_files: hosts_files?,
+            leases_files: leases_files?,
+            blocklists: blocklists?,
+            allowlists: allowlists?,
+            block_answer: block_answer?,
+            rebinding: if is_protected? {
+                Rebinding::Refused
+            } else {
+                Rebinding::Accepted
+            },
+            rebind_allow: rebind_allow?,
+            cloaks: cloaks?,
+            browser_doh: own_resolver(stops_doh?),
+            private_relay: own_resolver(stops_relay?),
+            ..Rules::default()
+        },
+        filter_aaaa: filter_aaaa?,
+    })
+}
+
+fn own_resolver(is_stopped: bool) -> OwnResolver {
+    if is_stopped {
+        OwnResolver::Denied
+    } else {
+        OwnResolver::Asked
+    }
+}
+
+fn name(value: &DeValue<'_>) -> Option<WireName> {
+    value.as_str()?.parse().ok()
+}
+
+fn cloak(value: &DeValue<'_>) -> Option<Cloak> {
+    value.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SMALLEST, keys_of_mistakes};
+    use super::*;
+
+    fn read_text(text: &str) -> Dns {
+        let text = format!("{SMALLEST}[dns]\n{text}");
+        super::super::parse(&text).unwrap().dns
+    }
+
+    #[test]
+    fn every_mistake_of_the_section_is_told_with_its_path() {
+        let text = "local-domain = \"a b\"\nhosts-files = [\"hosts\"]\nblocklists = 1\nblock-answer = \"drop\"\n\
+                    rebind-allow = [\"a..b\"]\ncloak = [\"a.example\"]\nfilter-aaaa = \"on\"\nrebind-protection = 1\nstop = true";
+
+        let keys = keys_of_mistakes(&format!("{SMALLEST}[dns]\n{text}"));
+
+        assert_eq!(
+            keys,
+            [
+                "dns.local-domain",
+                "dns.hosts-files",
+                "dns.blocklists",
+                "dns.block-answer",
+                "dns.rebind-allow",
+                "dns.cloak",
+                "dns.filter-aaaa",
+                "dns.rebind-protection",
+                "dns.stop"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_router_refuses_rebinding_unless_it_is_told_not_to() {
+        let plain = read_text("");
+        let open = read_text("rebind-protection = false\nlocal-domain = \"\"\nleases-files = []");
+
+        assert_eq!(plain.rules.rebinding, Rebinding::Refused);
+        assert_eq!(plain.rules.browser_doh, OwnResolver::Denied);
+        assert_eq!(plain.rules.private_relay, OwnResolver::Asked);
+        assert_eq!(plain.rules.local_domain, DEFAULT_DOMAIN.parse().ok());
+        assert_eq!(plain.rules.leases_files, [PathBuf::from(DEFAULT_LEASES)]);
+        assert_eq!(plain.filter_aaaa, FilterAaaa::Auto);
+        assert_eq!(open.rules.rebinding, Rebinding::Accepted);
+        assert_eq!(
+            (open.rules.local_domain, open.rules.leases_files.len()),
+            (None, 0)
+        );
+    }
+}

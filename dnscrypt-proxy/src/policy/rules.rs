@@ -1,0 +1,126 @@
+//! What a policy is to do: the configuration of it, in types that cannot be wrong.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::home;
+use super::name::{NotAName, WireName};
+
+/// More names of one kind are not taken in a configuration.
+pub const MAX_NAMES: usize = 256;
+/// More files of one kind are not taken.
+pub const MAX_FILES: usize = 16;
+
+/// What is answered here, refused, or let through. Special-use names (RFC 6761) never leave, whatever is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The domain of the home's own names.
+    pub local_domain: Option<WireName>,
+    /// Files of `address name name…`.
+    pub hosts_files: Vec<PathBuf>,
+    /// Files of leases: `expiry mac address name id`.
+    pub leases_files: Vec<PathBuf>,
+    /// Files of names that are not answered.
+    pub blocklists: Vec<PathBuf>,
+    /// Files of names that always are.
+    pub allowlists: Vec<PathBuf>,
+    /// What a name on a blocklist is answered with.
+    pub block_answer: BlockAnswer,
+    /// What happens to answers from outside with addresses of the inside.
+    pub rebinding: Rebinding,
+    /// Names that may have them, and all below.
+    pub rebind_allow: Vec<WireName>,
+    /// Names with answers of their own.
+    pub cloaks: Vec<Cloak>,
+    /// What happens to questions for IPv6 addresses.
+    pub aaaa: Aaaa,
+    /// What browsers are told that ask whether to use a resolver of their own.
+    pub browser_doh: OwnResolver,
+    /// Likewise Apple's Private Relay.
+    pub private_relay: OwnResolver,
+}
+
+/// What a name on a blocklist is answered with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockAnswer {
+    /// There is no such name.
+    #[default]
+    NoName,
+    /// The address that leads nowhere: 0.0.0.0 or `::`.
+    Zero,
+}
+
+impl FromStr for BlockAnswer {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "nxdomain" => Ok(Self::NoName),
+            "zero" => Ok(Self::Zero),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What happens to answers from outside with addresses of the inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rebinding {
+    /// They are answers like others.
+    #[default]
+    Accepted,
+    /// They are not handed out.
+    Refused,
+}
+
+/// What happens to questions for IPv6 addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aaaa {
+    /// They are asked.
+    #[default]
+    Asked,
+    /// The answer is that there are none: nothing of IPv6 could be reached.
+    Denied,
+}
+
+/// What software is told that asks by a name whether to use a resolver of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnResolver {
+    /// What the name's owner says.
+    #[default]
+    Asked,
+    /// That it should not.
+    Denied,
+}
+
+/// A name with an answer of our own: `name address…` or `name other-name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cloak {
+    pub(super) name: WireName,
+    pub(super) to: CloakTo,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CloakTo {
+    Addresses(Vec<IpAddr>),
+    Name(WireName),
+}
+
+impl FromStr for Cloak {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let mut words = text.split_ascii_whitespace();
+        let name = words.next().ok_or(NotAName)?.parse()?;
+        let to: Vec<&str> = words.collect();
+        let addresses: Result<Vec<IpAddr>, _> = to.iter().map(|word| word.parse()).collect();
+        let to = match (addresses, to.as_slice()) {
+            (Ok(addresses), [_, ..]) if addresses.len() <= home::MAX_ADDRESSES => {
+                CloakTo::Addresses(addresses)
+            }
+            (Err(_), [other]) => CloakTo::Name(other.parse()?),
+            _ => return Err(NotAName),
+        };
+        Ok(Self { name, to })
+    }
+}
