@@ -121,6 +121,9 @@ fn words(status: &Value, now: u64) -> String {
         ("coalesced", "joined another"),
         ("stale", "stale"),
         ("failed", "failed"),
+        ("own", "answered here"),
+        ("blocked", "blocked"),
+        ("rebinding", "led inside"),
     ] {
         if count(key) > 0 {
             lookups.push_str(&format!(", {} {name}", count(key)));

@@ -33,11 +33,7 @@ fn addresses(message: &Message) -> Vec<IpAddr> {
     message
         .answers
         .iter()
-        .filter_map(|record| match &record.data {
-            RData::A(a) => Some(IpAddr::V4(a.0)),
-            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-            _ => None,
-        })
+        .filter_map(|record| record.data.ip_addr())
         .collect()
 }
 

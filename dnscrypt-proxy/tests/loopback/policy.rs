@@ -97,9 +97,11 @@ async fn a_name_that_stands_for_another_has_its_addresses_and_is_not_asked_itsel
         ..Rules::default()
     };
     let stub = judging(&server, rules).await;
-    let target = |answer: &Message| match &answer.answers[0].data {
-        RData::CNAME(name) => name.0.to_ascii(),
-        other => panic!("{other}"),
+    let target = |answer: &Message| {
+        let RData::CNAME(name) = &answer.answers[0].data else {
+            panic!("no alias: {answer}");
+        };
+        name.0.to_ascii()
     };
 
     for _ in 0..2 {

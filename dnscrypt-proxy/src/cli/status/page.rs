@@ -93,6 +93,7 @@ fn status(stub: &Stub, cache_bytes: usize, uptime: Duration) -> Value {
         "queries": figures.queries, "tcp_queries": counters.get(Counted::TcpQuery),
         "cache_hits": figures.cache_hits, "stale": figures.stale, "coalesced": figures.coalesced,
         "asked": figures.asked, "failed": figures.failed, "truncated": counters.get(Counted::Truncated),
+        "own": figures.policy.own, "blocked": figures.policy.blocked, "rebinding": figures.policy.rebinding,
         "upstream_ms": upstream_ms, "resolvers": resolvers,
         "cache": {"answers": figures.cached, "bytes": figures.cached_bytes, "max_bytes": cache_bytes},
         "dropped": dropped,
