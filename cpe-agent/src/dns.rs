@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use dnscrypt_proxy::DnsCryptStamp;
 use dnscrypt_proxy::listen::Sockets;
 use dnscrypt_proxy::policy::{self, Aaaa};
 use dnscrypt_proxy::proto::cert::{self, Policy, System};
 use dnscrypt_proxy::stub::{Stub, StubConfig};
-use dnscrypt_proxy::upstream::{Settings, Upstream};
+use dnscrypt_proxy::upstream::{Route, Settings, Upstream};
+use dnscrypt_proxy::{DnsCryptStamp, Stamp};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -26,6 +26,8 @@ use crate::config::{self, FilterAaaa};
 use crate::psk::PostQuantum;
 use crate::status::DnsStatus;
 
+/// What stamps of relays begin with: the upper bits of 0x81 in base64.
+const RELAY_STAMPS: &str = "sdns://g";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
@@ -181,18 +183,10 @@ impl Dns {
         })
     }
 
-    /// Asks these resolvers from now on.
+    /// Asks these resolvers from now on: through the relays that are named among them, if any are, and then in no other way.
     pub(crate) fn use_stamps(&self, stamps: &[String]) {
-        let usable = stamps
-            .iter()
-            .filter_map(|text| match text.parse::<DnsCryptStamp>() {
-                Ok(stamp) => Some(stamp),
-                Err(error) => {
-                    warn!(%error, "a resolver of the lease cannot be used");
-                    None
-                }
-            });
-        self.stub.upstream().set_stamps(usable.collect());
+        let (resolvers, route) = read_stamps(stamps);
+        self.stub.upstream().set_resolvers(resolvers, &route);
     }
 
     /// A lease is in use: names have IPv6 addresses only where it has one, if that was left to it.
@@ -233,6 +227,29 @@ impl Dns {
     }
 }
 
+fn read_stamps(stamps: &[String]) -> (Vec<DnsCryptStamp>, Route) {
+    let (mut resolvers, mut relays) = (Vec::new(), Vec::new());
+    // A relay that cannot be read is one all the same: without it nothing may go straight.
+    let is_relay = |text: &String| text.starts_with(RELAY_STAMPS);
+    for text in stamps {
+        match text.parse() {
+            Ok(Stamp::DnsCrypt(stamp)) => resolvers.push(stamp),
+            Ok(Stamp::DnsCryptRelay { addr }) => relays.push(addr),
+            Ok(other) => {
+                let kind = other.kind_name();
+                warn!(kind, "a resolver of the lease cannot be used");
+            }
+            Err(error) => warn!(%error, "a resolver of the lease cannot be used"),
+        }
+    }
+    let route = if stamps.iter().any(is_relay) {
+        Route::Relays(relays)
+    } else {
+        Route::Direct
+    };
+    (resolvers, route)
+}
+
 impl Drop for Dns {
     fn drop(&mut self) {
         self.task.abort();
@@ -242,6 +259,25 @@ impl Drop for Dns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RESOLVER: &str = "sdns://AQMAAAAAAAAADDkuOS45Ljk6ODQ0MyBnyEe4yHWM0SAkVUO-dWdG3zTfHYTAC4xHA2jfgh2GPhkyLmRuc2NyeXB0LWNlcnQucXVhZDkubmV0";
+
+    #[test]
+    fn a_relay_among_the_stamps_shuts_the_straight_way_even_when_it_cannot_be_read() {
+        let read = |stamps: &[&str]| {
+            let stamps: Vec<_> = stamps.iter().map(ToString::to_string).collect();
+            let (resolvers, route) = read_stamps(&stamps);
+            (resolvers.len(), route)
+        };
+        let relay = "sdns://gQwxOTguNTEuMTAwLjE";
+        let address = "198.51.100.1:443".parse().unwrap();
+
+        for cut in ["sdns://gQ", "sdns://gRJbMjAwMTpkYjg6OjFdOjg0"] {
+            assert_eq!(read(&[RESOLVER, cut]), (1, Route::Relays(vec![])), "{cut}");
+        }
+        assert_eq!(read(&[relay, RESOLVER]), (1, Route::Relays(vec![address])));
+        assert_eq!(read(&[RESOLVER, "sdns://AQ"]), (1, Route::Direct));
+    }
 
     #[test]
     fn a_port_in_use_is_named_and_an_address_that_is_not_there_yet_is_bound() {

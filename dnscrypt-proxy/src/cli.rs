@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::proto::cert::{Legacy, Policy, PostQuantum};
 use crate::proto::stamp::{DnsCryptStamp, Stamp};
+use crate::upstream::Route;
 use exit::{Failure, USAGE};
 
 const EXAMPLES: &str = "\
@@ -76,7 +77,7 @@ Blocklists, names of your own and protection from rebinding are set in a configu
 #[derive(Args)]
 struct RunArgs {
     /// Configuration file (see `check-config`)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "stamp"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "stamp", "relay"])]
     config: Option<PathBuf>,
     /// Address to answer on, over UDP and TCP; may be repeated. Needless where systemd hands sockets over
     #[arg(long, value_name = "IP:PORT")]
@@ -84,6 +85,8 @@ struct RunArgs {
     /// Resolver to ask; may be repeated, in order of preference
     #[arg(long, value_name = "STAMP", value_parser = dnscrypt_stamp)]
     stamp: Vec<DnsCryptStamp>,
+    #[command(flatten)]
+    route: RouteArgs,
     /// Use a new key for every query, so that a resolver cannot link them by the key
     #[arg(long)]
     ephemeral_keys: bool,
@@ -108,6 +111,25 @@ struct StatusArgs {
     /// Every second, with the rates of the last minute
     #[arg(long)]
     watch: bool,
+}
+
+/// How resolvers are reached.
+#[derive(Args)]
+struct RouteArgs {
+    /// Relay (a stamp sdns://gQ…) to ask through, so that the resolver does not learn who asks; may be repeated. With
+    /// relays a resolver is never asked without one
+    #[arg(long, value_name = "STAMP", value_parser = relay_stamp)]
+    relay: Vec<SocketAddr>,
+}
+
+impl RouteArgs {
+    fn route(&self) -> Route {
+        if self.relay.is_empty() {
+            Route::Direct
+        } else {
+            Route::Relays(self.relay.clone())
+        }
+    }
 }
 
 /// Which certificates of a resolver are taken.
@@ -143,6 +165,8 @@ struct QueryArgs {
     /// Ask over TCP at once
     #[arg(long)]
     tcp: bool,
+    #[command(flatten)]
+    route: RouteArgs,
     #[command(flatten)]
     policy: PolicyArgs,
     /// Print one JSON object
@@ -218,6 +242,8 @@ struct CheckArgs {
     #[arg(long, default_value = "example.com")]
     name: String,
     #[command(flatten)]
+    route: RouteArgs,
+    #[command(flatten)]
     policy: PolicyArgs,
     /// Print one JSON object
     #[arg(long)]
@@ -228,6 +254,12 @@ struct CheckArgs {
 enum StampCommand {
     /// Make the stamp of a DNSCrypt resolver
     Make(MakeArgs),
+    /// Make the stamp of a relay
+    MakeRelay {
+        /// Where the relay listens
+        #[arg(long, value_name = "IP:PORT")]
+        addr: SocketAddr,
+    },
     /// Show what is in a stamp of any kind
     Show {
         /// The stamp
@@ -352,6 +384,9 @@ fn dispatch(command: Command) -> Result<String, Failure> {
         Command::Bench(args) => bench::bench(&args),
         Command::Check(args) => check::check(&args),
         Command::Stamp(StampCommand::Make(args)) => Ok(stamp::make(args)),
+        Command::Stamp(StampCommand::MakeRelay { addr }) => {
+            Ok(format!("{}\n", Stamp::DnsCryptRelay { addr }))
+        }
         Command::Stamp(StampCommand::Show { stamp, json }) => Ok(stamp::show(&stamp, json)),
         Command::ProviderKey(ProviderKeyCommand::New { file, json }) => cert::new_key(&file, json),
         Command::ProviderKey(ProviderKeyCommand::Show { file, json }) => {
@@ -387,6 +422,17 @@ fn target(text: &str) -> Result<Target, String> {
     }
     let address = text.parse().map(Target::Plain);
     address.map_err(|_| "neither IP:PORT nor a DNSCrypt stamp".to_owned())
+}
+
+fn relay_stamp(text: &str) -> Result<SocketAddr, String> {
+    match text.parse() {
+        Ok(Stamp::DnsCryptRelay { addr }) => Ok(addr),
+        Ok(other) => Err(format!(
+            "this is a stamp for {}; a DNSCrypt relay's is needed",
+            other.kind_name()
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn post_quantum(text: &str) -> Result<PostQuantum, String> {

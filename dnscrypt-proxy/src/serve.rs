@@ -35,6 +35,8 @@ mod randomness;
 #[cfg(feature = "workers")]
 mod rates;
 #[cfg(feature = "workers")]
+mod relay;
+#[cfg(feature = "workers")]
 mod strangers;
 #[cfg(feature = "workers")]
 mod workers;
@@ -42,6 +44,8 @@ mod workers;
 use keys::Keys;
 #[cfg(feature = "workers")]
 pub use rates::Rates;
+#[cfg(feature = "workers")]
+pub use relay::Relaying;
 #[cfg(feature = "workers")]
 pub use workers::WorkerSockets;
 
@@ -104,8 +108,25 @@ impl Server {
         H: Fn(Query) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Vec<u8>>> + Send + 'static,
     {
+        self.serve_and_relay(sockets, kept_bytes, None, handler)
+            .await
+    }
+
+    /// The same, and by the same sockets forwards packets that are for other resolvers, if there is to be a relay.
+    #[cfg(feature = "workers")]
+    pub async fn serve_and_relay<H, F>(
+        self,
+        sockets: Vec<WorkerSockets>,
+        kept_bytes: usize,
+        relay: Option<Relaying>,
+        handler: H,
+    ) -> Stopped
+    where
+        H: Fn(Query) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+    {
         let handler = Arc::new(handler);
-        match workers::Workers::start(&self, sockets, kept_bytes, &handler) {
+        match workers::Workers::start(&self, sockets, kept_bytes, (&handler, relay)) {
             Ok(mut workers) => workers.ended().await,
             Err(error) => tracing::error!(%error, "the DNSCrypt workers cannot start"),
         }

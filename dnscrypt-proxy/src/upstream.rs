@@ -9,6 +9,7 @@ pub(crate) mod session;
 mod sockets;
 mod standing;
 mod vigil;
+mod way;
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 pub use fetch::{CertSet, FetchBy, FetchError, fetch};
 pub use resolver::Health;
 pub use sockets::SocketFactory;
+pub use way::{Route, Ways};
 
 use crate::clock::{self, Clock};
 use crate::proto::Transport;
@@ -106,6 +108,9 @@ pub enum ResolveError {
     /// There are no stamps.
     #[error("no resolver is configured")]
     NoResolver,
+    /// No relay leads to it, and it may not be asked without one.
+    #[error("no relay leads to the resolver")]
+    NoRelay,
     /// Its certificates could not be had, or none of them may be used.
     #[error("no certificate: {0}")]
     Certificate(#[from] FetchError),
@@ -170,12 +175,25 @@ impl Upstream {
         upstream
     }
 
-    /// Replaces the stamps; what is known of a resolver that stays is kept. Questions that wait are asked of
-    /// the new ones.
+    /// Replaces the stamps, of resolvers that are asked themselves.
     pub fn set_stamps(&self, stamps: Vec<DnsCryptStamp>) {
+        self.set_resolvers(stamps, &Route::Direct);
+    }
+
+    /// Replaces the resolvers and how they are reached. What is known of one that stays on its route is kept; on another
+    /// route it knows nothing that it did not know before: new keys, new sockets. Questions that wait are asked of
+    /// the new ones.
+    pub fn set_resolvers(&self, stamps: Vec<DnsCryptStamp>, route: &Route) {
         let before = self.all();
-        let known = |stamp: &DnsCryptStamp| before.iter().find(|one| one.stamp() == stamp).cloned();
-        let make = |stamp| Arc::new(Resolver::new(stamp, Arc::clone(&self.shared.settings)));
+        let known =
+            |stamp: &DnsCryptStamp| before.iter().find(|one| one.is_of(stamp, route)).cloned();
+        let make = |stamp| {
+            Arc::new(Resolver::new(
+                stamp,
+                route,
+                Arc::clone(&self.shared.settings),
+            ))
+        };
         let resolvers: Vec<_> = stamps
             .into_iter()
             .take(MAX_STAMPS)

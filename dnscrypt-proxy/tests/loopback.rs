@@ -20,7 +20,7 @@ use dnscrypt_proxy::certs::write_series;
 use dnscrypt_proxy::listen::Limits;
 use dnscrypt_proxy::proto::cert::PostQuantum;
 use dnscrypt_proxy::proto::dropped::{Counted, Dropped};
-use dnscrypt_proxy::upstream::{FetchBy, FetchError, KeyPolicy, ResolveError, fetch};
+use dnscrypt_proxy::upstream::{FetchBy, FetchError, KeyPolicy, ResolveError, Route, Ways, fetch};
 use hickory_proto::op::ResponseCode;
 
 use rig::{
@@ -136,13 +136,14 @@ async fn certificates_are_served_over_udp_and_tcp_under_their_name_only() {
     other.provider_name = "2.dnscrypt-cert.other.example".to_owned();
 
     let stamp = server.stamp();
-    let by = |by| fetch(&stamp, &sockets, by);
+    let ways = Ways::new(stamp.addr, &Route::Direct);
+    let by = |by| fetch(&stamp, &ways, &sockets, by);
     let (over_udp, padded, over_tcp) = (
         by(FetchBy::Udp).await.unwrap(),
         by(FetchBy::PaddedUdp).await.unwrap(),
         by(FetchBy::Tcp).await.unwrap(),
     );
-    let of_other = fetch(&other, &sockets, FetchBy::Tcp).await;
+    let of_other = fetch(&other, &ways, &sockets, FetchBy::Tcp).await;
 
     // The post-quantum one does not fit into what a small query may be answered with.
     assert_eq!((over_udp.records.len(), over_udp.incomplete), (1, true));

@@ -86,17 +86,23 @@ enum Command {
         json: bool,
     },
     /// Prints the sdns:// stamp of the first DNSCrypt address, or of all.
-    DnsStamp {
-        /// The configuration file.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// Prints one line for each address.
-        #[arg(long)]
-        all: bool,
-        /// Prints JSON: a list of address and stamp.
-        #[arg(long)]
-        json: bool,
-    },
+    DnsStamp(StampArgs),
+}
+
+#[derive(Args)]
+struct StampArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Prints one line for each address.
+    #[arg(long)]
+    all: bool,
+    /// Prints the stamp of the relay there ([dns.relay]), for lookups that go on to the resolver of another operator.
+    #[arg(long)]
+    relay: bool,
+    /// Prints JSON: a list of address and stamp.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -158,7 +164,7 @@ impl Command {
             Self::CheckConfig { file, json } => check_config(&file, json),
             Self::Drain { socket, json } => drain(&socket.path()?, json),
             Self::RelayPin { config, json } => relay_pin(&load(&config)?, json),
-            Self::DnsStamp { config, all, json } => dns_stamp(&load(&config)?, all, json),
+            Self::DnsStamp(args) => dns_stamp(&load(&args.config)?, &args),
         }
     }
 }
@@ -279,21 +285,31 @@ fn check_config(file: &std::path::Path, json: bool) -> Result<(), Fault> {
     }
 }
 
-fn dns_stamp(config: &Config, all: bool, json: bool) -> Result<(), Fault> {
+fn dns_stamp(config: &Config, args: &StampArgs) -> Result<(), Fault> {
     let Some(dns) = &config.dns else {
         return Err(Fault::new(
             Exit::Config,
             "the configuration has no [dns] table, so there is no stamp",
         ));
     };
-    let count = if all || json { dns.listen.len() } else { 1 };
-    let stamps = dns
-        .listen
-        .iter()
-        .take(count)
-        .map(|address| Ok((*address, dns::stamp(dns, *address)?)));
+    if args.relay && config.dns_relay.is_none() {
+        return Err(Fault::new(
+            Exit::Config,
+            "the configuration has no [dns.relay] table, so there is no relay",
+        ));
+    }
+    let every = args.all || args.json;
+    let count = if every { dns.listen.len() } else { 1 };
+    let stamps = dns.listen.iter().take(count).map(|address| {
+        let stamp = if args.relay {
+            dns::relay_stamp(*address)
+        } else {
+            dns::stamp(dns, *address)?
+        };
+        Ok((*address, stamp))
+    });
     let stamps = stamps.collect::<Result<Vec<_>, Fault>>()?;
-    if json {
+    if args.json {
         let rows = stamps
             .iter()
             .map(|(address, stamp)| serde_json::json!({ "address": address, "stamp": stamp }));

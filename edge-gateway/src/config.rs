@@ -17,10 +17,12 @@ use tunnel::offload::ecn::OuterTos;
 use tunnel::share::MAX_WORKERS;
 
 mod dns;
+mod dns_relay;
 mod doors;
 mod fields;
 mod relay;
 mod sampling;
+pub use dns_relay::DnsRelay;
 pub use doors::Doors;
 use fields::Fields;
 pub use fields::Mistake;
@@ -77,6 +79,8 @@ pub struct Config {
     pub announce: Option<Announce>,
     /// `[dns]`: the resolver for the routers; without it none is offered.
     pub dns: Option<Dns>,
+    /// `[dns.relay]`: lookups forwarded to resolvers of others; without it none are.
+    pub dns_relay: Option<DnsRelay>,
     /// `[relay]`: UDP inside HTTP for routers whose network lets no other UDP through; without it there is none.
     pub relay: Option<Relay>,
     /// `[sampling]`: volume by network of the internet; without it no packet is looked at.
@@ -139,7 +143,8 @@ pub struct Announce {
 /// `[dns]`.
 #[derive(Clone, Debug)]
 pub struct Dns {
-    /// `listen`: DNSCrypt addresses, UDP and TCP; inner addresses of the tunnel.
+    /// `listen`: DNSCrypt addresses, UDP and TCP; inner addresses of the tunnel. Then those of `public-listen`, which
+    /// anybody may ask.
     pub listen: Vec<SocketAddr>,
     /// `provider-name`: `2.dnscrypt-cert.` and a zone.
     pub provider_name: String,
@@ -336,7 +341,9 @@ impl TryFrom<RawConfig> for Config {
         let announce = announce.map(|table| read_announce(table, &mut mistakes));
         let inner = tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.addresses);
         let dns = dns.map(|table| dns::read_dns(table, inner, &mut mistakes));
-        let relay = relay.map(|table| relay::read_relay(table, tunnel.as_ref(), &mut mistakes));
+        let (dns, dns_relay) = dns.unwrap_or_default();
+        let relay =
+            relay.and_then(|table| relay::read_relay(table, tunnel.as_ref(), &mut mistakes));
         let sampling = sampling.map(|table| sampling::read_sampling(table, &mut mistakes));
         let metrics = metrics.map(|table| read_metrics(table, &mut mistakes));
 
@@ -345,6 +352,14 @@ impl TryFrom<RawConfig> for Config {
         else {
             return Err(mistakes);
         };
+        let dns_relay = dns_relay.map(|mut dns_relay| {
+            let doors = dns.iter().filter_map(|dns| dns.doors.as_ref());
+            let doors = doors.flat_map(|doors| doors.https.iter().chain(&doors.quic));
+            let relay = relay.iter().flat_map(|relay| &relay.listen);
+            let dns = dns.iter().flat_map(|dns| &dns.listen).chain(doors);
+            dns_relay.own = dns.chain(relay).chain(&tunnel.listen).copied().collect();
+            dns_relay
+        });
         Ok(Self {
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             trust_policy: trust_policy.unwrap_or_else(|| DEFAULT_TRUST_POLICY.into()),
@@ -356,8 +371,9 @@ impl TryFrom<RawConfig> for Config {
             tunnel,
             nat: nat.flatten(),
             announce: announce.flatten(),
-            dns: dns.flatten(),
-            relay: relay.flatten(),
+            dns,
+            dns_relay,
+            relay,
             sampling: sampling.flatten(),
             metrics: metrics.flatten(),
         })

@@ -1,6 +1,7 @@
 //! DNSCrypt on the gateway's inner addresses: the server of `dnscrypt-proxy` in front of [`Resolver`].
-//! Only leased routers reach it: the addresses exist inside the tunnel alone and the packet filter sees
-//! to it. Nothing here looks into a query.
+//! Only leased routers reach them: the addresses exist inside the tunnel alone and the packet filter sees
+//! to it; public ones are the operator's choice. Nothing here looks into a query. Beside it, by configuration, a
+//! relay to the resolvers of others.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dnscrypt_proxy::certs::{Certs, Rotation, read_provider_key};
 use dnscrypt_proxy::listen::{Limits, Rate};
 use dnscrypt_proxy::proto::dropped::Counted;
+use dnscrypt_proxy::proto::relay::{Reach, RelayPolicy};
 use dnscrypt_proxy::proto::stamp::Props;
-use dnscrypt_proxy::serve::{Server, WorkerSockets};
-use dnscrypt_proxy::{Counters, DnsCryptStamp, clock};
+use dnscrypt_proxy::serve::{Relaying, Server, WorkerSockets};
+use dnscrypt_proxy::{Counters, DnsCryptStamp, Stamp, clock};
 use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 
 use crate::answers::Answers;
-use crate::config::{self, Certificates};
+use crate::config::{self, Certificates, DnsRelay};
 use crate::doors::{self, Doors};
 use crate::exit::{Exit, Fault};
 use crate::own_names::OwnNames;
@@ -36,6 +38,7 @@ pub(crate) struct Dns {
     resolver: Resolver,
     rate: Option<Rate>,
     doors: Option<Doors>,
+    relay: Option<Relaying>,
     provider_name: String,
     figures: Arc<Figures>,
 }
@@ -46,6 +49,8 @@ pub(crate) struct Figures {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// The DNSCrypt server's own counts.
     pub server: Arc<Counters>,
+    /// The relay's, which stay zero without one.
+    pub relay: Arc<Counters>,
 }
 
 impl Figures {
@@ -86,7 +91,11 @@ impl Figures {
 
 impl Dns {
     /// Binds the sockets and loads certificates and trust anchors, while the process may.
-    pub(crate) fn bind(dns: &config::Dns, workers: u8) -> Result<Self, Fault> {
+    pub(crate) fn bind(
+        dns: &config::Dns,
+        relay: Option<&DnsRelay>,
+        workers: u8,
+    ) -> Result<Self, Fault> {
         let mut sockets = Vec::new();
         sockets.resize_with(workers.into(), WorkerSockets::default);
         for address in &dns.listen {
@@ -101,6 +110,7 @@ impl Dns {
                 sockets.listen(*address).map_err(binding)?;
             }
         }
+        let figures = Arc::<Figures>::default();
         Ok(Self {
             sockets,
             certs: certs(dns)?,
@@ -108,8 +118,9 @@ impl Dns {
             resolver: Resolver::new(dns)?,
             rate: dns.rate,
             doors: dns.doors.as_ref().map(Doors::bind).transpose()?,
+            relay: relay.map(|relay| relaying(relay, &figures)),
             provider_name: dns.provider_name.clone(),
-            figures: Arc::default(),
+            figures,
         })
     }
 
@@ -139,7 +150,8 @@ impl Dns {
         };
         let answers = Answers::new(self.own, self.resolver, self.figures);
         let doors = open(self.doors, answers.clone(), self.rate);
-        let answering = server.serve_by_workers(self.sockets, KEPT_BYTES, move |query| {
+        let (sockets, relay) = (self.sockets, self.relay);
+        let answering = server.serve_and_relay(sockets, KEPT_BYTES, relay, move |query| {
             let answers = answers.clone();
             async move { answers.answer(&query.message).await }
         });
@@ -165,6 +177,31 @@ fn udp_options() -> UdpOptions {
         // Queries are not runs of equal datagrams, and each is wanted by itself.
         offload: Offload::Never,
         ..UdpOptions::default()
+    }
+}
+
+fn relaying(relay: &DnsRelay, figures: &Figures) -> Relaying {
+    if relay.private_targets {
+        tracing::warn!(
+            "dns.relay.allow-private-targets-for-tests is set: every host that this machine reaches can be sent packets through \
+             the relay; never set it where anybody's network is behind"
+        );
+    }
+    let behind = relay.behind.iter();
+    Relaying {
+        policy: RelayPolicy {
+            ports: relay.ports.clone(),
+            own: relay.own.clone(),
+            behind: behind.map(|net| (net.addr(), net.prefix_len())).collect(),
+            reach: if relay.private_targets {
+                Reach::AnyForTests
+            } else {
+                Reach::Global
+            },
+        },
+        in_flight: relay.max_exchanges,
+        per_source: relay.max_per_source,
+        counters: Arc::clone(&figures.relay),
     }
 }
 
@@ -202,4 +239,9 @@ pub(crate) fn stamp(dns: &config::Dns, address: SocketAddr) -> Result<String, Fa
         provider_name: dns.provider_name.clone(),
     };
     Ok(stamp.to_string())
+}
+
+/// The stamp by which they find the relay there.
+pub(crate) fn relay_stamp(addr: SocketAddr) -> String {
+    Stamp::DnsCryptRelay { addr }.to_string()
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dnscrypt_proxy::Counters;
+use dnscrypt_proxy::proto::dropped::Counted;
 use telemetry::metrics::names;
 use telemetry::{Counter, Gauge, Histogram, LabelledCounter, LabelledGauge, Registry};
 use tunnel::sample::Direction;
@@ -51,6 +53,8 @@ pub(crate) struct Metrics {
     door_connections: LabelledGauge,
     doors_shared: Counter,
     doors_refused: LabelledCounter,
+    forwarded: LabelledCounter,
+    forwarded_dropped: LabelledCounter,
     worker_packets: LabelledCounter,
     worker_bytes: LabelledCounter,
     worker_handshakes: LabelledCounter,
@@ -93,6 +97,9 @@ impl Metrics {
             door_connections: registry.labelled_gauge(names::GATEWAY_DOOR_CONNECTIONS, "door"),
             doors_shared: registry.counter(names::GATEWAY_DOORS_SHARED),
             doors_refused: registry.labelled_counter(names::GATEWAY_DOORS_REFUSED, "reason"),
+            forwarded: registry.labelled_counter(names::GATEWAY_DNS_RELAYED, "what"),
+            forwarded_dropped: registry
+                .labelled_counter(names::GATEWAY_DNS_RELAY_DROPPED, "reason"),
             worker_packets: registry.labelled_counter(names::GATEWAY_WORKER_PACKETS, "worker"),
             worker_bytes: registry.labelled_counter(names::GATEWAY_WORKER_BYTES, "worker"),
             worker_handshakes: registry
@@ -159,10 +166,29 @@ impl Metrics {
                 follow(&self.lookups_dropped.with(reason.as_label()), count as u64);
             }
         }
+        if let Some(dns) = dns {
+            self.update_dns_relay(&dns.relay);
+        }
     }
 }
 
 impl Metrics {
+    fn update_dns_relay(&self, relay: &Counters) {
+        for (what, counted) in [
+            ("queries_udp", Counted::UdpQuery),
+            ("queries_tcp", Counted::TcpQuery),
+            ("answers", Counted::Answer),
+        ] {
+            follow(&self.forwarded.with(what), relay.get(counted) as u64);
+        }
+        for (reason, count) in relay.all_dropped() {
+            follow(
+                &self.forwarded_dropped.with(reason.as_label()),
+                count as u64,
+            );
+        }
+    }
+
     /// Brings the TUN device's up to date, and what explains how they differ from the leases'.
     pub(crate) fn update_device(&self, device: DeviceBytes, books: &Books) {
         for (counter, label, figure) in [

@@ -72,7 +72,7 @@ impl Site {
         let workers = open_workers(&config.tunnel, sampling.as_ref(), &keys)?;
         let volume = sampling.map(|(one_in, networks)| Volume::new(one_in, &networks));
         let dns = config.dns.as_ref();
-        let dns = dns.map(|dns| Dns::bind(dns, config.tunnel.workers));
+        let dns = dns.map(|dns| Dns::bind(dns, config.dns_relay.as_ref(), config.tunnel.workers));
         let dns = dns.transpose()?;
         let relay = config.relay.as_ref().map(Relay::bind).transpose()?;
         let forwarding = nat::set_up(&config.tunnel, config.nat.as_ref())?;

@@ -190,6 +190,31 @@ pub(crate) struct DnsStatus {
     pub seals: BTreeMap<String, u64>,
     /// Packets that were no lookups, by reason.
     pub dropped: BTreeMap<String, u64>,
+    /// What went through the relay; none where none is configured, or nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed: Option<RelayedStatus>,
+}
+
+/// Lookups forwarded to other resolvers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RelayedStatus {
+    /// Those that were sent on.
+    pub queries: u64,
+    /// Answers that went back.
+    pub answers: u64,
+    /// Packets that went nowhere, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+impl RelayedStatus {
+    fn in_words(&self) -> String {
+        format!(
+            "forwarded  {} lookups to other resolvers, {} answers ({})",
+            self.queries,
+            self.answers,
+            counts(&self.dropped)
+        )
+    }
 }
 
 /// What the socket asks of control.
@@ -437,6 +462,8 @@ impl Status {
             lines.push(format!("unanswered {}", counts(&dns.dropped)));
         }
         lines.extend(self.doors.iter().map(DoorsStatus::in_words));
+        let relayed = self.dns.as_ref().and_then(|dns| dns.relayed.as_ref());
+        lines.extend(relayed.map(RelayedStatus::in_words));
         if let Some(relay) = &self.relay {
             lines.push(format!(
                 "relay      {} routers now; {} over QUIC and {} over TLS so far, {} refused",

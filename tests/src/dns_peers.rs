@@ -45,6 +45,25 @@ impl ForeignServer {
         peers: &Peers,
         listen: SocketAddr,
     ) -> Result<Self> {
+        Self::encrypted_dns_as(lab, netns, peers, (listen, Relays::No))
+    }
+
+    /// encrypted-dns that also relays to port 443 of hosts of the internet, which it lets nobody widen.
+    pub fn encrypted_dns_relay(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        listen: SocketAddr,
+    ) -> Result<Self> {
+        Self::encrypted_dns_as(lab, netns, peers, (listen, Relays::Yes))
+    }
+
+    fn encrypted_dns_as(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        (listen, relays): (SocketAddr, Relays),
+    ) -> Result<Self> {
         let dir = lab.folder("encrypted-dns")?;
         let config = dir.join("encrypted-dns.toml");
         let text = format!(
@@ -74,12 +93,13 @@ key_cache_capacity = 10000
 [filtering]
 
 [anonymized_dns]
-enabled = false
+enabled = {is_relay}
 allowed_ports = [443]
 allow_non_reserved_ports = false
 blacklisted_ips = []
 "#,
-            state = dir.join("state").display()
+            state = dir.join("state").display(),
+            is_relay = relays == Relays::Yes,
         );
         fs::write(&config, text).context("writing encrypted-dns's configuration")?;
         let program = peers.encrypted_dns()?;
@@ -146,6 +166,12 @@ setACL({{ "0.0.0.0/0", "::/0" }})
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relays {
+    No,
+    Yes,
+}
+
 /// How dnscrypt-proxy is to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asking {
@@ -191,13 +217,40 @@ impl DnscryptProxy {
         Self::start_caching(lab, netns, peers, stamp, (asking, Caching::Off))
     }
 
+    /// The same through a relay, and in no other way.
+    pub fn start_through(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        (stamp, relay): (&str, &str),
+        asking: Asking,
+    ) -> Result<Self> {
+        let more = format!(
+            "[static.way]\nstamp = \"{relay}\"\n\n[anonymized_dns]\n\
+             routes = [ {{ server_name = \"edge\", via = [\"way\"] }} ]\n\
+             skip_incompatible = false\ndirect_cert_fallback = false\n"
+        );
+        Self::start_configured(lab, netns, peers, stamp, (asking, Caching::Off), &more)
+    }
+
     /// The same with or without a cache.
     pub fn start_caching(
         lab: &Lab,
         netns: &Netns,
         peers: &Peers,
         stamp: &str,
+        asking: (Asking, Caching),
+    ) -> Result<Self> {
+        Self::start_configured(lab, netns, peers, stamp, asking, "")
+    }
+
+    fn start_configured(
+        lab: &Lab,
+        netns: &Netns,
+        peers: &Peers,
+        stamp: &str,
         (asking, caching): (Asking, Caching),
+        more: &str,
     ) -> Result<Self> {
         let listen: SocketAddr = Self::LISTEN.parse().context("a socket address")?;
         let label = format!("dnscrypt-proxy-{asking:?}");
@@ -225,7 +278,8 @@ log_level = 1
 
 [static.edge]
 stamp = "{stamp}"
-"#,
+
+{more}"#,
             tcp = asking == Asking::Tcp,
             post_quantum = asking != Asking::Classical,
             ephemeral = asking == Asking::EphemeralKeys,

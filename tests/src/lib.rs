@@ -18,12 +18,15 @@ mod pop;
 mod router;
 mod zones;
 
+mod abroad;
 mod sites;
 mod world;
 
+mod capture;
 mod judge;
 mod observer;
 mod pcap;
+mod search;
 mod wiretap;
 
 mod bulk;
@@ -44,8 +47,10 @@ pub mod bench;
 pub mod demo;
 pub mod soak;
 
+pub use abroad::{ABROAD, Abroad, ELSEWHERE};
 pub use bulk::{Bulk, Frames};
 pub use cable::{Cable, Carried, Quality};
+pub use capture::Capture;
 pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
 pub use dns_peers::{Asking, Caching, DnscryptProxy, DnscryptStub, ForeignServer, resolves};
@@ -57,6 +62,7 @@ pub use kernel_wireguard::{KernelCounters, KernelWireGuard};
 pub use netns::{Netns, said};
 pub use observer::{Findings, Observer, Wire, allowed_in_the_lab, search};
 pub use office::{Office, PROVISIONING_PORT};
+pub use pcap::frames;
 pub use peers::{Peers, Suite};
 pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop, foreign_site};
 pub use process::Running;
@@ -64,6 +70,7 @@ pub use programs::Programs;
 pub use refusal::{exit, mistakes_told, refused};
 pub use relay::{Blocked, NOBODY, RELAY_NAME, Relay, aioquic, block, unblock};
 pub use router::{Image, Router};
+pub use search::{Finding, Marker, Searched};
 pub use sites::Sites;
 pub use topology::{
     GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,

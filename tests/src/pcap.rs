@@ -31,6 +31,13 @@ impl<'a> Frames<'a> {
     }
 }
 
+/// The frames of a capture of Ethernet; one that was cut short is an error.
+pub fn frames(file: &[u8]) -> Result<Vec<Vec<u8>>> {
+    Frames::parse(file)?
+        .map(|frame| Ok(frame?.to_vec()))
+        .collect()
+}
+
 impl<'a> Iterator for Frames<'a> {
     type Item = Result<&'a [u8]>;
 

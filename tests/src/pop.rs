@@ -21,6 +21,8 @@ pub const GATEWAY_INNER: &str = "10.64.0.1";
 pub const GATEWAY_INNER_V6: &str = "fd64::1";
 /// The name under which the gateway's DNSCrypt certificates are asked for.
 pub const PROVIDER_NAME: &str = "2.dnscrypt-cert.pop1.example";
+/// The lab's resolvers of others listen on more ports than one.
+const DNS_RELAY: &str = "[dns.relay]\nports = [443, 8443]\n";
 const START: Duration = Duration::from_secs(15);
 
 /// A gateway that provisioning knows; it runs while the value of [`Pop::start`] lives.
@@ -35,6 +37,8 @@ pub struct Pop {
     pub stamp: String,
     /// The gateway's WireGuard key, in base64.
     pub wireguard: String,
+    identity: String,
+    relay_arguments: Vec<String>,
 }
 
 /// What differs between two gateways.
@@ -81,6 +85,22 @@ impl Pop {
         Self::install_at(place, lab, &lab.pop, (programs, office, zones))
     }
 
+    /// The same, whose homes are to ask a resolver of another operator (its stamp), through the relay of this gateway.
+    pub fn install_forwarding(
+        lab: &Lab,
+        programs: &Programs,
+        office: &Office,
+        zones: &Zones,
+        resolver: &str,
+    ) -> Result<Self> {
+        let pop = Self::make_at(FIRST, lab, &lab.pop, (programs, office, zones))?;
+        pop.edit_config(|text| text.replace("\n[metrics]", &format!("\n{DNS_RELAY}\n[metrics]")))?;
+        let relay = pop.print_stamps(&["--relay"])?;
+        let stamp = format!("{relay},{resolver}");
+        pop.add_to(office, &stamp, &[])?;
+        Ok(pop)
+    }
+
     /// The same for the second site of a lab that has one.
     pub fn install_second(
         lab: &Lab,
@@ -92,6 +112,19 @@ impl Pop {
     }
 
     fn install_at(
+        place: Place,
+        lab: &Lab,
+        netns: &Netns,
+        (programs, office, zones): (&Programs, &Office, &Zones),
+    ) -> Result<Self> {
+        let pop = Self::make_at(place, lab, netns, (programs, office, zones))?;
+        let more = pop.relay_arguments.clone();
+        pop.add_to(office, &pop.stamp, &more)?;
+        Ok(pop)
+    }
+
+    /// Keys and configuration; provisioning does not know of it yet.
+    fn make_at(
         place: Place,
         lab: &Lab,
         netns: &Netns,
@@ -133,24 +166,28 @@ impl Pop {
             place,
             stamp: String::new(),
             wireguard: text(&keys, "wg")?,
+            identity: text(&keys, "ed25519")?,
+            relay_arguments: site
+                .as_ref()
+                .map_or(Vec::new(), |site| site.arguments(place.relay).to_vec()),
         };
         let relay = site.as_ref();
         let relay = relay.map(|site| site.configuration_for(place.relay));
         let written = pop.configuration(&state_arg, office, zones)? + &relay.unwrap_or_default();
         fs::write(&config, written).context("writing the gateway's configuration")?;
-        let stamp = netns.run(&[
-            program.as_ref(),
-            "dns-stamp",
-            "--config",
-            config.to_string_lossy().as_ref(),
-        ])?;
-        let pop = Self {
-            stamp: stamp.trim().to_owned(),
+        Ok(Self {
+            stamp: pop.print_stamps(&[])?,
             ..pop
-        };
-        let more = site.map_or(Vec::new(), |site| site.arguments(place.relay).to_vec());
-        pop.add_to(office, &text(&keys, "ed25519")?, &more)?;
-        Ok(pop)
+        })
+    }
+
+    /// What `edge-gateway dns-stamp` prints.
+    pub fn print_stamps(&self, more: &[&str]) -> Result<String> {
+        let program = self.program.to_string_lossy();
+        let config = self.config.to_string_lossy();
+        let command = [program.as_ref(), "dns-stamp", "--config", config.as_ref()];
+        let stamps = self.netns.run(&[&command[..], more].concat())?;
+        Ok(stamps.trim().to_owned())
     }
 
     /// Starts the gateway and waits until it answers.
@@ -222,7 +259,7 @@ impl Pop {
             .with_context(|| format!("`edge-gateway drain --json` printed: {said}"))
     }
 
-    fn add_to(&self, office: &Office, ed25519: &str, more: &[String]) -> Result<()> {
+    fn add_to(&self, office: &Office, stamps: &str, more: &[String]) -> Result<()> {
         let [outer, outer_v6] = self.place.outer;
         let place = [
             "gateway",
@@ -230,7 +267,7 @@ impl Pop {
             "--name",
             self.place.name,
             "--ed25519",
-            ed25519,
+            &self.identity,
             "--wg",
             &self.wireguard,
             "--endpoint",
@@ -242,7 +279,7 @@ impl Pop {
             "--inner",
             &self.place.inner.join(","),
             "--dns",
-            &self.stamp,
+            stamps,
         ];
         let more = more.iter().map(String::as_str);
         office.cli(&place.into_iter().chain(more).collect::<Vec<_>>())?;

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::proto::Transport;
 use crate::proto::cert::{Policy, SignedCert, select};
 use crate::proto::stamp::DnsCryptStamp;
-use crate::upstream::{FetchBy, Settings, Upstream, fetch};
+use crate::upstream::{FetchBy, Settings, Upstream, Ways, fetch};
 
 #[derive(Serialize)]
 struct Report {
@@ -50,7 +50,7 @@ struct Step {
 
 pub(super) fn check(args: &CheckArgs) -> Result<String, Failure> {
     let query = question(&args.name, RecordType::A)?;
-    let report = runtime()?.block_on(examine(&args.stamp, args.policy.policy(), &query));
+    let report = runtime()?.block_on(examine(args, &query));
     let output = if args.json {
         let text = serde_json::to_string(&report).unwrap_or_default();
         format!("{text}\n")
@@ -71,7 +71,9 @@ pub(super) fn check(args: &CheckArgs) -> Result<String, Failure> {
     })
 }
 
-async fn examine(stamp: &DnsCryptStamp, policy: Policy, query: &[u8]) -> Report {
+async fn examine(args: &CheckArgs, query: &[u8]) -> Report {
+    let (stamp, policy, route) = (&args.stamp, args.policy.policy(), args.route.route());
+    let ways = Ways::new(stamp.addr, &route);
     let settings = Settings {
         policy,
         ..Settings::default()
@@ -81,7 +83,7 @@ async fn examine(stamp: &DnsCryptStamp, policy: Policy, query: &[u8]) -> Report 
     let mut fetches = Vec::new();
     for by in [FetchBy::Udp, FetchBy::Tcp] {
         let started = Instant::now();
-        let fetched = fetch(stamp, &settings.sockets, by).await;
+        let fetched = fetch(stamp, &ways, &settings.sockets, by).await;
         let (ok, outcome) = match fetched {
             Ok(set) => {
                 let more = if set.incomplete {
@@ -105,7 +107,8 @@ async fn examine(stamp: &DnsCryptStamp, policy: Policy, query: &[u8]) -> Report 
         };
         fetches.push(step(transport, ok, started, outcome));
     }
-    let upstream = Upstream::new(vec![stamp.clone()], settings);
+    let upstream = Upstream::new(Vec::new(), settings);
+    upstream.set_resolvers(vec![stamp.clone()], &route);
     let mut lookups = Vec::new();
     if fetches.iter().any(|fetch| fetch.ok) && upstream.warm().await.is_ok() {
         for transport in [Transport::Udp, Transport::Tcp] {

@@ -10,17 +10,18 @@ use telemetry::Level;
 use toml::{Table, Value};
 
 use super::exit::{CONFIG, Failure};
-use super::{CheckConfigArgs, legacy, policy};
+use super::{CheckConfigArgs, legacy, policy, relay_stamp};
 use crate::policy::Rules;
 use crate::proto::cert::{Policy, PostQuantum};
 use crate::proto::stamp::DnsCryptStamp;
-use crate::upstream::{KeyPolicy, MAX_STAMPS};
+use crate::upstream::{KeyPolicy, MAX_STAMPS, Route};
 
 /// The cache's default bound, in KiB.
 pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
 const MAX_CACHE_KIB: usize = 1024 * 1024;
 const MAX_LISTEN: usize = 64;
-const ACCEPTED_KEYS: &str = "listen, stamps, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level, [policy]";
+const MAX_RELAYS: usize = 16;
+const ACCEPTED_KEYS: &str = "listen, stamps, relays, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level, [policy]";
 
 /// What `run` uses.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Config {
     pub(super) listen: Vec<SocketAddr>,
     /// Resolvers, in order of preference.
     pub(super) stamps: Vec<DnsCryptStamp>,
+    /// How they are reached.
+    pub(super) route: Route,
     /// How long a client key lives.
     pub(super) keys: KeyPolicy,
     /// Which certificates are taken.
@@ -97,6 +100,12 @@ impl TryFrom<RawConfig> for Config {
             MAX_STAMPS,
             |text| DnsCryptStamp::from_str(text).map_err(|error| error.to_string()),
         );
+        let route = if raw.table.contains_key("relays") {
+            let relays = "sdns:// stamps of DNSCrypt relays";
+            Route::Relays(raw.list("relays", relays, MAX_RELAYS, relay_stamp))
+        } else {
+            Route::Direct
+        };
         let keys = if raw.boolean("ephemeral-keys") {
             KeyPolicy::PerQuery
         } else {
@@ -117,6 +126,7 @@ impl TryFrom<RawConfig> for Config {
         Ok(Self {
             listen,
             stamps,
+            route,
             keys,
             policy,
             cache_bytes: cache_kib * 1024,
@@ -284,7 +294,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_at_once_with_its_key_and_what_is_accepted() {
-        let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nephemeral-keys = 1\n\
+        let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nrelays = [\"sdns://AA\"]\nephemeral-keys = 1\n\
                     post-quantum = true\nlegacy-certificates = 0\ncache-kib = -1\nstatus-socket = \"here\"\nlog-level = \"loud\"\nlisten-on = 1";
 
         let mistakes = read(text).unwrap_err();
@@ -299,6 +309,7 @@ mod tests {
                 "listen[0]",
                 "listen[1]",
                 "stamps[0]",
+                "relays[0]",
                 "ephemeral-keys",
                 "post-quantum",
                 "legacy-certificates",
@@ -335,6 +346,27 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_list_of_relays_does_not_mean_without() {
+        let text = |relays| {
+            format!("listen = [\"127.0.0.1:53\"]\nstamps = [\"{STAMP}\"]\nrelays = {relays}")
+        };
+
+        let mistakes = read(&text("[]")).unwrap_err();
+
+        assert!(
+            mistakes[0].starts_with("relays: is not a list"),
+            "{mistakes:?}"
+        );
+        let route = read(&text("[\"sdns://gQwxOTguNTEuMTAwLjE\"]"))
+            .unwrap()
+            .route;
+        assert_eq!(
+            route,
+            Route::Relays(vec!["198.51.100.1:443".parse().unwrap()])
+        );
+    }
+
+    #[test]
     fn a_whole_file_is_read() {
         let text = format!(
             "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\npost-quantum = \"required\"\nlegacy-certificates = true\ncache-kib = 64\nstatus-socket = \"/run/x.sock\"\nlog-level = \"debug\""
@@ -343,6 +375,7 @@ mod tests {
         let config = read(&text).unwrap();
 
         assert_eq!(config.listen.len(), 2);
+        assert_eq!(config.route, Route::Direct);
         assert_eq!(config.stamps[0].to_string(), STAMP);
         assert_eq!(config.keys, KeyPolicy::PerQuery);
         assert_eq!(config.policy.post_quantum, PostQuantum::Required);

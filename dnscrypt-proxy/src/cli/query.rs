@@ -23,7 +23,8 @@ pub(super) fn query(args: &QueryArgs) -> Result<String, Failure> {
         policy: args.policy.policy(),
         ..Settings::default()
     };
-    let upstream = Upstream::new(vec![args.stamp.clone()], settings);
+    let upstream = Upstream::new(Vec::new(), settings);
+    upstream.set_resolvers(vec![args.stamp.clone()], &args.route.route());
     let started = Instant::now();
     let response = runtime()?.block_on(async {
         if args.tcp {

@@ -42,6 +42,7 @@ fn from_args(args: RunArgs, inherited: &Inherited) -> Result<Config, Failure> {
     }
     Ok(Config {
         listen: args.listen,
+        route: args.route.route(),
         stamps: args.stamp,
         keys: if args.ephemeral_keys {
             KeyPolicy::PerQuery
@@ -65,7 +66,8 @@ async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> 
         policy: config.policy,
         ..Settings::default()
     };
-    let upstream = Upstream::new(config.stamps, settings);
+    let upstream = Upstream::new(Vec::new(), settings);
+    upstream.set_resolvers(config.stamps, &config.route);
     let stub_config = StubConfig {
         cache_bytes: config.cache_bytes,
         limits: Limits {

@@ -35,6 +35,8 @@ pub struct RelayPolicy {
     pub ports: Vec<u16>,
     /// Every address at which this relay listens: none of them is a target.
     pub own: Vec<SocketAddr>,
+    /// Networks behind this relay, as address and length of the prefix: no target is in them.
+    pub behind: Vec<(IpAddr, u8)>,
     /// Which addresses are targets.
     pub reach: Reach,
 }
@@ -45,7 +47,7 @@ pub enum Reach {
     /// Those of the internet alone.
     #[default]
     Global,
-    /// Any: for tests, whose resolvers are on loopback. No configuration may say this.
+    /// Any but those behind the relay: for tests, whose resolvers have addresses of no internet.
     AnyForTests,
 }
 
@@ -106,7 +108,10 @@ pub fn judge<'a>(packet: &'a [u8], policy: &RelayPolicy) -> Result<Forward<'a>, 
     let (ip, port) = rest.split_first_chunk::<16>().ok_or(Dropped::TooShort)?;
     let port = u16::from_be_bytes(*port.first_chunk().ok_or(Dropped::TooShort)?);
     let target = SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port);
-    if policy.reach == Reach::Global && !is_global(target.ip()) {
+    let is_behind = |(network, len): &(IpAddr, u8)| contains(*network, *len, target.ip());
+    if policy.reach == Reach::Global && !is_global(target.ip())
+        || policy.behind.iter().any(is_behind)
+    {
         return Err(Dropped::RelayTarget);
     }
     if port == 0 || !policy.ports.contains(&port) {
@@ -189,6 +194,18 @@ fn is_global(ip: IpAddr) -> bool {
     }
 }
 
+fn contains(network: IpAddr, len: u8, address: IpAddr) -> bool {
+    match (network.to_canonical(), address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            within(&[(network.to_bits(), len.into())], address.to_bits(), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            within(&[(network.to_bits(), len.into())], address.to_bits(), 128)
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
 /// The registries of special addresses (RFC 6890 and later), in whole networks: what is excepted from
 /// them holds no resolvers.
 const V4_SPECIAL: &[(u32, u32)] = &[
@@ -221,9 +238,11 @@ fn within<B>(networks: &[(B, u32)], address: B, width: u32) -> bool
 where
     B: Copy + std::ops::BitXor<Output = B> + std::ops::Shr<u32, Output = B> + Default + PartialEq,
 {
-    networks
-        .iter()
-        .any(|(network, len)| (address ^ *network) >> (width - len) == B::default())
+    networks.iter().any(|(network, len)| {
+        let differs = address ^ *network;
+        // A shift by the whole width is none.
+        *len == 0 || differs >> width.saturating_sub(*len) == B::default()
+    })
 }
 
 #[cfg(test)]

@@ -9,11 +9,13 @@ use super::connections::Id;
 use super::desk::{Desk, Served, Share, Wait};
 use super::keys::Keys;
 use super::randomness::Page;
+use super::relay::Door;
 use super::strangers::Strangers;
 use super::{Query, Rates, Server, certificates};
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Dropped};
 use crate::proto::message;
+use crate::proto::relay::is_anonymized;
 use crate::proto::server::{Keyring, Opened, Reply, open};
 
 /// Answers that others' questions brought and that are neither of these are failures.
@@ -37,7 +39,7 @@ pub(super) enum Way {
 }
 
 impl Place {
-    fn transport(self) -> Transport {
+    pub(super) fn transport(self) -> Transport {
         match self.way {
             Way::Udp(_) => Transport::Udp,
             Way::Tcp(_) => Transport::Tcp,
@@ -61,7 +63,7 @@ pub(super) struct Now {
 pub(super) enum Taken {
     /// Work that was done.
     Done,
-    /// Somebody whose key is not known; it waits, or was dropped.
+    /// Somebody whose key is not known, or who wants another resolver; it waits, or was dropped.
     Stranger,
 }
 
@@ -90,6 +92,7 @@ pub(super) struct Clerk {
     random: Page,
     /// All workers' together.
     rates: Option<Arc<Rates>>,
+    door: Option<Door>,
     pub(super) out: Out,
 }
 
@@ -109,6 +112,7 @@ impl Clerk {
             desk: Desk::new(kept_bytes, server.limits.in_flight),
             random: Page::new(),
             rates,
+            door: None,
             out: Out::default(),
             server,
         }
@@ -120,6 +124,11 @@ impl Clerk {
         rates.map_or(0, |rates| rates.moment_us(now))
     }
 
+    /// The same with a relay's door to leave packets at.
+    pub(super) fn before(self, door: Option<Door>) -> Self {
+        Self { door, ..self }
+    }
+
     /// Takes a packet: answers it, lets it wait, or drops it.
     pub(super) fn take(&mut self, place: Place, bytes: &[u8], now: Now) -> Taken {
         let rates = self.rates.as_ref();
@@ -129,6 +138,12 @@ impl Clerk {
         }
         let keyring = self.keys.current();
         if !keyring.claims(bytes) {
+            if let Some(door) = self.door.as_ref().filter(|_| is_anonymized(bytes)) {
+                if door.hand_over(place, bytes).is_err() {
+                    self.drop(place, Dropped::Overloaded);
+                }
+                return Taken::Stranger;
+            }
             let transport = place.transport();
             let answer = certificates(&self.server, &keyring, bytes, transport, now.unix_s);
             match answer {

@@ -10,8 +10,8 @@ use netio::poll::Interest;
 use netio::tcp::{Listener, Stream};
 
 use crate::listen::Limits;
-use crate::proto::MAX_QUERY;
 use crate::proto::dropped::{Counted, Counters, Dropped};
+use crate::proto::{MAX_QUERY, relay};
 
 /// How long somebody may take for a whole query, or to accept an answer.
 const PATIENCE_S: u64 = 10;
@@ -23,6 +23,8 @@ const EXCHANGES: usize = 128;
 const ACCEPTED: usize = 32;
 /// The length before each message.
 const PREFIX: usize = 2;
+/// The longest query, and what goes before it to a relay.
+const LONGEST: usize = relay::PREFIX + MAX_QUERY;
 /// Tokens of listeners and of connections; below are those of the worker's datagrams.
 const LISTENERS: u32 = 1 << 30;
 const CONNECTIONS: u32 = 1 << 31;
@@ -100,7 +102,7 @@ impl Connections {
             last: 0,
             per_source: HashMap::new(),
             limits,
-            buffer: vec![0; PREFIX + MAX_QUERY].into_boxed_slice(),
+            buffer: vec![0; PREFIX + LONGEST].into_boxed_slice(),
             next: Vec::new(),
             swept_s: 0,
         })
@@ -286,7 +288,7 @@ impl Connections {
                 connection.unread.extend_from_slice(read);
             }
         }
-        if frame_len(&connection.unread).is_some_and(|len| len > MAX_QUERY) {
+        if frame_len(&connection.unread).is_some_and(|len| len > LONGEST) {
             at.1.drop_packet(Dropped::TooLong);
             return self.close(id);
         }
@@ -329,7 +331,7 @@ impl Connections {
         connection.state = State::Reading;
         connection.ends_s = now_s + PATIENCE_S;
         match frame_len(&connection.unread) {
-            Some(len) if len > MAX_QUERY => {
+            Some(len) if len > LONGEST => {
                 counters.drop_packet(Dropped::TooLong);
                 self.close(id);
             }

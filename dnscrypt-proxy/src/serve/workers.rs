@@ -20,11 +20,13 @@ use tokio::time::timeout;
 
 use super::clerk::{Ask, Clerk, Now, Place, Taken, Way};
 use super::connections::{Arrived, Connections, SILENCE};
+use super::relay::{self, Relayed, Relaying};
 use super::{HANDLER, Query, Rates, Server};
 use crate::clock::Clock;
 use crate::listen::Limits;
 use crate::proto::MAX_QUERY;
 use crate::proto::dropped::{Counted, Counters, Dropped};
+use crate::proto::relay::PREFIX;
 
 /// After an error of a socket itself, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -63,12 +65,12 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a worker for each set of sockets, which keep so many bytes of answers together.
+    /// Starts a worker for each set of sockets, which keep so many bytes of answers together, and a relay behind them.
     pub(super) fn start<H, F>(
         server: &Server,
         sockets: Vec<WorkerSockets>,
         kept_bytes: usize,
-        handler: &Arc<H>,
+        (handler, relay): (&Arc<H>, Option<Relaying>),
     ) -> io::Result<Self>
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
@@ -84,6 +86,7 @@ impl Workers {
         let count = sockets.len().max(1);
         let kept_bytes = kept_bytes / count;
         let rates = server.limits.rate.map(|rate| Arc::new(Rates::new(rate)));
+        let mut desk = relay::Desk::open(relay, sockets.first())?;
         for (number, sockets) in sockets.into_iter().enumerate() {
             let poller = Poller::new()?;
             let WorkerSockets { udp, tcp } = sockets;
@@ -92,6 +95,9 @@ impl Workers {
             }
             let connections = Connections::new(tcp, share(server.limits, count), &poller)?;
             let waker = poller.waker();
+            let room = server.limits.tcp_connections;
+            let door = desk.as_mut().map(|desk| desk.door(waker.clone(), room));
+            let (door, relayed) = door.unzip();
             // Every question on its way has a place in both, so that neither is ever full.
             let (asks, asked) = mpsc::channel(server.limits.in_flight.max(1));
             let (answers, answered) = sync_channel(server.limits.in_flight.max(1));
@@ -114,7 +120,8 @@ impl Workers {
                     poller,
                     counters: Arc::clone(&server.counters),
                     clock: Arc::clone(&server.clock),
-                    clerk: Clerk::new(server, kept_bytes, rates),
+                    clerk: Clerk::new(server, kept_bytes, rates).before(door),
+                    relayed,
                     asks,
                     answers: answered,
                     began: Instant::now(),
@@ -126,6 +133,9 @@ impl Workers {
             workers.wakers.push(waker);
             workers.threads.push(thread);
             workers.ends.push(end);
+        }
+        if let Some(desk) = desk {
+            workers.asking.spawn(desk.serve());
         }
         Ok(workers)
     }
@@ -227,6 +237,7 @@ struct Worker {
     counters: Arc<Counters>,
     clock: Clock,
     clerk: Clerk,
+    relayed: Option<Receiver<Relayed>>,
     asks: mpsc::Sender<Ask>,
     answers: Receiver<Answer>,
     began: Instant,
@@ -235,8 +246,8 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        // One byte more than the longest query: what fills it is too long.
-        let mut batch = Batch::new(MAX_QUERY + 1);
+        // One byte more than the longest query, and what goes before it to a relay: what fills it is too long.
+        let mut batch = Batch::new(PREFIX + MAX_QUERY + 1);
         let mut ready = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             let wait = if self.clerk.is_idle() {
@@ -268,6 +279,7 @@ impl Worker {
             moment_us: self.clerk.moment_us(began),
         };
         let mut is_busy = self.take_answers(now);
+        self.take_relayed(now);
         for token in ready {
             is_busy |= match self.sockets.get(*token as usize) {
                 Some(_) => self.receive(*token as usize, batch, now),
@@ -304,6 +316,17 @@ impl Worker {
             let _woken = self.poller.waker().wake();
         }
         came > 0
+    }
+
+    /// Answers of other resolvers, for connections; those for datagrams do not come by here.
+    fn take_relayed(&mut self, now: Now) {
+        let at = (&self.poller, &*self.counters, now.uptime_s);
+        for (connection, answer) in self.relayed.iter().flat_map(Receiver::try_iter) {
+            match answer {
+                Some(answer) => self.connections.answer(connection, &answer, at),
+                None => self.connections.close(connection),
+            }
+        }
     }
 
     /// A socket's datagrams; whether there was one of somebody known.

@@ -1,4 +1,4 @@
-//! One UDP socket to one resolver, shared by all queries in flight. A reader task owns the receiving
+//! One UDP socket on one way to a resolver, shared by all queries in flight. A reader task owns the receiving
 //! side and hands each packet to whoever waits for its nonce; it ends when the channel is dropped.
 
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::way::Way;
 use crate::proto::MAX_QUERY;
 use crate::proto::client::{ClientNonce, answered_nonce};
 
@@ -25,20 +26,26 @@ type Waiting = Arc<Mutex<HashMap<ClientNonce, mpsc::Sender<Vec<u8>>>>>;
 
 pub(super) struct Channel {
     socket: Arc<UdpSocket>,
+    way: Way,
     waiting: Waiting,
     reader: JoinHandle<()>,
 }
 
 impl Channel {
-    pub(super) fn new(socket: UdpSocket) -> Self {
+    pub(super) fn new(socket: UdpSocket, way: Way) -> Self {
         let socket = Arc::new(socket);
         let waiting = Waiting::default();
         let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
         Self {
             socket,
+            way,
             waiting,
             reader,
         }
+    }
+
+    pub(super) fn way(&self) -> Way {
+        self.way
     }
 
     /// Begins to wait for answers to a nonce.
@@ -57,10 +64,11 @@ impl Channel {
     }
 
     pub(super) async fn send(&self, packet: &[u8]) -> io::Result<()> {
-        match self.socket.send(packet).await {
+        let packet = self.way.dress(packet);
+        match self.socket.send(&packet).await {
             // The refusal of an earlier packet, reported late: this one was not sent.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.socket.send(packet).await.map(drop)
+                self.socket.send(&packet).await.map(drop)
             }
             sent => sent.map(drop),
         }

@@ -10,6 +10,7 @@ use super::channel::{Channel, Expected};
 use super::fetch::{self, FetchBy};
 use super::session::{Question, Session};
 use super::standing::{Standing, Watch};
+use super::way::{Route, Ways};
 use super::{KeyPolicy, ResolveError, Settings};
 use crate::listen::{read_frame, write_frame};
 use crate::proto::cert::Certificate;
@@ -35,6 +36,8 @@ const SUSPICION: Duration = Duration::from_secs(5);
 const KNOCK: Duration = Duration::from_millis(700);
 /// A larger query makes room for a larger answer; up to what fits one packet on every path.
 const MAX_TARGET: usize = 1152;
+/// What a relay is asked over TCP: it asks the resolver over UDP, and lets no answer through that is longer than the query.
+const RELAYED_TARGET: usize = 3968;
 /// A certificate with less than a quarter of its life left, or less than this, is renewed beside the queries.
 const LAST_OF_LIFE_S: u32 = 3600;
 /// When there was no newer one, it is tried again after this.
@@ -59,6 +62,7 @@ pub struct Health {
 
 pub(super) struct Resolver {
     stamp: DnsCryptStamp,
+    ways: Ways,
     settings: Arc<Settings>,
     // Contended by the queries in flight, each for a few assignments; never held while waiting.
     state: Mutex<State>,
@@ -84,12 +88,13 @@ struct Known {
 }
 
 impl Resolver {
-    pub(super) fn new(stamp: DnsCryptStamp, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(stamp: DnsCryptStamp, route: &Route, settings: Arc<Settings>) -> Self {
         let state = State {
             udp_target: settings.udp_target.min(MAX_TARGET),
             ..State::default()
         };
         Self {
+            ways: Ways::new(stamp.addr, route),
             stamp,
             settings,
             state: Mutex::new(state),
@@ -99,6 +104,11 @@ impl Resolver {
 
     pub(super) fn stamp(&self) -> &DnsCryptStamp {
         &self.stamp
+    }
+
+    /// Whether this is the one of a stamp, on a route.
+    pub(super) fn is_of(&self, stamp: &DnsCryptStamp, route: &Route) -> bool {
+        self.stamp == *stamp && self.ways.are_of(stamp.addr, route)
     }
 
     /// Asks over UDP, then over TCP when the answer was cut or did not come.
@@ -155,8 +165,18 @@ impl Resolver {
 
     /// Whether it answers one small query for its certificates, over UDP.
     pub(super) async fn shows_certificates(&self) -> bool {
-        let fetched = fetch::fetch(&self.stamp, &self.settings.sockets, FetchBy::Udp);
-        matches!(timeout(KNOCK, fetched).await, Ok(Ok(_)))
+        let way = self.ways.now();
+        let fetched = fetch::fetch(
+            &self.stamp,
+            &self.ways,
+            &self.settings.sockets,
+            FetchBy::Udp,
+        );
+        let is_shown = matches!(timeout(KNOCK, fetched).await, Ok(Ok(_)));
+        if let Some(way) = way.filter(|_| !is_shown) {
+            self.ways.silent(way);
+        }
+        is_shown
     }
 
     /// Gets the certificates anew, whatever is known. Whether a lookup may be asked under them.
@@ -230,18 +250,20 @@ impl Resolver {
             return Ok(UdpOutcome::Answer(response));
         }
         session.unanswered(&question);
-        // The same packet again, or one without the ticket that may be the reason for the silence.
+        self.ways.silent(channel.way());
+        let other = self.channel().await?;
+        // The same packet again, or one without the ticket that may be the reason for the silence, or by another relay.
         let mut again = None;
-        if question.is_resumed() {
-            let second = channel.expect(random_nonce())?;
+        if question.is_resumed() || !Arc::ptr_eq(&channel, &other) {
+            let second = other.expect(random_nonce())?;
             let question = seal(&second).map_err(|_| ResolveError::TooLong)?;
             again = Some((question, second));
         }
         let packet = again
             .as_ref()
             .map_or(&question.packet, |(again, _)| &again.packet);
-        let _ = channel.send(packet).await;
-        let other = async {
+        let _ = other.send(packet).await;
+        let answer_to_other = async {
             match &mut again {
                 Some((again, second)) => self.authentic(session, again, query, second).await,
                 None => std::future::pending().await,
@@ -250,7 +272,7 @@ impl Resolver {
         let either = async {
             tokio::select! {
                 response = &mut answer => response,
-                response = other => response,
+                response = answer_to_other => response,
             }
         };
         let newer = self.newer_certificate(SUSPICION);
@@ -259,8 +281,11 @@ impl Resolver {
             response = timeout(SECOND_WAIT, either) => {
                 match &response {
                     Ok(_) => self.heard(None),
-                    // The socket may be what is wrong: the next query gets another one.
-                    Err(_) => self.state().channel = None,
+                    Err(_) => {
+                        self.ways.silent(other.way());
+                        // The socket may be what is wrong: the next query gets another one.
+                        self.state().channel = None;
+                    }
                 }
                 Ok(response.map_or(UdpOutcome::Silence, UdpOutcome::Answer))
             }
@@ -269,15 +294,20 @@ impl Resolver {
     }
 
     async fn ask_tcp(&self, session: &Session, query: &[u8]) -> Result<Vec<u8>, ResolveError> {
+        let way = self.ways.now().ok_or(ResolveError::NoRelay)?;
         let [choice, ..] = OsRng.next_u32().to_be_bytes();
-        let (how, now) = (QueryPadding::Tcp { choice }, (self.settings.clock)());
+        let target = RELAYED_TARGET;
+        let (how, now) = match way.is_relayed() {
+            true => (QueryPadding::Udp { target }, (self.settings.clock)()),
+            false => (QueryPadding::Tcp { choice }, (self.settings.clock)()),
+        };
         let question = session
             .seal(query, random_nonce(), how, now)
             .map_err(|_| ResolveError::TooLong)?;
         let exchange = async {
-            let mut stream = self.settings.sockets.tcp(self.stamp.addr).await?;
+            let mut stream = self.settings.sockets.tcp(way.next_hop()).await?;
             let silence = |_| ResolveError::NoAnswer;
-            write_frame(&mut stream, &question.packet)
+            write_frame(&mut stream, &way.dress(&question.packet))
                 .await
                 .map_err(silence)?;
             let answer = read_frame(&mut stream, MAX_RESPONSE)
@@ -290,7 +320,10 @@ impl Resolver {
         let outcome = outcome.map_err(|_| ResolveError::NoAnswer).flatten();
         match &outcome {
             Ok(_) => self.heard(None),
-            Err(_) => session.unanswered(&question),
+            Err(_) => {
+                self.ways.silent(way);
+                session.unanswered(&question);
+            }
         }
         outcome
     }
@@ -371,7 +404,7 @@ impl Resolver {
         {
             return Certificates::Failed(error.clone());
         }
-        let fetched = fetch::certificate(&self.stamp, &self.settings).await;
+        let fetched = fetch::certificate(&self.stamp, &self.ways, &self.settings).await;
         let mut state = self.state();
         match fetched {
             Err(error) => {
@@ -405,13 +438,20 @@ impl Resolver {
     }
 
     async fn channel(&self) -> Result<Arc<Channel>, ResolveError> {
-        if let Some(channel) = &self.state().channel {
-            return Ok(Arc::clone(channel));
+        let way = self.ways.now().ok_or(ResolveError::NoRelay)?;
+        let open = |state: &State| state.channel.clone().filter(|kept| kept.way() == way);
+        if let Some(channel) = open(&self.state()) {
+            return Ok(channel);
         }
-        let socket = self.settings.sockets.udp(self.stamp.addr).await?;
-        let channel = Arc::new(Channel::new(socket));
+        let socket = self.settings.sockets.udp(way.next_hop()).await;
+        let socket = socket.inspect_err(|_| self.ways.silent(way))?;
+        let channel = Arc::new(Channel::new(socket, way));
         let mut state = self.state();
-        Ok(Arc::clone(state.channel.get_or_insert(channel)))
+        if let Some(channel) = open(&state) {
+            return Ok(channel);
+        }
+        state.channel = Some(Arc::clone(&channel));
+        Ok(channel)
     }
 
     fn raise_target(&self) {

@@ -7,9 +7,10 @@ use dnscrypt_proxy::listen::Rate;
 use ipnet::IpNet;
 use toml::Table;
 
+use super::dns_relay::read_dns_relay;
 use super::doors::read_doors;
 use super::fields::Fields;
-use super::{Certificates, Dns, Mistake, Upstream};
+use super::{Certificates, Dns, DnsRelay, Mistake, Upstream};
 
 /// More is not counted exactly, and no home asks so much.
 const MAX_RATE: u32 = 10_000;
@@ -20,9 +21,15 @@ const BURST_S: u32 = 5;
 /// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
 const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
 
-pub(super) fn read_dns(table: Table, inner: &[IpNet], mistakes: &mut Vec<Mistake>) -> Option<Dns> {
+/// The table, and the one of the relay in it.
+pub(super) fn read_dns(
+    table: Table,
+    inner: &[IpNet],
+    mistakes: &mut Vec<Mistake>,
+) -> (Option<Dns>, Option<DnsRelay>) {
     let mut fields = Fields::new("dns", table, mistakes);
-    let listen = dns_listen(&mut fields, inner);
+    let mut listen = dns_listen(&mut fields, inner);
+    listen.extend(public_listen(&mut fields));
     let name_form = "a name that begins with 2.dnscrypt-cert.";
     let provider_name: Option<String> = fields.parsed("provider-name", name_form);
     match &provider_name {
@@ -42,18 +49,23 @@ pub(super) fn read_dns(table: Table, inner: &[IpNet], mistakes: &mut Vec<Mistake
     let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
     let rate = rate(&mut fields);
     let doors = fields.section("doors");
+    let relay = fields.section("relay");
     fields.finish();
     let doors = doors.map(|table| read_doors(table, inner, &listen, mistakes));
-    Some(Dns {
-        listen,
-        provider_name: provider_name?,
-        certificates: certificates?,
-        upstream: upstream?,
-        dnssec,
-        trust_anchor_file,
-        rate,
-        doors: doors.flatten(),
-    })
+    let relay = relay.and_then(|table| read_dns_relay(table, inner, mistakes));
+    let dns = || {
+        Some(Dns {
+            listen,
+            provider_name: provider_name?,
+            certificates: certificates?,
+            upstream: upstream?,
+            dnssec,
+            trust_anchor_file,
+            rate,
+            doors: doors.flatten(),
+        })
+    };
+    (dns(), relay)
 }
 
 fn rate(fields: &mut Fields<'_>) -> Option<Rate> {
@@ -79,6 +91,18 @@ fn dns_listen(fields: &mut Fields<'_>, inner: &[IpNet]) -> Vec<SocketAddr> {
             let wrong = format!("{} is not an inner address of this gateway", address.ip());
             fields.wrong("listen", wrong, accepted);
         }
+    }
+    listen
+}
+
+/// Whoever comes to these is a stranger: another operator's relay, mostly.
+fn public_listen(fields: &mut Fields<'_>) -> Vec<SocketAddr> {
+    let accepted = "IP:PORT with a public address of this gateway, such as 203.0.113.1:443";
+    let listen: Vec<SocketAddr> = fields.list("public-listen", accepted);
+    if listen.iter().any(|address| address.ip().is_unspecified()) {
+        // Answers must leave from the address that was asked.
+        let wrong = "stands for every address".to_owned();
+        fields.wrong("public-listen", wrong, accepted);
     }
     listen
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dnscrypt_proxy::Counters;
+use dnscrypt_proxy::proto::dropped::Counted;
 use netio::clock;
 
 use super::{Control, STALE, worker_lost};
@@ -12,8 +14,8 @@ use crate::exit::Fault;
 use crate::peers;
 use crate::relay;
 use crate::status::{
-    DeviceStatus, DnsStatus, DoorsStatus, PeersStatus, Progress, RelayStatus, ShardStatus, State,
-    Status, TunnelStatus, WorkerStatus,
+    DeviceStatus, DnsStatus, DoorsStatus, PeersStatus, Progress, RelayStatus, RelayedStatus,
+    ShardStatus, State, Status, TunnelStatus, WorkerStatus,
 };
 
 impl Control {
@@ -176,7 +178,18 @@ fn dns_status(figures: &dns::Figures) -> DnsStatus {
     let outcomes: std::collections::BTreeMap<_, _> = outcomes
         .map(|(outcome, count)| (outcome.as_label().to_owned(), count))
         .collect();
-    let dropped = figures.server.all_dropped();
+    let dropped = |counters: &Counters| {
+        let dropped = counters.all_dropped();
+        dropped
+            .map(|(reason, count)| (reason.as_label().to_owned(), count as u64))
+            .collect()
+    };
+    let relay = &figures.relay;
+    let relayed = RelayedStatus {
+        queries: (relay.get(Counted::UdpQuery) + relay.get(Counted::TcpQuery)) as u64,
+        answers: relay.get(Counted::Answer) as u64,
+        dropped: dropped(relay),
+    };
     DnsStatus {
         queries: outcomes.values().sum(),
         outcomes,
@@ -184,8 +197,7 @@ fn dns_status(figures: &dns::Figures) -> DnsStatus {
             .seals()
             .map(|(seal, count)| (seal.to_owned(), count))
             .into(),
-        dropped: dropped
-            .map(|(reason, count)| (reason.as_label().to_owned(), count as u64))
-            .collect(),
+        dropped: dropped(&figures.server),
+        relayed: (relayed != RelayedStatus::default()).then_some(relayed),
     }
 }

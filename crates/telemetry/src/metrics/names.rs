@@ -118,6 +118,16 @@ pub const GATEWAY_DOORS_REFUSED: Name = name(
     "culvert_gateway_doors_refused",
     "What the resolver's doors turned away, by reason",
 );
+/// Lookups forwarded to other resolvers.
+pub const GATEWAY_DNS_RELAYED: Name = name(
+    "culvert_gateway_dns_relayed",
+    "Lookups that the DNSCrypt relay forwarded, by transport, and answers that it gave back",
+);
+/// What was not forwarded, or not given back.
+pub const GATEWAY_DNS_RELAY_DROPPED: Name = name(
+    "culvert_gateway_dns_relay_dropped",
+    "Packets that the DNSCrypt relay dropped, by reason",
+);
 /// Inner packets, by worker.
 pub const GATEWAY_WORKER_PACKETS: Name = name(
     "culvert_gateway_worker_packets",

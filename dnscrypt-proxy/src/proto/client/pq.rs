@@ -142,6 +142,10 @@ impl PqSession {
             (QueryPadding::Udp { target }, Some(_)) => {
                 padding::udp_query_len(query.len(), header, target)
             }
+            // More than fits one packet has been asked for.
+            (QueryPadding::Udp { target }, None) if target > UDP_PAYLOAD => {
+                padding::udp_query_len(query.len(), header, target)
+            }
             (QueryPadding::Udp { .. }, None) => {
                 padding::full_query_len(query.len(), UDP_PAYLOAD - FULL_HEADER - TAG)
             }

@@ -9,6 +9,10 @@ fn policy() -> RelayPolicy {
     RelayPolicy {
         ports: vec![443, 8443],
         own: vec!["1.2.3.4:443".parse().unwrap()],
+        behind: vec![
+            ("5.5.0.0".parse().unwrap(), 16),
+            ("2a00:1234::".parse().unwrap(), 48),
+        ],
         reach: Reach::Global,
     }
 }
@@ -96,6 +100,32 @@ fn hosts_of_the_internet_are_targets() {
         "[2003::1]",
         "[3ffe::1]",
     ] {
+        assert_eq!(reason(&format!("{ip}:443"), &sealed_query()), None, "{ip}");
+    }
+}
+
+#[test]
+fn hosts_behind_the_relay_are_no_targets_whatever_its_reach() {
+    let any = RelayPolicy {
+        reach: Reach::AnyForTests,
+        ..policy()
+    };
+    for ip in [
+        "5.5.0.0",
+        "5.5.255.255",
+        "[::ffff:5.5.1.1]",
+        "[2a00:1234:0:ffff::1]",
+    ] {
+        let packet = wrap(format!("{ip}:443").parse().unwrap(), &sealed_query());
+        for policy in [&policy(), &any] {
+            assert_eq!(
+                judge(&packet, policy).err(),
+                Some(Dropped::RelayTarget),
+                "{ip}"
+            );
+        }
+    }
+    for ip in ["5.4.255.255", "5.6.0.0", "[2a00:1234:1::1]"] {
         assert_eq!(reason(&format!("{ip}:443"), &sealed_query()), None, "{ip}");
     }
 }
