@@ -352,14 +352,7 @@ impl TryFrom<RawConfig> for Config {
         else {
             return Err(mistakes);
         };
-        let dns_relay = dns_relay.map(|mut dns_relay| {
-            let doors = dns.iter().filter_map(|dns| dns.doors.as_ref());
-            let doors = doors.flat_map(|doors| doors.https.iter().chain(&doors.quic));
-            let relay = relay.iter().flat_map(|relay| &relay.listen);
-            let dns = dns.iter().flat_map(|dns| &dns.listen).chain(doors);
-            dns_relay.own = dns.chain(relay).chain(&tunnel.listen).copied().collect();
-            dns_relay
-        });
+        let dns_relay = dns_relay.map(|it| it.on(dns.as_ref(), relay.as_ref(), &tunnel));
         Ok(Self {
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             trust_policy: trust_policy.unwrap_or_else(|| DEFAULT_TRUST_POLICY.into()),

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::WorkerSockets;
 use super::clerk::{Place, Way};
 use super::connections::Id;
+use crate::listen::Limits;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::relay::{Awaited, PREFIX, RelayPolicy, judge};
 use crate::proto::{MAX_RESPONSE, Transport};
@@ -193,6 +194,16 @@ fn home_of(source: IpAddr) -> IpAddr {
             Ipv6Addr::from_bits(v6.to_bits() >> rest << rest).into()
         }
     }
+}
+
+/// A worker's door and box, where there is a relay.
+pub(super) fn door(
+    desk: Option<&mut Desk>,
+    waker: &Waker,
+    limits: Limits,
+) -> (Option<Door>, Option<Receiver<Relayed>>) {
+    desk.map(|desk| desk.door(waker.clone(), limits.tcp_connections))
+        .unzip()
 }
 
 /// What comes back for a connection; nothing: it is to be closed.

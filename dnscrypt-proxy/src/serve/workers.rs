@@ -95,9 +95,7 @@ impl Workers {
             }
             let connections = Connections::new(tcp, share(server.limits, count), &poller)?;
             let waker = poller.waker();
-            let room = server.limits.tcp_connections;
-            let door = desk.as_mut().map(|desk| desk.door(waker.clone(), room));
-            let (door, relayed) = door.unzip();
+            let (door, relayed) = relay::door(desk.as_mut(), &waker, server.limits);
             // Every question on its way has a place in both, so that neither is ever full.
             let (asks, asked) = mpsc::channel(server.limits.in_flight.max(1));
             let (answers, answered) = sync_channel(server.limits.in_flight.max(1));

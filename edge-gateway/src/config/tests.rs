@@ -190,6 +190,45 @@ fn forwarding_without_a_resolver_and_recursion_with_one_are_refused() {
 }
 
 #[test]
+fn a_relay_for_lookups_is_off_unless_there_is_its_table_and_never_its_own_target() {
+    let with = |table: &str| {
+        let tail =
+            format!("dnssec = true\npublic-listen = [\"203.0.113.1:443\"]\n[dns.relay]\n{table}");
+        read(&SAMPLE.replace("dnssec = true", &tail))
+    };
+
+    assert!(read(SAMPLE).unwrap().dns_relay.is_none());
+    let wrong = with("ports = [0]\nmax-exchanges = 0\nallow-private-targets = true").unwrap_err();
+    let keys = wrong.iter().map(|mistake| mistake.to_string());
+    let keys: Vec<_> = keys
+        .map(|text| text.split(':').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "dns.relay.ports",
+            "dns.relay.max-exchanges",
+            "dns.relay.allow-private-targets"
+        ]
+    );
+    let relay = with("").unwrap().dns_relay.unwrap();
+    assert_eq!((relay.ports, relay.private_targets), (vec![443], false));
+    for own in [
+        "203.0.113.1:443",
+        "10.64.0.1:443",
+        "198.18.1.2:443",
+        "0.0.0.0:51820",
+    ] {
+        assert!(
+            relay.own.contains(&own.parse().unwrap()),
+            "{own}: {:?}",
+            relay.own
+        );
+    }
+    assert_eq!(relay.behind.len(), 2);
+}
+
+#[test]
 fn a_url_is_an_https_authority_and_nothing_more() {
     for wrong in [
         "",
