@@ -48,6 +48,9 @@ const SILENT_GATEWAY: Duration = Duration::from_secs(40);
 /// The calendar may jump, so that what is due by it is looked at this often.
 const CALENDAR_PERIOD: Duration = Duration::from_secs(30);
 
+/// What is more than time going by.
+const LEAP_S: u64 = 60;
+
 const LEASE_ENDED: &str = "the lease has ended without having been renewed";
 
 /// What the loop is made of.
@@ -424,7 +427,12 @@ impl Control {
         let in_use = in_use.into_iter().flatten();
         let in_use: Vec<_> = in_use.map(|key| PublicKey::from(key).to_bytes()).collect();
         self.psks.retain(&in_use);
+        let before = self.clock.now();
         self.clock.raise(stored.clock_floor);
+        if self.clock.now() > before + LEAP_S {
+            // Certificates that seemed to be of the future are judged anew.
+            self.dns.network_changed();
+        }
         self.stored = stored;
         self.status.lease = Some(LeaseStatus {
             epoch: lease.epoch,

@@ -258,6 +258,16 @@ impl Drop for Dns {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
+    use dnscrypt_proxy::certs::{Certs, Rotation};
+    use dnscrypt_proxy::clock;
+    use dnscrypt_proxy::listen::Limits;
+    use dnscrypt_proxy::proto::stamp::Props;
+    use dnscrypt_proxy::serve::Server;
+    use ed25519_dalek::SigningKey;
+    use tokio::net::{TcpListener, UdpSocket as Udp};
+
     use super::*;
 
     const RESOLVER: &str = "sdns://AQMAAAAAAAAADDkuOS45Ljk6ODQ0MyBnyEe4yHWM0SAkVUO-dWdG3zTfHYTAC4xHA2jfgh2GPhkyLmRuc2NyeXB0LWNlcnQucXVhZDkubmV0";
@@ -277,6 +287,76 @@ mod tests {
         }
         assert_eq!(read(&[relay, RESOLVER]), (1, Route::Relays(vec![address])));
         assert_eq!(read(&[RESOLVER, "sdns://AQ"]), (1, Route::Direct));
+    }
+
+    const PROVIDER: &str = "2.dnscrypt-cert.pop1.example";
+    const AHEAD_S: u64 = 100 * 24 * 3600;
+    const SERVFAIL: u8 = 2;
+
+    /// A resolver on loopback in whose time this machine lives in the past, as a router does that starts in 1970. It
+    /// answers each question with itself.
+    async fn resolver_of_the_future() -> String {
+        let future: clock::Clock = Arc::new(|| clock::system()() + AHEAD_S);
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let provider_key = key.verifying_key().to_bytes();
+        let certs = Certs::signing(key, Rotation::default(), Arc::clone(&future)).unwrap();
+        let udp = Udp::bind("127.0.0.1:0").await.unwrap();
+        let addr = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(addr).await.unwrap();
+        let server = Server {
+            provider_name: PROVIDER.to_owned(),
+            keyring: certs.keyring(),
+            limits: Limits::SERVER,
+            counters: Arc::default(),
+            clock: future,
+        };
+        let sockets = Sockets {
+            udp: vec![udp],
+            tcp: vec![tcp],
+        };
+        tokio::spawn(server.serve(sockets, |query| async move {
+            let mut answer = query.message;
+            answer[2] |= 0x80;
+            Some(answer)
+        }));
+        let stamp = DnsCryptStamp {
+            props: Props::default(),
+            addr,
+            provider_key,
+            provider_name: PROVIDER.to_owned(),
+        };
+        stamp.to_string()
+    }
+
+    /// The response code for a name of one letter.
+    async fn ask(stub: SocketAddr, letter: u8) -> u8 {
+        let socket = Udp::bind("127.0.0.1:0").await.unwrap();
+        let head = [0, letter, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let query = [&head[..], &[1, letter, 0, 0, 1, 0, 1]].concat();
+        socket.send_to(&query, stub).await.unwrap();
+        let mut answer = [0; 512];
+        socket.recv(&mut answer).await.unwrap();
+        answer[3] & 15
+    }
+
+    #[tokio::test]
+    async fn a_router_that_starts_in_the_past_looks_up_post_quantum_once_a_quorum_has_told_the_time()
+     {
+        let stamp = resolver_of_the_future().await;
+        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let here = UdpSocket::from(listeners.udp[0].try_clone().unwrap());
+        let here = here.local_addr().unwrap();
+        let clock = Clock::with_floor(0);
+        let dns = Dns::start(listeners, PostQuantum::On, clock.clone()).unwrap();
+        dns.use_stamps(&[stamp]);
+
+        let before = ask(here, b'a').await;
+        let known_before = dns.counters().post_quantum;
+        clock.raise(clock::system()() + AHEAD_S);
+        let after = ask(here, b'b').await;
+
+        assert_eq!((before, known_before), (SERVFAIL, None));
+        assert_eq!((after, dns.counters().post_quantum), (0, Some(true)));
     }
 
     #[test]

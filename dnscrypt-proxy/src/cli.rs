@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::proto::cert::{Legacy, Policy, PostQuantum};
 use crate::proto::stamp::{DnsCryptStamp, Stamp};
-use crate::upstream::Route;
+use crate::upstream::{Prefer, Route};
 use exit::{Failure, USAGE};
 
 const EXAMPLES: &str = "\
@@ -87,6 +87,9 @@ struct RunArgs {
     stamp: Vec<DnsCryptStamp>,
     #[command(flatten)]
     route: RouteArgs,
+    /// Whom to ask first, of those that are well: the first of them (`order`) or the fastest (`latency`)
+    #[arg(long, value_name = "HOW", default_value = "order", value_parser = prefer)]
+    prefer: Prefer,
     /// Use a new key for every query, so that a resolver cannot link them by the key
     #[arg(long)]
     ephemeral_keys: bool,
@@ -318,7 +321,9 @@ enum CertCommand {
     /// Make a series of short-term keys with certificates, each taking over from the one before
     #[command(
         after_help = "Move the directory to the server over a channel you trust: it holds secret keys. \
-The server erases each one when its time is over."
+The server erases each one when its time is over. Servers that get the same directory take one another's clients over \
+without a new key agreement: it has ticket keys, too. To change the provider's key, sign with both into one directory, \
+the new key last."
     )]
     Sign(SignArgs),
 }
@@ -433,6 +438,10 @@ fn relay_stamp(text: &str) -> Result<SocketAddr, String> {
         )),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn prefer(text: &str) -> Result<Prefer, String> {
+    text.parse()
 }
 
 fn post_quantum(text: &str) -> Result<PostQuantum, String> {

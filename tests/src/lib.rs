@@ -45,6 +45,7 @@ mod wireguard_go;
 
 pub mod bench;
 pub mod demo;
+pub mod outage;
 pub mod soak;
 
 pub use abroad::{ABROAD, Abroad, ELSEWHERE};

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
-use crate::{bench, ci, cross, demo, deny, dist, docs_check, setup, soak, test, tidy};
+use crate::{bench, ci, cross, demo, deny, dist, docs_check, outage, setup, soak, test, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, checks and shows Culvert")]
@@ -69,6 +69,18 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// End with one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// The edge away for ten minutes: what the home's lookups get meanwhile, and how soon they are fresh again
+    DnsOutage {
+        /// What is away: `resolver`, the tunnel stays, or `gateway`, tunnel and all
+        #[arg(long, default_value = "gateway")]
+        away: lab::outage::Away,
+        /// How long
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..))]
+        seconds: u64,
+        /// One JSON object on stdout
         #[arg(long)]
         json: bool,
     },
@@ -152,6 +164,14 @@ pub(crate) fn run() -> Result<ExitCode> {
                 json,
             };
             return soak::run(&workspace, options);
+        }
+        Command::DnsOutage {
+            away,
+            seconds,
+            json,
+        } => {
+            let options = lab::outage::Options { away, seconds };
+            return outage::run(&workspace, options, json);
         }
         Command::Ci => ci::run(&workspace)?,
         Command::Setup => setup::everything()?,

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
+use std::str::FromStr;
 
 use serde_json::json;
 use telemetry::Level;
@@ -12,16 +12,16 @@ use toml::{Table, Value};
 use super::exit::{CONFIG, Failure};
 use super::{CheckConfigArgs, legacy, policy, relay_stamp};
 use crate::policy::Rules;
-use crate::proto::cert::{Policy, PostQuantum};
+use crate::proto::cert::Policy;
 use crate::proto::stamp::DnsCryptStamp;
-use crate::upstream::{KeyPolicy, MAX_STAMPS, Route};
+use crate::upstream::{KeyPolicy, MAX_STAMPS, Prefer, Route};
 
 /// The cache's default bound, in KiB.
 pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
 const MAX_CACHE_KIB: usize = 1024 * 1024;
 const MAX_LISTEN: usize = 64;
 const MAX_RELAYS: usize = 16;
-const ACCEPTED_KEYS: &str = "listen, stamps, relays, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level, [policy]";
+const ACCEPTED_KEYS: &str = "listen, stamps, relays, prefer, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level, [policy]";
 
 /// What `run` uses.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Config {
     pub(super) stamps: Vec<DnsCryptStamp>,
     /// How they are reached.
     pub(super) route: Route,
+    /// Whom a question goes to first.
+    pub(super) prefer: Prefer,
     /// How long a client key lives.
     pub(super) keys: KeyPolicy,
     /// Which certificates are taken.
@@ -106,13 +108,14 @@ impl TryFrom<RawConfig> for Config {
         } else {
             Route::Direct
         };
+        let prefer = raw.word("prefer", "\"order\" or \"latency\"");
         let keys = if raw.boolean("ephemeral-keys") {
             KeyPolicy::PerQuery
         } else {
             KeyPolicy::PerNetwork
         };
         let policy = Policy {
-            post_quantum: raw.post_quantum("post-quantum"),
+            post_quantum: raw.word("post-quantum", "\"required\", \"preferred\" or \"off\""),
             legacy: legacy(raw.boolean("legacy-certificates")),
         };
         let cache_kib = raw.number("cache-kib", DEFAULT_CACHE_KIB, MAX_CACHE_KIB);
@@ -127,6 +130,7 @@ impl TryFrom<RawConfig> for Config {
             listen,
             stamps,
             route,
+            prefer,
             keys,
             policy,
             cache_bytes: cache_kib * 1024,
@@ -222,16 +226,15 @@ impl RawConfig {
         }
     }
 
-    fn post_quantum(&mut self, key: &str) -> PostQuantum {
-        let how = match self.table.remove(key) {
-            None => return PostQuantum::default(),
+    fn word<T: FromStr + Default>(&mut self, key: &str, accepted: &str) -> T {
+        let value = match self.table.remove(key) {
+            None => return T::default(),
             Some(value) => value.as_str().and_then(|text| text.parse().ok()),
         };
-        if how.is_none() {
-            let accepted = "\"required\", \"preferred\" or \"off\"";
+        if value.is_none() {
             self.mistake(key, "is none of the words", accepted);
         }
-        how.unwrap_or_default()
+        value.unwrap_or_default()
     }
 
     fn number(&mut self, key: &str, default: usize, max: usize) -> usize {
@@ -281,7 +284,7 @@ impl RawConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::cert::Legacy;
+    use crate::proto::cert::{Legacy, PostQuantum};
 
     const STAMP: &str = "sdns://AQMAAAAAAAAADDkuOS45Ljk6ODQ0MyBnyEe4yHWM0SAkVUO-dWdG3zTfHYTAC4xHA2jfgh2GPhkyLmRuc2NyeXB0LWNlcnQucXVhZDkubmV0";
 
@@ -294,7 +297,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_at_once_with_its_key_and_what_is_accepted() {
-        let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nrelays = [\"sdns://AA\"]\nephemeral-keys = 1\n\
+        let text = "listen = [\"127.0.0.1\", 5]\nstamps = [\"sdns://AA\"]\nrelays = [\"sdns://AA\"]\nprefer = \"fastest\"\nephemeral-keys = 1\n\
                     post-quantum = true\nlegacy-certificates = 0\ncache-kib = -1\nstatus-socket = \"here\"\nlog-level = \"loud\"\nlisten-on = 1";
 
         let mistakes = read(text).unwrap_err();
@@ -310,6 +313,7 @@ mod tests {
                 "listen[1]",
                 "stamps[0]",
                 "relays[0]",
+                "prefer",
                 "ephemeral-keys",
                 "post-quantum",
                 "legacy-certificates",
@@ -369,7 +373,7 @@ mod tests {
     #[test]
     fn a_whole_file_is_read() {
         let text = format!(
-            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nephemeral-keys = true\npost-quantum = \"required\"\nlegacy-certificates = true\ncache-kib = 64\nstatus-socket = \"/run/x.sock\"\nlog-level = \"debug\""
+            "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\nstamps = [\"{STAMP}\"]\nprefer = \"latency\"\nephemeral-keys = true\npost-quantum = \"required\"\nlegacy-certificates = true\ncache-kib = 64\nstatus-socket = \"/run/x.sock\"\nlog-level = \"debug\""
         );
 
         let config = read(&text).unwrap();
@@ -378,6 +382,7 @@ mod tests {
         assert_eq!(config.route, Route::Direct);
         assert_eq!(config.stamps[0].to_string(), STAMP);
         assert_eq!(config.keys, KeyPolicy::PerQuery);
+        assert_eq!(config.prefer, Prefer::Latency);
         assert_eq!(config.policy.post_quantum, PostQuantum::Required);
         assert_eq!(config.policy.legacy, Legacy::LastResort);
         assert_eq!(config.cache_bytes, 65_536);

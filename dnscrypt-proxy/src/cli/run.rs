@@ -44,6 +44,7 @@ fn from_args(args: RunArgs, inherited: &Inherited) -> Result<Config, Failure> {
         listen: args.listen,
         route: args.route.route(),
         stamps: args.stamp,
+        prefer: args.prefer,
         keys: if args.ephemeral_keys {
             KeyPolicy::PerQuery
         } else {
@@ -63,6 +64,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> 
     let status = status.transpose()?;
     let settings = Settings {
         keys: config.keys,
+        prefer: config.prefer,
         policy: config.policy,
         ..Settings::default()
     };

@@ -178,6 +178,9 @@ fn resolver_words(resolver: &Value, now: u64) -> String {
         }
         None => text.push_str(", no certificate yet"),
     }
+    if let Some(rtt_ms) = resolver.get("rtt_ms").and_then(Value::as_f64) {
+        text.push_str(&format!(", answers in {rtt_ms:.1} ms"));
+    }
     if let Some(error) = resolver.get("last_error").and_then(Value::as_str) {
         let times = number(resolver, "failures");
         text.push_str(&format!("; failed {times} times: {error}"));

@@ -92,7 +92,7 @@ fn status(stub: &Stub, cache_bytes: usize, uptime: Duration) -> Value {
         "version": env!("CARGO_PKG_VERSION"), "uptime_s": uptime.as_secs(),
         "queries": figures.queries, "tcp_queries": counters.get(Counted::TcpQuery),
         "cache_hits": figures.cache_hits, "stale": figures.stale, "coalesced": figures.coalesced,
-        "asked": figures.asked, "failed": figures.failed, "truncated": counters.get(Counted::Truncated),
+        "asked": figures.asked, "prefetched": figures.prefetched, "failed": figures.failed, "truncated": counters.get(Counted::Truncated),
         "own": figures.policy.own, "blocked": figures.policy.blocked, "rebinding": figures.policy.rebinding,
         "upstream_ms": upstream_ms, "resolvers": resolvers,
         "cache": {"answers": figures.cached, "bytes": figures.cached_bytes, "max_bytes": cache_bytes},
@@ -107,8 +107,9 @@ fn resolver(health: &Health) -> Value {
             "post_quantum": certificate.system == System::XWing,
         })
     });
+    let rtt_ms = health.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
     json!({
-        "address": health.stamp.addr.to_string(), "provider": health.stamp.provider_name,
+        "rtt_ms": rtt_ms, "address": health.stamp.addr.to_string(), "provider": health.stamp.provider_name,
         "certificate": certificate, "failures": health.failures, "last_error": health.last_error,
     })
 }
