@@ -113,9 +113,10 @@ impl World {
         self.wait_protected()
     }
 
-    /// A device with a lease and no agent, and the lease's addresses.
+    /// A device with a lease and no agent, and the lease's addresses. The gateway knows of it.
     pub fn leased_device(&self) -> Result<(Device, Vec<String>)> {
-        let device = Device::default();
+        let leased = || Ok::<_, anyhow::Error>(self.pop.status()?["peers"]["leased"].as_u64());
+        let (device, before) = (Device::default(), leased()?);
         let server = SocketAddr::new(OFFICE.parse().context("an address")?, PROVISIONING_PORT);
         let code = self.office.claim()?;
         let answer = self
@@ -125,6 +126,9 @@ impl World {
         let Answer::Leased(lease) = answer else {
             bail!("not leased: {answer:?}")
         };
+        wait_until("the gateway has the lease", Duration::from_secs(10), || {
+            Ok((leased()? > before).then_some(()))
+        })?;
         let addresses = read_lease(&lease)?.addresses;
         Ok((device, addresses.iter().map(ToString::to_string).collect()))
     }

@@ -16,6 +16,8 @@ use super::{Options, Soak};
 const GATEWAY_OUTAGE_S: f64 = 5.0;
 /// From the agent's start: its handshake may be lost, and is sent again after five seconds (WireGuard's Rekey-Timeout).
 const AGENT_OUTAGE_S: f64 = 12.0;
+/// The kernels before the cable may drop one frame in so many, of their own accord, on a machine that has much else to do.
+const DROPPED_ONE_IN: u64 = 10_000;
 /// The share of names that may stay without an answer within three seconds.
 const UNANSWERED: f64 = 0.1;
 
@@ -76,7 +78,9 @@ impl Soak {
         failures.extend(unmet(moved));
         if let Some(count) = &cable {
             let failed: u64 = count.ways.iter().map(|way| way.failed).sum();
-            if failed + count.dropped_before > 0 {
+            let entered: u64 = count.ways.iter().map(|way| way.entered).sum();
+            let dropped = count.dropped_before;
+            if failed > 0 || dropped * DROPPED_ONE_IN > entered {
                 failures.push(format!("the cable lost what it was not told to: {count:?}"));
             }
         }
