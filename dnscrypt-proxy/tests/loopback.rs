@@ -459,3 +459,14 @@ async fn too_many_queries_and_connections_are_dropped_and_counted() {
     // Places are given back.
     assert_eq!(records(&ask_udp(stub.addr, &a_query("c.example")).await), 1);
 }
+
+#[tokio::test]
+async fn a_lookup_that_waits_takes_little_memory() {
+    let server = Server::start().await;
+    let upstream = rig::upstream(vec![server.stamp()], settings(&server));
+    let query = a_query("a.example");
+
+    let size = std::mem::size_of_val(&upstream.resolve(&query));
+
+    assert!(size < 2_500, "{size} bytes for each of hundreds");
+}

@@ -1,5 +1,6 @@
 //! One resolver: its certificate, the session under it, and the tries of one query.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -136,7 +137,8 @@ impl Resolver {
             UdpOutcome::Silence => None,
         };
         let session = self.session().await?;
-        match (self.ask_tcp(&session, query).await, cut) {
+        let over_tcp = Box::pin(self.ask_tcp(&session, query)).await;
+        match (over_tcp, cut) {
             (Ok(response), _) | (Err(_), Some(response)) => Ok(response),
             (Err(error), None) => Err(error),
         }
@@ -155,7 +157,7 @@ impl Resolver {
     ) -> Result<Vec<u8>, ResolveError> {
         let session = self.session().await?;
         match transport {
-            Transport::Tcp => self.ask_tcp(&session, query).await,
+            Transport::Tcp => Box::pin(self.ask_tcp(&session, query)).await,
             Transport::Udp => match self.ask_udp(&session, query).await? {
                 UdpOutcome::Answer(response) => Ok(response),
                 UdpOutcome::NewCertificate | UdpOutcome::Silence => Err(ResolveError::NoAnswer),
@@ -275,8 +277,7 @@ impl Resolver {
                 response = answer_to_other => response,
             }
         };
-        let newer = self.newer_certificate(SUSPICION);
-        tokio::pin!(newer);
+        let mut newer = self.newer_certificate(SUSPICION);
         tokio::select! {
             response = timeout(SECOND_WAIT, either) => {
                 match &response {
@@ -390,7 +391,13 @@ impl Resolver {
     }
 
     /// Fetches certificates unless that was done less than `at_most_every` ago.
-    async fn newer_certificate(&self, at_most_every: Duration) -> Certificates {
+    ///
+    /// On the heap, as all that few lookups come to: it would be in the memory of every one that waits.
+    fn newer_certificate(&self, at_most_every: Duration) -> Cold<'_, Certificates> {
+        Box::pin(self.fetch_newer(at_most_every))
+    }
+
+    async fn fetch_newer(&self, at_most_every: Duration) -> Certificates {
         let asked = Instant::now();
         self.state().tried = Some(asked);
         let mut last_failure = self.fetching.lock().await;
@@ -486,6 +493,9 @@ fn is_near_end(certificate: &Certificate, now: u64) -> bool {
     let left_s = u64::from(certificate.end).saturating_sub(now);
     left_s < u64::from((life_s / 4).min(LAST_OF_LIFE_S))
 }
+
+/// What is rarely needed.
+type Cold<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 enum UdpOutcome {
     Answer(Vec<u8>),
