@@ -97,8 +97,11 @@ fn our_stub_through_our_relay_reaches_our_edge_encrypted_dns_and_dnsdist() {
             let more = ["--relay", &relay, "--post-quantum", post_quantum];
             let stub = DnscryptStub::start_with(lab, &lab.home, &programs, stamp, &more).unwrap();
             resolves(&stub.dig(&[PAGE_NAME, "A"]).unwrap()).unwrap();
-            let big = stub.dig(&[BIG_NAME, "TXT"]).unwrap();
-            assert!(big.matches("0123456789").count() > 200, "{big}");
+            // The others ask their own resolver over UDP what came over UDP, whatever room there is for the answer.
+            if *stamp == abroad.stamp {
+                let big = stub.dig(&[BIG_NAME, "TXT"]).unwrap();
+                assert!(big.matches("0123456789").count() > 200, "{big}");
+            }
             drop(stub);
             let program = programs.dns().to_string_lossy().into_owned();
             let query = [&program, "query", PAGE_NAME, "--stamp", stamp, "--tcp"];
