@@ -1,5 +1,3 @@
-use std::net::UdpSocket as Resolver;
-
 use super::*;
 use crate::proto::relay::{Reach, wrap};
 
@@ -10,14 +8,11 @@ const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 8));
 
 struct Rig {
     relay: Arc<Relay>,
-    resolver: Resolver,
+    resolver: UdpSocket,
 }
 
-fn rig() -> Rig {
-    let resolver = Resolver::bind(RESOLVER).unwrap();
-    resolver
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+async fn rig() -> Rig {
+    let resolver = UdpSocket::bind(RESOLVER).await.unwrap();
     let relaying = Relaying {
         policy: RelayPolicy {
             ports: vec![resolver.local_addr().unwrap().port()],
@@ -46,13 +41,9 @@ impl Rig {
 
     /// Takes the query that arrived and who sent it.
     async fn received(&self) -> (Vec<u8>, SocketAddr) {
-        let resolver = self.resolver.try_clone().unwrap();
-        let received = tokio::task::spawn_blocking(move || {
-            let mut buffer = [0; 4096];
-            let (len, from) = resolver.recv_from(&mut buffer).unwrap();
-            (buffer[..len].to_vec(), from)
-        });
-        received.await.unwrap()
+        let mut buffer = [0; 4096];
+        let (len, from) = self.resolver.recv_from(&mut buffer).await.unwrap();
+        (buffer[..len].to_vec(), from)
     }
 }
 
@@ -64,8 +55,8 @@ fn sealed(len: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_target_on_this_machine_is_refused_whatever_the_policy_says() {
-    let rig = rig();
-    let own = Resolver::bind("127.0.0.1:0").unwrap();
+    let rig = rig().await;
+    let own = PlainSocket::bind("127.0.0.1:0").unwrap();
     own.set_nonblocking(true).unwrap();
 
     let refused = connected(own.local_addr().unwrap()).await;
@@ -77,7 +68,7 @@ async fn a_target_on_this_machine_is_refused_whatever_the_policy_says() {
 
 #[tokio::test]
 async fn one_source_and_all_together_have_so_many_exchanges_and_get_them_back() {
-    let rig = rig();
+    let rig = rig().await;
     let first = rig.begin(CLIENT).unwrap();
     let second = rig.begin(CLIENT).unwrap();
 
@@ -104,15 +95,15 @@ fn addresses_of_one_home_are_one_source() {
 
 #[tokio::test]
 async fn what_is_longer_than_the_query_or_of_no_known_kind_does_not_come_back() {
-    let rig = rig();
+    let rig = rig().await;
     let exchange = tokio::spawn(rig.begin(CLIENT).unwrap().run());
     let (query, from) = rig.received().await;
     assert_eq!(query, [0x11; 300]);
 
-    rig.resolver.send_to(&sealed(301), from).unwrap();
-    rig.resolver.send_to(&[0x33; 200], from).unwrap();
-    rig.resolver.send_to(&sealed(40), from).unwrap();
-    rig.resolver.send_to(&sealed(300), from).unwrap();
+    rig.resolver.send_to(&sealed(301), from).await.unwrap();
+    rig.resolver.send_to(&[0x33; 200], from).await.unwrap();
+    rig.resolver.send_to(&sealed(40), from).await.unwrap();
+    rig.resolver.send_to(&sealed(300), from).await.unwrap();
 
     assert_eq!(exchange.await.unwrap(), Ok(sealed(300)));
     let counters = rig.relay.counters();
@@ -123,25 +114,25 @@ async fn what_is_longer_than_the_query_or_of_no_known_kind_does_not_come_back() 
 
 #[tokio::test]
 async fn only_the_resolver_is_heard_and_a_forger_cannot_end_the_wait() {
-    let rig = rig();
+    let rig = rig().await;
     let exchange = tokio::spawn(rig.begin(CLIENT).unwrap().run());
     let (_, from) = rig.received().await;
-    let forger = Resolver::bind("127.0.0.3:0").unwrap();
+    let forger = UdpSocket::bind("127.0.0.3:0").await.unwrap();
 
     for _ in 0..2 * MAX_REFUSED {
-        forger.send_to(&sealed(200), from).unwrap();
+        forger.send_to(&sealed(200), from).await.unwrap();
     }
     for _ in 1..MAX_REFUSED {
-        rig.resolver.send_to(&[0x33; 200], from).unwrap();
+        rig.resolver.send_to(&[0x33; 200], from).await.unwrap();
     }
-    rig.resolver.send_to(&sealed(250), from).unwrap();
+    rig.resolver.send_to(&sealed(250), from).await.unwrap();
 
     assert_eq!(exchange.await.unwrap(), Ok(sealed(250)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_resolver_costs_its_place_for_as_long_as_the_wait_and_no_longer() {
-    let rig = rig();
+    let rig = rig().await;
     let before = tokio::time::Instant::now();
 
     let answer = rig.begin(CLIENT).unwrap().run().await;
@@ -153,7 +144,7 @@ async fn a_silent_resolver_costs_its_place_for_as_long_as_the_wait_and_no_longer
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_counts_and_does_not_wait() {
-    let rig = rig();
+    let rig = rig().await;
     let relaying = rig.relay.relaying.clone();
     let worker = WorkerSockets::default();
     let mut desk = Desk::open(Some(relaying), Some(&worker)).unwrap().unwrap();
