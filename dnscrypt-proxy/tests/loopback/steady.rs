@@ -6,9 +6,9 @@ use std::time::Duration;
 use dnscrypt_proxy::listen::Limits;
 use dnscrypt_proxy::upstream::{Prefer, Settings};
 use hickory_proto::op::{Message, ResponseCode};
-use tokio::time::{Instant, advance, pause, sleep};
+use tokio::time::{Instant, advance, pause};
 
-use super::rig::{Server, Stub, Wire, a_query, ask_udp, records, settings, upstream};
+use super::rig::{Server, Stub, Wire, a_query, ask_udp, pass, records, settings, upstream};
 
 /// The rig's answers live so long.
 const TTL: Duration = Duration::from_secs(300);
@@ -46,7 +46,7 @@ async fn ten_minutes_without_a_resolver_are_bridged_and_over_two_seconds_after_i
     assert!(is_stale(&first));
     assert!(waited <= Duration::from_secs(2), "{waited:?}");
     // The flight of the first question finds out that nobody answers.
-    sleep(Duration::from_secs(6)).await;
+    pass(Duration::from_secs(6)).await;
     let before = wire.seen().len();
     for second in 0..600 {
         for name in ["a.example", "b.example"] {
@@ -54,13 +54,13 @@ async fn ten_minutes_without_a_resolver_are_bridged_and_over_two_seconds_after_i
             assert!(is_stale(&answer), "{name} after {second} s");
             assert!(waited < AT_ONCE, "{name} after {second} s: {waited:?}");
         }
-        sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
     let probes = wire.seen().split_off(before);
     wire.cut(false);
     let back = Instant::now();
     while is_stale(&timed(&stub, "a.example").await.0) {
-        sleep(Duration::from_millis(50)).await;
+        pass(Duration::from_millis(50)).await;
     }
 
     assert!(
@@ -79,13 +79,13 @@ async fn a_question_that_failed_is_answered_as_soon_as_a_resolver_is_back() {
     wire.cut(true);
     let (failed, _) = timed(&stub, "new.example").await;
     assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
-    sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
 
     let (failed, waited) = timed(&stub, "new.example").await;
     wire.cut(false);
     let back = Instant::now();
     while records(&timed(&stub, "new.example").await.0) == 0 {
-        sleep(Duration::from_millis(50)).await;
+        pass(Duration::from_millis(50)).await;
     }
 
     assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
@@ -101,10 +101,10 @@ async fn a_question_that_failed_is_answered_as_soon_as_a_resolver_is_back() {
 async fn a_question_that_waits_is_answered_when_the_resolver_comes_back() {
     let (_server, wire, stub) = with_two_stale_answers().await;
     wire.cut(true);
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
 
     let asking = tokio::spawn(async move { timed(&stub, "new.example").await });
-    sleep(Duration::from_millis(2_500)).await;
+    pass(Duration::from_millis(2_500)).await;
     wire.cut(false);
     let (answer, _) = asking.await.unwrap();
 
@@ -116,10 +116,10 @@ async fn nobody_probes_at_night_what_nobody_asks() {
     let (_server, wire, stub) = with_two_stale_answers().await;
     wire.cut(true);
     assert!(is_stale(&timed(&stub, "a.example").await.0));
-    sleep(Duration::from_secs(120)).await;
+    pass(Duration::from_secs(120)).await;
 
     let before = wire.seen().len();
-    sleep(Duration::from_secs(600)).await;
+    pass(Duration::from_secs(600)).await;
 
     let probes = wire.seen().len() - before;
     assert!((20..=120).contains(&probes), "{probes}");
@@ -141,7 +141,7 @@ async fn an_answer_that_is_wanted_often_is_renewed_before_it_ends() {
         assert_eq!(answer.answers[0].ttl, 20);
         assert!(waited < AT_ONCE);
     }
-    sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     let (answer, waited) = timed(&stub, "often.example").await;
 
     assert!((265..=280).contains(&answer.answers[0].ttl));
@@ -239,7 +239,7 @@ async fn a_question_in_flight_moves_to_the_resolver_that_is_leased_now() {
 
     let handle = std::sync::Arc::clone(&stub.stub);
     let asking = tokio::spawn(async move { timed(&stub, "moving.example").await });
-    sleep(Duration::from_millis(300)).await;
+    pass(Duration::from_millis(300)).await;
     handle.upstream().set_stamps(vec![here.stamp()]);
     let (answer, waited) = asking.await.unwrap();
 
