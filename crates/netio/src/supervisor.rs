@@ -105,25 +105,20 @@ fn adopt(fd: RawFd) -> Result<OwnedFd, InheritError> {
 }
 
 fn sort(fd: OwnedFd, inherited: &mut Inherited) -> io::Result<()> {
-    let other = || Err(io::ErrorKind::InvalidInput.into());
-    match getsockopt(&fd, sockopt::SockType)? {
-        SockType::Datagram => {
-            let socket = UdpSocket::from(fd);
-            // A Unix socket has no such address.
-            socket.local_addr()?;
-            socket.set_nonblocking(true)?;
-            inherited.udp.push(socket);
-        }
-        SockType::Stream => {
-            if !getsockopt(&fd, sockopt::AcceptConn)? {
-                return other();
-            }
-            let listener = TcpListener::from(fd);
-            listener.local_addr()?;
-            listener.set_nonblocking(true)?;
-            inherited.tcp.push(listener);
-        }
-        _ => return other(),
+    let kind = getsockopt(&fd, sockopt::SockType)?;
+    if kind == SockType::Datagram {
+        let socket = UdpSocket::from(fd);
+        // A Unix socket has no such address.
+        socket.local_addr()?;
+        socket.set_nonblocking(true)?;
+        inherited.udp.push(socket);
+    } else if kind == SockType::Stream && getsockopt(&fd, sockopt::AcceptConn)? {
+        let listener = TcpListener::from(fd);
+        listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        inherited.tcp.push(listener);
+    } else {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
     Ok(())
 }
