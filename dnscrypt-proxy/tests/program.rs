@@ -314,8 +314,9 @@ async fn server() -> (tokio::task::JoinHandle<()>, String) {
     (task, stamp(addr).to_string())
 }
 
-async fn bench(args: Vec<String>) -> Output {
-    let bench = move || {
+/// Beside the server, which has another thread of the run time.
+fn bench(args: Vec<String>) -> Output {
+    tokio::task::block_in_place(|| {
         let mut command = Command::new(PROGRAM);
         command
             .arg("bench")
@@ -323,19 +324,18 @@ async fn bench(args: Vec<String>) -> Output {
             .arg("--json")
             .output()
             .unwrap()
-    };
-    tokio::task::spawn_blocking(bench).await.unwrap()
+    })
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bench_that_nobody_answers_ends_with_69_and_a_fast_one_of_a_strangers_server_does_not_begin()
  {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().to_string();
 
-    let of_nobody = bench(vec![silent, "--duration-s=1".to_owned()]).await;
+    let of_nobody = bench(vec![silent, "--duration-s=1".to_owned()]);
     assert_eq!(of_nobody.status.code(), Some(69), "{}", said(&of_nobody));
-    let of_stranger = bench(vec!["192.0.2.1:53".to_owned(), "--rate=2000".to_owned()]).await;
+    let of_stranger = bench(vec!["192.0.2.1:53".to_owned(), "--rate=2000".to_owned()]);
     assert_eq!(of_stranger.status.code(), Some(64));
     assert!(
         said(&of_stranger).contains("--own-server"),
@@ -344,7 +344,7 @@ async fn a_bench_that_nobody_answers_ends_with_69_and_a_fast_one_of_a_strangers_
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bench_counts_every_lookup_over_udp_and_tcp_under_both_kinds_of_certificate() {
     let (_server, stamp) = server().await;
 
@@ -368,7 +368,7 @@ async fn a_bench_counts_every_lookup_over_udp_and_tcp_under_both_kinds_of_certif
             args.extend(["--tcp".to_owned(), "--in-flight=8".to_owned()]);
         }
 
-        let output = bench(args).await;
+        let output = bench(args);
 
         let told = || format!("{transport} {kind}: {}", said(&output));
         assert_eq!(output.status.code(), Some(0), "{}", told());
@@ -382,12 +382,12 @@ async fn a_bench_counts_every_lookup_over_udp_and_tcp_under_both_kinds_of_certif
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bench_at_the_limit_asks_as_fast_as_answers_come() {
     let (_server, stamp) = server().await;
 
     let args = [stamp, "--saturate".to_owned(), "--duration-s=1".to_owned()];
-    let output = bench(args.to_vec()).await;
+    let output = bench(args.to_vec());
 
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["answered"].as_u64() > Some(1_000), "{report}");

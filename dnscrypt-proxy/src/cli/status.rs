@@ -53,15 +53,19 @@ pub(super) fn status(args: &StatusArgs) -> Result<String, Failure> {
 fn ask(socket: &Path) -> Result<Value, Failure> {
     let shown = socket.display();
     let talking = |error: io::Error| Failure::io(&format!("asking at {shown}"), &error);
-    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            let hint = "start it with --status-socket, or status-socket in its configuration";
-            Failure::new(
-                UNAVAILABLE,
-                format!("no culvert-dns answers at {shown}: {hint}"),
-            )
+    let is_nobody = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        )
+    };
+    let stream = UnixStream::connect(socket).map_err(|error| {
+        if !is_nobody(error.kind()) {
+            return talking(error);
         }
-        _ => talking(error),
+        let hint = "start it with --status-socket, or status-socket in its configuration";
+        let message = format!("no culvert-dns answers at {shown}: {hint}");
+        Failure::new(UNAVAILABLE, message)
     })?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(talking)?;
     let mut line = String::new();
