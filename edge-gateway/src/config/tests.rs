@@ -278,3 +278,72 @@ fn announcements_have_a_table_of_their_own_and_a_protocol_that_is_not_the_kernel
     );
     assert_eq!(read(SAMPLE).unwrap().announce, None);
 }
+
+const DOORS: &str = r#"
+[dns.doors]
+name = "dns.pop1.example"
+certificate-file = "/etc/culvert/dns.crt"
+key-file = "/etc/culvert/dns.key"
+tls = ["10.64.0.1:853"]
+https = ["10.64.0.1:8443"]
+quic = ["10.64.0.1:853"]
+"#;
+
+/// The sample with doors and one text of these replaced.
+fn with_doors(from: &str, to: &str) -> Result<Config, Vec<String>> {
+    assert!(DOORS.contains(from), "there is no {from}");
+    read(&format!("{SAMPLE}{}", DOORS.replace(from, to)))
+}
+
+#[test]
+fn doors_are_inner_addresses_of_their_own_and_have_a_name() {
+    for (from, to, said) in [
+        (
+            "name = \"dns.pop1.example\"",
+            "",
+            "dns.doors.name: is missing",
+        ),
+        (
+            "dns.pop1.example",
+            "-.example",
+            "dns.doors.name: `-.example` is no host name",
+        ),
+        (
+            "certificate-file",
+            "key",
+            "dns.doors.certificate-file: is missing",
+        ),
+        (
+            "tls = [\"10.64.0.1:853\"]",
+            "tls = [\"198.18.1.2:853\"]",
+            "dns.doors.tls: 198.18.1.2 is not an inner address of this gateway",
+        ),
+        (
+            "8443",
+            "443",
+            "dns.doors.https: 10.64.0.1:443 is DNSCrypt's",
+        ),
+        (
+            "8443",
+            "853",
+            "dns.doors.https: 10.64.0.1:853 stands in two lists",
+        ),
+    ] {
+        let mistakes = with_doors(from, to).unwrap_err();
+        assert!(mistakes[0].starts_with(said), "{to}: {mistakes:?}");
+    }
+
+    let doors = with_doors("x", "x").unwrap().dns.unwrap().doors.unwrap();
+    assert_eq!((doors.max_connections, doors.max_per_source), (4096, 64));
+}
+
+#[test]
+fn a_rate_has_a_burst_of_five_seconds_and_a_burst_has_a_rate() {
+    let alone = mistakes_with("# rate = 200 ", "burst = 10\n#");
+    let beyond = mistakes_with("# rate = 200 ", "rate = 10001\n#");
+    let rate = read(&SAMPLE.replace("# rate = 200 ", "rate = 200\n#")).unwrap();
+
+    assert!(alone[0].starts_with("dns.rate: is missing"), "{alone:?}");
+    assert!(beyond[0].starts_with("dns.rate: is 10001"), "{beyond:?}");
+    assert_eq!(rate.dns.unwrap().rate.unwrap().burst.get(), 1_000);
+}

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use dnscrypt_proxy::proto::message;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RecordType};
@@ -28,6 +28,7 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 struct Rig {
     tls: SocketAddr,
     https: SocketAddr,
+    http3: SocketAddr,
     quic: SocketAddr,
     figures: Arc<Figures>,
     roots: RootCertStore,
@@ -65,6 +66,7 @@ fn rig(rate: Option<u32>) -> Rig {
     let doors = Doors::bind(&config(&files, NAME)).unwrap();
     let (tls, https) = (&doors.tls[0], &doors.https[0].0);
     let (tls, https) = (tls.local_addr().unwrap(), https.local_addr().unwrap());
+    let http3 = doors.https[0].1.local_addr().unwrap();
     let quic = doors.quic[0].local_addr().unwrap();
     let figures = doors.figures();
     let dns = config::Dns {
@@ -92,6 +94,7 @@ fn rig(rate: Option<u32>) -> Rig {
     Rig {
         tls,
         https,
+        http3,
         quic,
         figures,
         roots,
@@ -145,10 +148,18 @@ impl Rig {
     }
 
     async fn quic(&self) -> (quinn::Endpoint, quinn::Connection) {
+        self.over_udp(self.quic, b"doq").await
+    }
+
+    async fn over_udp(
+        &self,
+        to: SocketAddr,
+        protocol: &[u8],
+    ) -> (quinn::Endpoint, quinn::Connection) {
         let mut endpoint = quinn::Endpoint::client(SocketAddr::new(HERE, 0)).unwrap();
-        let tls = QuicClientConfig::try_from(self.client(b"doq")).unwrap();
+        let tls = QuicClientConfig::try_from(self.client(protocol)).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
-        let connecting = endpoint.connect(self.quic, NAME).unwrap();
+        let connecting = endpoint.connect(to, NAME).unwrap();
         (endpoint, connecting.await.unwrap())
     }
 
@@ -440,4 +451,38 @@ async fn over_quic_each_stream_has_its_own_answer_and_no_more_are_open_than_allo
             .await
             .is_some()
     );
+}
+
+/// The status of a POST over HTTP/3, and what came with it.
+async fn post(connection: quinn::Connection, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+    let connection = h3_quinn::Connection::new(connection);
+    let (_driver, mut http) = h3::client::new(connection).await.unwrap();
+    let request = Request::post(format!("https://{NAME}/dns-query"));
+    let request = request.header("content-type", "application/dns-message");
+    let mut stream = http.send_request(request.body(()).unwrap()).await.unwrap();
+    stream.send_data(Bytes::from(body)).await.unwrap();
+    stream.finish().await.unwrap();
+    let status = stream.recv_response().await.unwrap().status();
+    let mut answer = Vec::new();
+    while let Some(mut part) = stream.recv_data().await.unwrap() {
+        answer.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    (status, answer)
+}
+
+#[tokio::test]
+async fn http_3_says_the_same_as_http_2() {
+    let rig = rig(None);
+    for (body, status) in [
+        (vec![0; 5_000], StatusCode::PAYLOAD_TOO_LARGE),
+        (b"no question".to_vec(), StatusCode::BAD_REQUEST),
+        (query(4), StatusCode::OK),
+    ] {
+        let (_endpoint, connection) = within(rig.over_udp(rig.http3, b"h3")).await;
+
+        let (said, answer) = within(post(connection, body)).await;
+
+        assert_eq!(said, status);
+        assert!(said != StatusCode::OK || is_answer(&answer, 4));
+    }
 }
