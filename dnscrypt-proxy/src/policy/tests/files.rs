@@ -113,7 +113,7 @@ fn a_line_of_a_gigabyte_is_passed_over_and_the_next_one_read() {
     let mut lines = Vec::new();
 
     lines::each(&mut BufReader::new(text), &mut |line| {
-        lines.push(line.to_vec())
+        lines.push(line.iter().take(20).copied().collect::<Vec<_>>())
     })
     .unwrap();
 
