@@ -114,7 +114,10 @@ impl Doors {
             let serving = over_quic(endpoint, Arc::clone(&over_udp), {
                 move |connection| quic::converse_http(connection, Arc::clone(&other))
             });
-            listeners.spawn(async { closed(serving.await) });
+            listeners.spawn(async {
+                serving.await;
+                closed()
+            });
         }
         for socket in self.quic {
             let front = Arc::clone(&front);
@@ -125,7 +128,10 @@ impl Doors {
             let serving = over_quic(endpoint, Arc::clone(&over_udp), {
                 move |connection| quic::converse(connection, Arc::clone(&front))
             });
-            listeners.spawn(async { closed(serving.await) });
+            listeners.spawn(async {
+                serving.await;
+                closed()
+            });
         }
         let certificate = self.certificate;
         listeners.spawn(async move { certificate.follow().await });
@@ -140,7 +146,7 @@ fn unusable(error: &std::io::Error) -> Fault {
     Fault::io("use a socket of dns.doors", error)
 }
 
-fn closed((): ()) -> Fault {
+fn closed() -> Fault {
     Fault::new(Exit::Bug, "a QUIC endpoint of dns.doors was closed")
 }
 

@@ -121,10 +121,12 @@ impl OwnNames {
             });
         }
         if self.localhost.zone_of(asked) {
-            return Some(match kind {
-                RecordType::A => Own::Records(vec![RData::A(A(Ipv4Addr::LOCALHOST))]),
-                RecordType::AAAA => Own::Records(vec![RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))]),
-                _ => Own::NoData(self.localhost.clone()),
+            return Some(if kind == RecordType::A {
+                Own::Records(vec![RData::A(A(Ipv4Addr::LOCALHOST))])
+            } else if kind == RecordType::AAAA {
+                Own::Records(vec![RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))])
+            } else {
+                Own::NoData(self.localhost.clone())
             });
         }
         if let Some(designation) = &self.designation {

@@ -75,10 +75,11 @@ pub(super) async fn converse(connection: Connection, front: Arc<Front>) {
                     Err(_idle) => break NO_ERROR,
                 }
             }
-            ended = streams.join_next(), if !streams.is_empty() => match ended {
-                Some(Ok(Err(refused))) => break error_of(refused),
-                _ => {}
-            },
+            ended = streams.join_next(), if !streams.is_empty() => {
+                if let Some(Ok(Err(refused))) = ended {
+                    break error_of(refused);
+                }
+            }
             else => break NO_ERROR,
         }
     };

@@ -398,10 +398,11 @@ async fn exchange(connection: &quinn::Connection, bytes: &[u8]) -> Option<Vec<u8
 }
 
 async fn closed_with(connection: &quinn::Connection) -> u64 {
-    match within(connection.closed()).await {
-        quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
-        other => panic!("{other}"),
-    }
+    let closed = within(connection.closed()).await;
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("{closed}");
+    };
+    close.error_code.into_inner()
 }
 
 #[tokio::test]
