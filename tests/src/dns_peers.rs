@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::netns::Netns;
-use crate::peers::Peers;
+use crate::peers::{Peers, Suite};
 use crate::process::Running;
 use crate::programs::Programs;
 use crate::topology::{Lab, ZONE_SERVER};
@@ -183,6 +183,35 @@ pub enum Asking {
     Tcp,
     /// Over UDP, a key pair for every query.
     EphemeralKeys,
+    /// As version 2.1.8 does, which knows of no post-quantum certificates.
+    Elder,
+}
+
+impl Asking {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Udp,
+        Self::Classical,
+        Self::Tcp,
+        Self::EphemeralKeys,
+        Self::Elder,
+    ];
+
+    fn suite(self) -> Suite {
+        match self {
+            Self::Elder => Suite::Trixie,
+            Self::Udp | Self::Classical | Self::Tcp | Self::EphemeralKeys => Suite::Forky,
+        }
+    }
+
+    /// The line of the configuration, where the version has such a choice.
+    fn post_quantum(self) -> &'static str {
+        match self {
+            Self::Udp | Self::Tcp | Self::EphemeralKeys => "pqdnscrypt = true",
+            Self::Classical => "pqdnscrypt = false",
+            Self::Elder => "",
+        }
+    }
 }
 
 /// What dnscrypt-proxy keeps.
@@ -194,7 +223,7 @@ pub enum Caching {
     AsShipped,
 }
 
-/// dnscrypt-proxy 2.1.18 as a stub.
+/// dnscrypt-proxy 2.1.18 as a stub, or 2.1.8.
 #[derive(Debug)]
 pub struct DnscryptProxy {
     netns: Netns,
@@ -265,7 +294,7 @@ require_nolog = false
 require_nofilter = false
 force_tcp = {tcp}
 dnscrypt_ephemeral_keys = {ephemeral}
-pqdnscrypt = {post_quantum}
+{post_quantum}
 cache = {cache}
 cache_size = 4096
 timeout = 5000
@@ -281,12 +310,12 @@ stamp = "{stamp}"
 
 {more}"#,
             tcp = asking == Asking::Tcp,
-            post_quantum = asking != Asking::Classical,
+            post_quantum = asking.post_quantum(),
             ephemeral = asking == Asking::EphemeralKeys,
             cache = caching == Caching::AsShipped,
         );
         fs::write(&config, text).context("writing dnscrypt-proxy's configuration")?;
-        let program = peers.dnscrypt_proxy()?;
+        let program = peers.dnscrypt_proxy_of(asking.suite())?;
         let mut process =
             netns.spawn(&label, &program, &["-config".as_ref(), config.as_os_str()])?;
         let log = process.log_path().to_owned();
@@ -369,6 +398,10 @@ impl DnscryptStub {
         })
     }
 
+    pub(crate) fn process(&mut self) -> &mut Running {
+        &mut self.process
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -383,6 +416,12 @@ impl DnscryptStub {
             ]
             .concat(),
         )
+    }
+
+    /// The same with kdig.
+    pub fn kdig(&self, args: &[&str]) -> Result<String> {
+        let at = ["kdig", "@127.0.0.1", "-p", "5301", "+timeout=5", "+retry=0"];
+        self.netns.run(&[&at, args].concat())
     }
 }
 

@@ -43,7 +43,7 @@ impl Internet {
                 &dir,
                 "zones",
                 ZONE_SERVER,
-                &zones.stanza(&["lab.", "plain.", "bogus."]),
+                &zones.stanza(&Zones::BELOW_THE_ROOT),
             )?,
             nginx(lab, &dir)?,
         ];

@@ -30,6 +30,7 @@ mod search;
 mod wiretap;
 
 mod bulk;
+mod certificates;
 mod cutter;
 mod device;
 mod dns_peers;
@@ -41,10 +42,12 @@ mod refusal;
 mod relay;
 mod session;
 pub mod tools;
+mod unbound;
 mod wireguard_go;
 
 pub mod bench;
 pub mod demo;
+pub mod hostile;
 pub mod outage;
 pub mod soak;
 
@@ -74,14 +77,15 @@ pub use router::{Image, Router};
 pub use search::{Finding, Marker, Searched};
 pub use sites::Sites;
 pub use topology::{
-    GATEWAY, GATEWAY_V6, HOME, Lab, OBSERVED, OFFICE, ROOT_SERVER, ROUTER_LAN, ROUTER_LAN_V6,
-    ROUTER_WAN, ROUTER_WAN_2, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
+    GATEWAY, GATEWAY_V6, HOME, LIAR, Lab, OBSERVED, OFFICE, RESOLVER, ROOT_SERVER, ROUTER_LAN,
+    ROUTER_LAN_V6, ROUTER_WAN, ROUTER_WAN_2, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
 };
+pub use unbound::{Said, Unbound, ask_all, key};
 pub use wait::{wait_for, wait_until};
 pub use wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
 pub use wiretap::{Header, Wiretap};
 pub use world::World;
 pub use zones::{
-    BIG_NAME, BOGUS_NAME, INSIDE, INSIDE_NAMES, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME,
-    WILD_NAMES, Zones,
+    BIG_NAME, BOGUS_NAME, EVIL_ZONE, INSIDE, INSIDE_NAMES, MANY_NAMES, MANY_UNSIGNED_NAMES,
+    NAME_MARKER, PAGE_NAME, SEALED_ZONE, UNSIGNED_NAME, WILD_NAMES, Zones, questions,
 };

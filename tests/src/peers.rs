@@ -11,6 +11,8 @@ use crate::netns::said;
 use crate::programs::Programs;
 
 const DNSCRYPT_PROXY: &str = "2.1.18";
+/// The last one without post-quantum certificates, which Debian trixie carries.
+const DNSCRYPT_PROXY_TRIXIE: &str = "2.1.8";
 const ENCRYPTED_DNS: &str = "0.9.22";
 const DNSMASQ: &str = "2.90";
 /// Trixie's package, whose program still calls itself v0.0.20230223.
@@ -40,6 +42,14 @@ impl Suite {
         }
     }
 
+    /// The version of its dnscrypt-proxy.
+    pub fn dnscrypt_proxy(self) -> &'static str {
+        match self {
+            Self::Trixie => DNSCRYPT_PROXY_TRIXIE,
+            Self::Forky => DNSCRYPT_PROXY,
+        }
+    }
+
     /// The version of its wireguard-go.
     pub fn wireguard_go(self) -> &'static str {
         match self {
@@ -65,12 +75,16 @@ impl Peers {
 
     /// Fetches and builds everything ahead of the tests, telling `say` what takes long.
     pub fn prepare(&self, say: &dyn Fn(&str)) -> Result<()> {
-        if !self.dnscrypt_proxy_path().exists() {
-            say(&format!(
-                "fetching dnscrypt-proxy {DNSCRYPT_PROXY} from Debian forky: DNSCrypt client to test against"
-            ));
+        for suite in [Suite::Forky, Suite::Trixie] {
+            if !self.dnscrypt_proxy_path(suite).exists() {
+                say(&format!(
+                    "fetching dnscrypt-proxy {} from Debian {}: DNSCrypt client to test against",
+                    suite.dnscrypt_proxy(),
+                    suite.name()
+                ));
+            }
+            self.dnscrypt_proxy_of(suite)?;
         }
-        self.dnscrypt_proxy()?;
         if !self.encrypted_dns_path().exists() {
             say(&format!(
                 "building encrypted-dns {ENCRYPTED_DNS}: DNSCrypt server to test against (some minutes)"
@@ -108,17 +122,24 @@ impl Peers {
 
     /// dnscrypt-proxy, the Go client, from Debian forky.
     pub fn dnscrypt_proxy(&self) -> Result<PathBuf> {
-        let path = self.dnscrypt_proxy_path();
+        self.dnscrypt_proxy_of(Suite::Forky)
+    }
+
+    /// The same of another Debian.
+    pub fn dnscrypt_proxy_of(&self, suite: Suite) -> Result<PathBuf> {
+        let path = self.dnscrypt_proxy_path(suite);
         let _alone = self.lock()?;
         if !path.exists() {
-            self.unpack("forky", "dnscrypt-proxy")?;
+            self.unpack(suite.name(), "dnscrypt-proxy")?;
         }
         let version = run(Command::new(&path).arg("-version"))?;
         ensure!(
-            version.trim() == DNSCRYPT_PROXY,
-            "{} is version {}, and {DNSCRYPT_PROXY} is wanted; Debian forky has moved on",
+            version.trim() == suite.dnscrypt_proxy(),
+            "{} is version {}, and {} is wanted; Debian {} has moved on",
             path.display(),
-            version.trim()
+            version.trim(),
+            suite.dnscrypt_proxy(),
+            suite.name()
         );
         Ok(path)
     }
@@ -153,7 +174,7 @@ impl Peers {
             ));
         }
         self.encrypted_dns()?;
-        if !self.dnscrypt_proxy_path().exists() || !self.dnsmasq_path().exists() {
+        if !self.dnscrypt_proxy_path(Suite::Forky).exists() || !self.dnsmasq_path().exists() {
             say(&format!(
                 "fetching dnscrypt-proxy {DNSCRYPT_PROXY} and dnsmasq {DNSMASQ}: stubs to compare with"
             ));
@@ -289,8 +310,8 @@ impl Peers {
         fs::remove_dir_all(&build).context("removing a finished build")
     }
 
-    fn dnscrypt_proxy_path(&self) -> PathBuf {
-        self.dir.join("forky/usr/sbin/dnscrypt-proxy")
+    fn dnscrypt_proxy_path(&self, suite: Suite) -> PathBuf {
+        self.dir.join(suite.name()).join("usr/sbin/dnscrypt-proxy")
     }
 
     fn dnsmasq_path(&self) -> PathBuf {

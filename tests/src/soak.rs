@@ -30,8 +30,10 @@ use strikes::{Strike, Strikes, Victim};
 pub use line::LineCount;
 pub use load::Moved;
 pub use report::Report;
+pub(crate) use samples::{Held, held};
 pub use strikes::{Strike as Kill, Victim as Killed};
 pub use verdict::Growth;
+pub(crate) use verdict::growth;
 
 const SAMPLE_PERIOD: Duration = Duration::from_secs(5);
 /// An observer's capture is judged and thrown away this often, so that hours fit on a disk.

@@ -51,6 +51,10 @@ pub const WEB_V6: &str = "2001:db8:f::10";
 pub const ROOT_SERVER: &str = "203.0.113.53";
 /// The name server of the zones below the root.
 pub const ZONE_SERVER: &str = "203.0.113.54";
+/// The name server of the zones that liars answer for.
+pub const LIAR: &str = "203.0.113.55";
+/// Another hand's resolver.
+pub const RESOLVER: &str = "203.0.113.56";
 /// The observer's interface in `access`.
 pub const OBSERVED: &str = "rtr0";
 /// The same on the second access network.
@@ -334,7 +338,7 @@ const POP_PLAN_2: Plan = &[
 const ACCESS_PLAN_2: Plan = &["pop20 198.18.4.1/24 2001:db8:10::1/64"];
 const INTERNET_PLAN_2: Plan = &["pop20 198.51.100.10/24 2001:db8:e0::10/64"];
 const INTERNET_PLAN: Plan = &[
-    "pop0 203.0.113.10/24 203.0.113.53/24 203.0.113.54/24 2001:db8:f::10/64 2001:db8:f::53/64 2001:db8:f::54/64",
+    "pop0 203.0.113.10/24 203.0.113.53/24 203.0.113.54/24 203.0.113.55/24 203.0.113.56/24 2001:db8:f::10/64 2001:db8:f::53/64 2001:db8:f::54/64",
     "acc0 198.18.3.2/24 2001:db8:d::2/64",
     "default via 198.18.3.1",
     "default via 2001:db8:d::1",

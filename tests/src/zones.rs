@@ -1,4 +1,7 @@
-//! The names of the lab's internet: a signed root, a signed zone, an unsigned one and one whose signatures are wrong.
+//! The names of the lab's internet: a signed root, a signed zone, an unsigned one and one whose signatures are wrong;
+//! zones with every turn that a lookup can take; and two that liars answer for.
+
+mod maze;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +10,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::netns::said;
-use crate::topology::{ROOT_SERVER, WEB, WEB_V6, ZONE_SERVER};
+use crate::topology::{LIAR, ROOT_SERVER, WEB, WEB_V6, ZONE_SERVER};
+
+pub use maze::questions;
 
 /// The page's name; its middle label is what the observer searches for.
 pub const PAGE_NAME: &str = "www.first-light.lab";
@@ -25,6 +30,12 @@ pub const INSIDE: &str = "192.168.1.77";
 pub const UNSIGNED_NAME: &str = "www.plain";
 /// A name that a validating resolver must refuse.
 pub const BOGUS_NAME: &str = "www.bogus";
+/// Below it, in the zone that is not signed, are `n0` to `n399`, for a second each.
+pub const MANY_UNSIGNED_NAMES: &str = "many.plain";
+/// A signed zone whose only server may be a liar; below it are `n0` to `n399`.
+pub const SEALED_ZONE: &str = "sealed";
+/// A zone that is not signed and whose only server may be a liar.
+pub const EVIL_ZONE: &str = "evil";
 /// The label in every name of the signed zone, as it stands in a DNS message.
 pub const NAME_MARKER: &str = "first-light";
 
@@ -39,30 +50,48 @@ pub struct Zones {
 impl Zones {
     /// Writes and signs all zones into `dir`.
     pub fn make(dir: &Path) -> Result<Self> {
-        let lab = zone("lab.", &lab_names());
-        let plain = zone("plain.", &format!("www.plain. IN A {WEB}\n"));
         let bogus = zone("bogus.", &format!("www.bogus. IN A {WEB}\n"));
-        let lab_ds = sign(dir, "lab.", &lab)?;
-        sign(dir, "bogus.", &bogus)?;
+        sign(dir, "bogus.", &bogus, Denial::Nsec)?;
         // The parent names a key that the child never signed with.
-        let wrong_ds = sign(dir, "bogus.", &zone("bogus.", ""))?;
-        let right_key = sign(dir, "bogus.", &bogus)?;
+        let wrong_ds = sign(dir, "bogus.", &zone("bogus.", ""), Denial::Nsec)?;
+        let right_key = sign(dir, "bogus.", &bogus, Denial::Nsec)?;
         ensure!(wrong_ds != right_key, "two keys made apart are the same");
-        fs::write(dir.join("plain.zone"), plain).context("writing a zone")?;
-        let delegations: String = ["lab.", "plain.", "bogus."]
+        let many: String = (0..400)
+            .map(|n| format!("n{n}.{MANY_UNSIGNED_NAMES}. 1 IN A {WEB}\n"))
+            .collect();
+        let plain = format!("www.plain. IN A {WEB}\n{many}");
+        fs::write(dir.join("plain.zone"), zone("plain.", &plain)).context("writing a zone")?;
+        let lab = sign(dir, "lab.", &zone("lab.", &lab_names()), Denial::Nsec)?;
+        let sealed = zone_at(LIAR, "sealed.", &sealed_names());
+        let sealed = sign(dir, "sealed.", &sealed, Denial::Nsec)?;
+        let maze = maze::make(dir)?;
+        let delegations: String = ["lab.", "plain.", "bogus.", "maze.", "hashed."]
             .iter()
-            .map(|child| format!("{child} IN NS ns.{child}\nns.{child} IN A {ZONE_SERVER}\n"))
+            .map(|child| delegation(child, ZONE_SERVER))
+            .chain(["sealed.", "evil."].map(|child| delegation(child, LIAR)))
             .collect();
         let root = format!(
             "$TTL 300\n. IN SOA ns-root. host.ns-root. 1 3600 600 86400 60\n. IN NS ns-root.\n\
-             ns-root. IN A {ROOT_SERVER}\n{delegations}{lab_ds}{wrong_ds}"
+             ns-root. IN A {ROOT_SERVER}\n{delegations}{lab}{wrong_ds}{sealed}{maze}"
         );
-        sign(dir, ".", &root)?;
+        sign(dir, ".", &root, Denial::Nsec)?;
         Ok(Self {
             trust_anchor: dir.join("root.key"),
             dir: dir.to_owned(),
         })
     }
+
+    /// All zones but the root that one server has.
+    pub(crate) const BELOW_THE_ROOT: [&str; 8] = [
+        "lab.",
+        "plain.",
+        "bogus.",
+        "sealed.",
+        "maze.",
+        "hashed.",
+        "child.maze.",
+        "loose.maze.",
+    ];
 
     /// nsd's stanza for the zones that one server is responsible for.
     pub(crate) fn stanza(&self, names: &[&str]) -> String {
@@ -97,15 +126,36 @@ fn lab_names() -> String {
     )
 }
 
+fn sealed_names() -> String {
+    (0..400)
+        .map(|n| format!("n{n}.{SEALED_ZONE}. 1 IN A {WEB}\n"))
+        .collect()
+}
+
+fn delegation(child: &str, server: &str) -> String {
+    format!("{child} IN NS ns.{child}\nns.{child} IN A {server}\n")
+}
+
 fn zone(name: &str, records: &str) -> String {
+    zone_at(ZONE_SERVER, name, records)
+}
+
+fn zone_at(server: &str, name: &str, records: &str) -> String {
     format!(
         "$TTL 300\n{name} IN SOA ns.{name} host.{name} 1 3600 600 86400 60\n{name} IN NS ns.{name}\n\
-         ns.{name} IN A {ZONE_SERVER}\n{records}"
+         ns.{name} IN A {server}\n{records}"
     )
 }
 
+/// How a signed zone says that there is no such name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Denial {
+    Nsec,
+    Nsec3,
+}
+
 /// Signs one zone with a fresh key and gives the DS record for its parent.
-fn sign(dir: &Path, name: &str, text: &str) -> Result<String> {
+fn sign(dir: &Path, name: &str, text: &str, denial: Denial) -> Result<String> {
     let stem = file_stem(name);
     let plain = dir.join(format!("{stem}unsigned"));
     fs::write(&plain, text).context("writing a zone")?;
@@ -113,11 +163,14 @@ fn sign(dir: &Path, name: &str, text: &str) -> Result<String> {
         .trim()
         .to_owned();
     let out = format!("{stem}zone");
-    tool(
-        dir,
-        "ldns-signzone",
-        &["-f", &out, &plain.to_string_lossy(), &key],
-    )?;
+    let plain = plain.to_string_lossy();
+    let hashed: &[&str] = match denial {
+        Denial::Nsec => &[],
+        // RFC 9276: no iterations, no salt.
+        Denial::Nsec3 => &["-n", "-t", "0"],
+    };
+    let signing = [hashed, &["-f", &out, plain.as_ref(), &key]].concat();
+    tool(dir, "ldns-signzone", &signing)?;
     fs::copy(
         dir.join(format!("{key}.key")),
         dir.join(format!("{stem}key")),
@@ -151,4 +204,21 @@ fn tool(dir: &Path, program: &str, args: &[&str]) -> Result<String> {
         said(&output)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_zone_is_one_that_the_name_server_takes() {
+        let dir = tempfile::tempdir().unwrap();
+
+        Zones::make(dir.path()).unwrap();
+
+        for name in Zones::BELOW_THE_ROOT {
+            let checked = tool(dir.path(), "nsd-checkzone", &[name, &format!("{name}zone")]);
+            assert!(checked.unwrap().contains("is ok"), "{name}");
+        }
+    }
 }

@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
-use crate::{bench, ci, cross, demo, deny, dist, docs_check, outage, setup, soak, test, tidy};
+use crate::{
+    bench, ci, cross, demo, deny, dist, docs_check, hostile, outage, setup, soak, test, tidy,
+};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, checks and shows Culvert")]
@@ -81,6 +83,21 @@ enum Command {
         #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..))]
         seconds: u64,
         /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Spoiled packets and lying servers for gateway and stub, through real sockets; ends with a verdict
+    Hostile {
+        /// Packets that are sent
+        #[arg(long, default_value_t = 10_000_000)]
+        packets: u64,
+        /// Answers that are lies
+        #[arg(long, default_value_t = 1_000_000)]
+        lies: u64,
+        /// What chance is drawn from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// End with one JSON object on stdout
         #[arg(long)]
         json: bool,
     },
@@ -172,6 +189,20 @@ pub(crate) fn run() -> Result<ExitCode> {
         } => {
             let options = lab::outage::Options { away, seconds };
             return outage::run(&workspace, options, json);
+        }
+        Command::Hostile {
+            packets,
+            lies,
+            seed,
+            json,
+        } => {
+            let options = lab::hostile::Options {
+                packets,
+                lies,
+                seed,
+                json,
+            };
+            return hostile::run(&workspace, options);
         }
         Command::Ci => ci::run(&workspace)?,
         Command::Setup => setup::everything()?,

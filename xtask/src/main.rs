@@ -11,6 +11,7 @@ mod ci;
 mod demo;
 mod deny;
 mod dist;
+mod hostile;
 mod outage;
 mod setup;
 mod soak;

@@ -14,6 +14,7 @@ mod stubs;
 mod answerer;
 mod load;
 mod questions;
+mod strangers;
 
 mod processor;
 mod table;
@@ -77,6 +78,7 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
         "each program on one processor, the load and all that is asked upstream on another",
         "lookups over UDP are 256 bytes or more on the wire, answers are opened for one in 64",
         "rows of the servers that name nobody compare with encrypted-dns",
+        "garbage: 20,000 packets a second with the classical magic and 4,000 with the post-quantum one, beside 1,000 lookups of one router",
     ];
     let notes = notes.map(str::to_owned).into_iter();
     Ok(Found {

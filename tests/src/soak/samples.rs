@@ -11,12 +11,12 @@ use super::load::Moved;
 
 /// What a process holds at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Held {
+pub(crate) struct Held {
     /// Since the soak's start.
-    pub(super) at: Duration,
-    pub(super) rss_kib: u64,
-    pub(super) descriptors: u64,
-    pub(super) threads: u64,
+    pub(crate) at: Duration,
+    pub(crate) rss_kib: u64,
+    pub(crate) descriptors: u64,
+    pub(crate) threads: u64,
 }
 
 /// One life of a daemon: from a start to its end.
@@ -142,7 +142,7 @@ impl Samples {
 }
 
 /// Memory, descriptors and threads of a process.
-fn held(pid: u32, at: Duration) -> Result<Held> {
+pub(crate) fn held(pid: u32, at: Duration) -> Result<Held> {
     let status =
         fs::read_to_string(format!("/proc/{pid}/status")).context("reading a daemon's status")?;
     let figure = |name: &str| -> Result<u64> {

@@ -125,7 +125,8 @@ fn over_lives(who: &str, lives: &[&Life]) -> Vec<Growth> {
     MEASURES.into_iter().filter_map(judge).collect()
 }
 
-fn growth(of: String, points: &[(f64, f64)], bound: f64) -> Option<Growth> {
+/// The robust growth of a series, held against a bound; `None` of too few points.
+pub(crate) fn growth(of: String, points: &[(f64, f64)], bound: f64) -> Option<Growth> {
     let (first, last) = (points.first()?, points.last()?);
     let seconds = last.0 - first.0;
     Some(Growth {

@@ -22,7 +22,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 use rand_core::{OsRng, RngCore};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::questions::now_s;
+use crate::certificates::now_s;
 use crate::netns::Netns;
 
 const PROVIDER_NAME: &str = "2.dnscrypt-cert.answerer.example";

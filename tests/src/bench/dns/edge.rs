@@ -6,9 +6,10 @@ use super::Pace;
 use super::load::Load;
 use super::questions::{AGAIN, Names, Questions, session_with_ticket};
 use super::servers::{DNSDIST, ENCRYPTED_DNS, Server};
+use super::strangers::{CLASSICAL_PER_S, POST_QUANTUM_PER_S, Strangers};
 use super::table::{Measure, Results, Table, interleaved};
 use crate::bench::probe::peak_mb;
-use crate::bench::report::{Better, quantile};
+use crate::bench::report::{Better, Row, quantile};
 
 /// Done means, line 2 of the issue.
 const GOAL_HIT: f64 = 1.5;
@@ -20,6 +21,11 @@ const GOAL_TCP: f64 = 2.0;
 const GOAL_LESS: f64 = 1.0;
 /// Lookups a second at which the time of one is measured.
 const STEADY: u32 = 2_000;
+/// The same beside garbage, of which none may be lost, nor one in a hundred take longer than this.
+const STEADY_BESIDE_GARBAGE: u32 = 1_000;
+const GOAL_GARBAGE_P99_MS: f64 = 5.0;
+/// The part of the crowd that has to have come, for the others to count.
+const WHOLE_CROWD: f64 = 0.98;
 /// More than any server answers; where one does, its time ends with the last.
 const NEW_KEYS_PER_S: f64 = 40_000.0;
 const CIPHERTEXTS_PER_S: f64 = 25_000.0;
@@ -61,7 +67,45 @@ pub(super) fn measure(
             row_end: server.row_end,
             rounds,
         });
-    Table::of(&results.collect::<Vec<_>>(), MEASURES)
+    let mut table = Table::of(&results.collect::<Vec<_>>(), MEASURES)?;
+    let ours = servers.first().context("a bench of nobody")?;
+    table.rows.extend(beside_garbage(ours, rounds, pace, say)?);
+    Ok(table)
+}
+
+/// Lookups of a router whose key is kept, beside a crowd whose every packet wants a key agreement.
+fn beside_garbage(
+    server: &Server,
+    rounds: usize,
+    pace: Pace,
+    say: &dyn Fn(&str),
+) -> Result<[Row; 3]> {
+    let mut load = Load::new(&server.netns, server.address)?;
+    let hits = Questions::sealed(&server.classical, Names::Known, AGAIN)?;
+    load.warm(&hits, pace.trial / 4)?;
+    let (mut lost, mut p99, mut came) = (0.0, Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let mut strangers = Strangers::at(server)?;
+        let steady = (STEADY_BESIDE_GARBAGE, pace.steady);
+        let mut times = load.steady(&hits, steady, &mut strangers)?;
+        let slow = quantile(&mut times.ms, 0.99).context("no lookup was answered")?;
+        let per_s = f64::from(strangers.sent()) / pace.steady.as_secs_f64();
+        say(&format!(
+            "round {round}/{rounds}, {} beside {per_s:.0} packets of garbage a second: {} of {} lookups lost, p99 {slow:.3} ms",
+            server.name,
+            times.lost,
+            times.ms.len()
+        ));
+        lost += times.lost as f64;
+        p99.push(slow);
+        came.push(per_s);
+    }
+    let least = f64::from(CLASSICAL_PER_S + POST_QUANTUM_PER_S) * WHOLE_CROWD;
+    Ok([
+        Row::figure("garbage: lost", "lookups", &[lost])?.bounded(Better::Less, 0.0),
+        Row::figure("garbage: p99", "ms", &p99)?.bounded(Better::Less, GOAL_GARBAGE_P99_MS),
+        Row::figure("garbage: sent", "packets/s", &came)?.bounded(Better::More, least),
+    ])
 }
 
 fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
@@ -69,7 +113,8 @@ fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
     let hits = Questions::sealed(&server.classical, Names::Known, AGAIN)?;
     load.warm(&hits, pace.trial / 4)?;
     let hit = load.saturate(&hits, pace.trial).context("hits")?;
-    let mut times = load.steady(&hits, STEADY, pace.steady)?;
+    let steady = (STEADY, pace.steady);
+    let mut times = load.steady(&hits, steady, &mut Strangers::default())?;
     let tcp = load.over_tcp(&hits, pace.trial).context("TCP")?;
     drop(hits);
     let count = pace.of_a_trial(NEW_KEYS_PER_S);
@@ -81,7 +126,7 @@ fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
     let miss = load.saturate(&names, pace.trial).context("misses")?;
     drop(names);
     let [pq_resumed, pq_full] = post_quantum(server, &mut load, pace)?;
-    let mut part = |part| quantile(&mut times, part).context("no lookup was answered");
+    let mut part = |part| quantile(&mut times.ms, part).context("no lookup was answered");
     Ok(Round {
         hit,
         new_key,

@@ -17,6 +17,7 @@ use nix::sys::socket::{
 };
 
 use super::questions::Questions;
+use super::strangers::Strangers;
 use crate::netns::Netns;
 
 /// Lookups under way at saturation: more than any server needs to be busy, fewer than any refuses.
@@ -143,9 +144,9 @@ impl Load {
     pub(super) fn steady(
         &mut self,
         questions: &Questions,
-        per_s: u32,
-        lasting: Duration,
-    ) -> Result<Vec<f64>> {
+        (per_s, lasting): (u32, Duration),
+        beside: &mut Strangers,
+    ) -> Result<Times> {
         self.drain();
         let between = Duration::from_secs(1) / per_s;
         let (start, mut sent, mut times) = (Instant::now(), 0_u32, Vec::new());
@@ -155,6 +156,9 @@ impl Load {
             let over = now - start >= lasting;
             if over && (times.len() >= sent as usize || now - start >= lasting + PATIENCE) {
                 break;
+            }
+            if !over {
+                beside.send_due(now - start)?;
             }
             if !over && now >= start + between * sent {
                 let place = sent as usize % questions.len();
@@ -172,8 +176,9 @@ impl Load {
             })?;
         }
         ensure!(!times.is_empty(), "not one lookup was answered");
+        let lost = (sent as usize).saturating_sub(times.len());
         times.resize(sent as usize, PATIENCE.as_secs_f64() * 1e3);
-        Ok(times)
+        Ok(Times { ms: times, lost })
     }
 
     /// A connection for each lookup, some at a time; gives how many a second were answered.
@@ -260,6 +265,13 @@ impl Load {
     }
 }
 
+/// How long lookups took.
+pub(super) struct Times {
+    pub(super) ms: Vec<f64>,
+    /// How many were never answered.
+    pub(super) lost: usize,
+}
+
 /// What the load does while no answer is there.
 #[derive(Debug, Clone, Copy)]
 enum Idle {
@@ -336,7 +348,8 @@ impl Books {
     }
 }
 
-fn bound(to: SocketAddr) -> Result<UdpSocket> {
+/// A socket with room, to one server.
+pub(super) fn bound(to: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind("0.0.0.0:0").context("binding UDP")?;
     setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES)
         .context("asking for a large buffer")?;

@@ -1,10 +1,8 @@
 //! What a load asks: packets made ahead, so that the load costs little, and how their answers are read.
 
 use std::borrow::Borrow;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use dnscrypt_proxy::Dropped;
+use anyhow::{Context, Result, ensure};
 use dnscrypt_proxy::proto::cert::Certificate;
 use dnscrypt_proxy::proto::client::{
     Asked, ClientKeys, ClientNonce, PqSession, QueryPadding, RESOLVER_MAGIC, Session,
@@ -13,6 +11,7 @@ use dnscrypt_proxy::proto::client::{
 use dnscrypt_proxy::proto::message;
 use rand_core::{OsRng, RngCore};
 
+use crate::certificates::{now_s, refused};
 use crate::zones::{MANY_NAMES, WILD_NAMES};
 
 /// Packets that are sent again from the first when the last was sent: as many as plain DNS has ids.
@@ -252,16 +251,6 @@ pub(super) fn session_with_ticket(
         session.keep(ticket);
         session
     }))
-}
-
-/// What the protocol's library says, with what was tried.
-pub(super) fn refused(what: &'static str) -> impl Fn(Dropped) -> anyhow::Error {
-    move |reason| anyhow!("{what}: {reason:?}")
-}
-
-pub(super) fn now_s() -> Result<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Ok(since.context("a clock before 1970")?.as_secs())
 }
 
 fn plain_id(place: usize) -> u16 {

@@ -1,15 +1,13 @@
 //! The DNSCrypt servers side by side in one lab, each one wire away from the same name server.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use dnscrypt_proxy::DnsCryptStamp;
-use dnscrypt_proxy::proto::cert::{Certificate, Legacy, Policy, PostQuantum, select};
-use dnscrypt_proxy::proto::message;
+use dnscrypt_proxy::proto::cert::{Certificate, Policy};
 
 use super::processor::{self, MEASURED};
-use super::questions::{now_s, refused};
+use crate::certificates::{PADDED, PLAIN, POST_QUANTUM, certificate};
 use crate::dns_peers::ForeignServer;
 use crate::internet::Internet;
 use crate::netns::Netns;
@@ -22,12 +20,6 @@ use crate::topology::{Lab, ROOT_SERVER, ZONE_SERVER};
 
 pub(super) const ENCRYPTED_DNS: &str = "encrypted-dns";
 pub(super) const DNSDIST: &str = "dnsdist";
-const TXT: u16 = 16;
-const LARGEST_ANSWER: u16 = 4_096;
-/// Post-quantum certificates come over UDP only to who asks at this length.
-const PADDED: usize = 3_200;
-/// Of those that will not have so long a query: the classical ones come without it.
-const PLAIN: usize = 0;
 
 /// What our gateway needs around it.
 pub(super) struct Site {
@@ -120,10 +112,6 @@ impl Server {
         let classical = asked(PLAIN, Policy::CLASSICAL)
             .with_context(|| format!("{name}'s certificates"))?
             .with_context(|| format!("{name} has no classical certificate"))?;
-        let required = Policy {
-            post_quantum: PostQuantum::Required,
-            legacy: Legacy::Refused,
-        };
         Ok(Self {
             name,
             version,
@@ -131,34 +119,10 @@ impl Server {
             address: stamp.addr,
             classical,
             // dnsdist does not answer such a long query at all: it has none then.
-            post_quantum: asked(PADDED, required).ok().flatten(),
+            post_quantum: asked(PADDED, POST_QUANTUM).ok().flatten(),
             pid,
             netns: netns.clone(),
             _alive: alive,
         })
     }
-}
-
-/// Asks for the certificates as any client does.
-fn certificate(
-    netns: &Netns,
-    stamp: &DnsCryptStamp,
-    len: usize,
-    policy: Policy,
-) -> Result<Option<Certificate>> {
-    let name = &stamp.provider_name;
-    let query = message::padded_query(1, name, TXT.into(), LARGEST_ANSWER, len)
-        .map_err(refused("writing the query for certificates"))?;
-    let socket = netns.enter(|| UdpSocket::bind("0.0.0.0:0").context("binding UDP"))?;
-    socket
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .context("bounding the wait")?;
-    socket.connect(stamp.addr).context("connecting UDP")?;
-    socket.send(&query).context("asking")?;
-    let mut answer = vec![0; LARGEST_ANSWER.into()];
-    let len = socket.recv(&mut answer).context("waiting for the answer")?;
-    answer.truncate(len);
-    let records = message::texts(&answer).map_err(refused("reading the answer"))?;
-    let records = records.iter().map(Vec::as_slice);
-    Ok(select(records, &stamp.provider_key, policy, now_s()?).best)
 }

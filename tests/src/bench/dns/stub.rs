@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use super::Pace;
 use super::load::Load;
 use super::questions::{AGAIN, Names, Questions};
+use super::strangers::Strangers;
 use super::stubs::{Bench, DNSCRYPT_PROXY, DNSMASQ, KINDS, Kind};
 use super::table::{Measure, Results, Table, interleaved};
 use crate::bench::probe::{peak_mb, resident_mb};
@@ -96,7 +97,8 @@ fn one(bench: &Bench<'_>, kind: Kind, round: usize, pace: Pace) -> Result<Round>
     let hits = Questions::plain(Names::Known, AGAIN)?;
     load.warm(&hits, pace.trial / 4)?;
     let hit = load.saturate(&hits, pace.trial).context("hits")?;
-    let mut times = load.steady(&hits, STEADY, pace.steady)?;
+    let steady = (STEADY, pace.steady);
+    let mut times = load.steady(&hits, steady, &mut Strangers::default())?.ms;
     drop(hits);
     let names = Questions::plain(Names::New { run: round }, AGAIN)?;
     let miss = load.saturate(&names, pace.trial).context("misses")?;

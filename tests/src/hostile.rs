@@ -1,0 +1,263 @@
+//! Hostile input through the real sockets: packets that are nearly right for the gateway's DNSCrypt server and for the
+//! stub, while those whom they ask lie. Somebody who knows the answers asks on and is never told another one.
+
+mod asker;
+mod attack;
+mod draft;
+mod forge;
+mod liar;
+mod phase;
+mod report;
+mod resolver;
+mod spoil;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use dnscrypt_proxy::DnsCryptStamp;
+use dnscrypt_proxy::proto::cert::{Certificate, Policy};
+use dnscrypt_proxy::proto::client::{PqSession, QueryPadding};
+use dnscrypt_proxy::proto::message;
+use rand_core::OsRng;
+
+use crate::certificates::{PADDED, PLAIN, POST_QUANTUM, certificate, now_s, refused};
+use crate::dice::Dice;
+use crate::dns_peers::DnscryptStub;
+use crate::internet::Internet;
+use crate::netns::Netns;
+use crate::office::Office;
+use crate::pop::Pop;
+use crate::programs::Programs;
+use crate::topology::Lab;
+use crate::zones::{
+    BOGUS_NAME, EVIL_ZONE, MANY_NAMES, MANY_UNSIGNED_NAMES, PAGE_NAME, SEALED_ZONE,
+};
+use asker::{Asker, Truth};
+use attack::Target;
+use forge::Forge;
+use liar::Liar;
+use phase::{Found, Phase};
+use resolver::LyingResolver;
+
+pub use report::Report;
+
+/// The address that liars give to names that are not theirs.
+const FORGED: &str = "6.6.6.6";
+const FORGED_BYTES: [u8; 4] = [6, 6, 6, 6];
+/// What the lying resolver tells the truth about.
+const CANARY_ZONE: &str = "canary";
+/// The gateway's part of the packets and of the lies; the rest is the stub's.
+const GATEWAYS_PACKETS: f64 = 0.7;
+const GATEWAYS_LIES: f64 = 0.2;
+/// Questions to liars at the same time: a resolver may wait eight seconds for each, and a router's stub lets 256 in.
+const WINDOW_OF_GATEWAY: usize = 512;
+const WINDOW_OF_STUB: usize = 128;
+
+/// How much of it, and how it is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Packets that are sent.
+    pub packets: u64,
+    /// Answers that are lies.
+    pub lies: u64,
+    /// What chance is drawn from.
+    pub seed: u64,
+    /// One object on the last line of stdout.
+    pub json: bool,
+}
+
+/// What the liars count.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    lies: AtomicU64,
+    /// Queries sealed for a certificate that must not be used.
+    fooled: AtomicU64,
+    /// Names of other zones that a liar was asked for.
+    strays: Mutex<BTreeSet<String>>,
+}
+
+impl Figures {
+    fn stray(&self, name: &str) {
+        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        if strays.len() < 20 {
+            strays.insert(name.to_owned());
+        }
+    }
+
+    fn strays(&self) -> Vec<String> {
+        let strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        strays.iter().cloned().collect()
+    }
+
+    fn lies(&self) -> u64 {
+        self.lies.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs it all in a lab of its own.
+pub fn run(options: Options) -> Result<Report> {
+    let say = |line: &str| match options.json {
+        true => eprintln!("{line}"),
+        false => println!("{line}"),
+    };
+    let lab = Lab::for_test()?;
+    let internet = Internet::start(&lab)?;
+    let programs = Programs::of_this_build()?;
+    let mut dice = Dice::new(options.seed);
+    let part = |all: u64, share: f64| (all as f64 * share) as u64;
+    let packets = part(options.packets, GATEWAYS_PACKETS);
+    let lies = part(options.lies, GATEWAYS_LIES);
+    let gateway = gateway(&lab, &programs, &internet, (packets, lies), &mut dice, &say)?;
+    let rest = (options.packets - packets, options.lies - lies);
+    let stub = stub(&lab, &programs, rest, &mut dice, &say)?;
+    drop(internet);
+    lab.remove().context("removing the lab")?;
+    Report::of(options, vec![gateway, stub])
+}
+
+/// The gateway, which recurses, two of whose zones a liar answers for.
+fn gateway(
+    lab: &Lab,
+    programs: &Programs,
+    internet: &Internet,
+    (packets, lies): (u64, u64),
+    dice: &mut Dice,
+    say: &dyn Fn(&str),
+) -> Result<Found> {
+    let office = Office::init(lab, programs)?;
+    let _provisioning = office.start()?;
+    let pop = Pop::install(lab, programs, &office, &internet.zones)?;
+    let figures = Arc::default();
+    let _liar = Liar::start(&lab.internet, &figures, dice)?;
+    let mut gateway = pop.start()?;
+    let stamp: DnsCryptStamp = pop.stamp.parse().context("reading the gateway's stamp")?;
+    let asked = |len, policy| certificate(&lab.pop, &stamp, len, policy);
+    let classical = asked(PLAIN, Policy::CLASSICAL)?.context("no classical certificate")?;
+    let post_quantum = asked(PADDED, POST_QUANTUM)?.context("no post-quantum certificate")?;
+    let certs = [&classical, &post_quantum];
+    let forge = |dice: &mut Dice| {
+        let resumed = with_ticket(&lab.pop, stamp.addr, &post_quantum)?;
+        Forge::new(&stamp, certs, resumed, Dice::new(dice.roll(1 << 60)))
+    };
+    let (mut udp, mut tcp) = (forge(dice)?, forge(dice)?);
+    let asker = || Asker::sealed(&lab.pop, stamp.addr, &classical);
+    Phase {
+        who: "gateway",
+        target: Target {
+            netns: &lab.pop,
+            address: stamp.addr,
+            pid: gateway.pid(),
+        },
+        packets,
+        lies,
+        window: WINDOW_OF_GATEWAY,
+        may_miss: 0.02,
+        figures,
+    }
+    .run(
+        &mut gateway,
+        (&mut || udp.packet(), &mut || tcp.packet()),
+        (asker()?, &mut |dice| {
+            if dice.happens(0.6) {
+                let name = format!("r{}.{EVIL_ZONE}", dice.roll(1 << 40));
+                (name, Truth::Anything)
+            } else {
+                let name = format!("n{}.{SEALED_ZONE}", dice.roll(400));
+                (name, Truth::KnownOrNothing)
+            }
+        }),
+        (asker()?, &mut |dice| {
+            let n = dice.roll(400);
+            match dice.roll(8) {
+                0 => (BOGUS_NAME.to_owned(), Truth::Nothing),
+                1 => ("www.plain".to_owned(), Truth::Known),
+                2 => (PAGE_NAME.to_owned(), Truth::Known),
+                3 => (format!("n{n}.{MANY_NAMES}"), Truth::Known),
+                _ => (format!("n{n}.{MANY_UNSIGNED_NAMES}"), Truth::Known),
+            }
+        }),
+        (dice, say),
+    )
+}
+
+/// The stub on a machine without an agent, in front of a resolver that lies.
+fn stub(
+    lab: &Lab,
+    programs: &Programs,
+    (packets, lies): (u64, u64),
+    dice: &mut Dice,
+    say: &dyn Fn(&str),
+) -> Result<Found> {
+    let figures = Arc::default();
+    let netns = &lab.access;
+    let listen = "127.0.0.1:4434".parse().context("an address")?;
+    let resolver = LyingResolver::start(netns, listen, &figures, dice)?;
+    let mut stub = DnscryptStub::start(lab, netns, programs, &resolver.stamp)?;
+    let address: SocketAddr = DnscryptStub::LISTEN.parse().context("an address")?;
+    let target = Target {
+        netns,
+        address,
+        pid: stub.pid(),
+    };
+    let mut spoiled = [0, 0].map(|_: u8| Dice::new(dice.roll(1 << 60)));
+    let [udp, tcp] = &mut spoiled;
+    let asker = || Asker::plain(netns, address);
+    Phase {
+        who: "stub",
+        target,
+        packets,
+        lies,
+        window: WINDOW_OF_STUB,
+        // Its resolver forgets all keys every ten seconds.
+        may_miss: 0.25,
+        figures,
+    }
+    .run(
+        stub.process(),
+        (&mut || question(udp), &mut || question(tcp)),
+        (asker()?, &mut |dice| {
+            let name = format!("r{}.{EVIL_ZONE}", dice.roll(1 << 40));
+            (name, Truth::Whatever)
+        }),
+        (asker()?, &mut |dice| {
+            let name = format!("n{}.{CANARY_ZONE}", dice.roll(400));
+            (name, Truth::Known)
+        }),
+        (dice, say),
+    )
+}
+
+/// A home's question, mostly spoiled.
+fn question(dice: &mut Dice) -> Result<Vec<u8>> {
+    let mut message = spoil::query(dice)?;
+    if dice.happens(0.9) {
+        spoil::message(&mut message, dice);
+    }
+    Ok(message)
+}
+
+/// A session with a ticket, as a client has that asked before.
+fn with_ticket(netns: &Netns, server: SocketAddr, cert: &Certificate) -> Result<PqSession> {
+    let mut session = PqSession::new(cert, OsRng)?;
+    let query = message::query(1, PAGE_NAME, 1.into(), 1_232);
+    let query = query.map_err(refused("writing a query"))?;
+    let padding = QueryPadding::Udp { target: 512 };
+    let sealed = session.seal_query(&query, &[0xee; 12], padding, now_s()?)?;
+    let socket = netns.enter(|| std::net::UdpSocket::bind("0.0.0.0:0").context("binding UDP"))?;
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .context("bounding a wait")?;
+    socket
+        .send_to(&sealed.packet, server)
+        .context("asking for a ticket")?;
+    let mut buffer = vec![0; 4_096];
+    let len = socket.recv(&mut buffer).context("waiting for a ticket")?;
+    buffer.truncate(len);
+    let answer = sealed.asked.open_response(buffer, &query, now_s()?);
+    let answer = answer.map_err(refused("opening the answer with a ticket"))?;
+    session.keep(answer.ticket.context("no ticket came")?);
+    Ok(session)
+}

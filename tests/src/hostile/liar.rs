@@ -1,0 +1,391 @@
+//! The name server of two zones, which lies: in all the ways in which a resolver can be led to believe something about
+//! other zones, or about a signed one, that is not so.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hickory_proto::op::Message;
+use hickory_proto::rr::RData;
+
+use super::draft::{Draft, Section};
+use super::{Figures, spoil};
+use crate::dice::Dice;
+use crate::netns::Netns;
+use crate::topology::{LIAR, ZONE_SERVER};
+use crate::zones::{EVIL_ZONE, MANY_NAMES, MANY_UNSIGNED_NAMES, SEALED_ZONE};
+
+const LOOK: Duration = Duration::from_millis(50);
+const LARGEST: usize = 4_096;
+/// Lies to one question at most.
+const MOST: u64 = 6;
+/// One question in so many gets the truth behind the lies; another part gets nothing at all.
+const TRUTHS: f64 = 0.4;
+const SILENCES: f64 = 0.02;
+const LASTING_S: u32 = 86_400;
+const OWN: [u8; 4] = [203, 0, 113, 99];
+const RRSIG: u16 = 46;
+const NS: u16 = 2;
+const A: u16 = 1;
+const CNAME: u16 = 5;
+const DNAME: u16 = 39;
+const SOA: u16 = 6;
+const TC: u8 = 2;
+const TCP_THREADS: usize = 4;
+
+/// It lies while it lives.
+pub(super) struct Liar {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Liar {
+    pub(super) fn start(netns: &Netns, figures: &Arc<Figures>, dice: &mut Dice) -> Result<Self> {
+        let at: SocketAddr = format!("{LIAR}:53").parse().context("an address")?;
+        let over: Arc<AtomicBool> = Arc::default();
+        let (udp, tcp, asking) = netns.enter(|| {
+            let udp = UdpSocket::bind(at).context("binding the liar")?;
+            udp.set_read_timeout(Some(LOOK))
+                .context("bounding a wait")?;
+            let tcp = TcpListener::bind(at).context("binding the liar")?;
+            let asking = UdpSocket::bind((LIAR, 0)).context("binding UDP")?;
+            asking
+                .set_read_timeout(Some(LOOK))
+                .context("bounding a wait")?;
+            asking
+                .connect((ZONE_SERVER, 53))
+                .context("connecting UDP")?;
+            Ok((udp, tcp, asking))
+        })?;
+        tcp.set_nonblocking(true).context("not waiting")?;
+        let mut liar = Self {
+            over,
+            threads: Vec::new(),
+        };
+        let mut tongue = |asking: UdpSocket| Tongue {
+            dice: Dice::new(dice.roll(u64::MAX)),
+            figures: Arc::clone(figures),
+            asking,
+            truths: HashMap::new(),
+        };
+        for _ in 0..TCP_THREADS {
+            let tcp = tcp.try_clone().context("sharing a listener")?;
+            let tongue = tongue(asking.try_clone().context("sharing a socket")?);
+            let over = Arc::clone(&liar.over);
+            liar.threads
+                .push(std::thread::spawn(move || over_tcp(&tcp, tongue, &over)));
+        }
+        let (tongue, over) = (tongue(asking), Arc::clone(&liar.over));
+        liar.threads
+            .push(std::thread::spawn(move || over_udp(&udp, tongue, &over)));
+        Ok(liar)
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked has told why already.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn over_udp(socket: &UdpSocket, mut tongue: Tongue, over: &AtomicBool) {
+    let mut buffer = [0; LARGEST];
+    while !over.load(Ordering::Relaxed) {
+        let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        for answer in tongue.answers(buffer.get(..len).unwrap_or_default()) {
+            // Whoever asked may have gone.
+            let _sent = socket.send_to(&answer, from);
+        }
+    }
+}
+
+fn over_tcp(listener: &TcpListener, mut tongue: Tongue, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        match listener.accept() {
+            // Whatever becomes of it is the resolver's business.
+            Ok((stream, _)) => drop(converse(stream, &mut tongue)),
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+/// One question, and answers in frames that are not all what they say.
+fn converse(mut stream: TcpStream, tongue: &mut Tongue) -> Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(LOOK))?;
+    let mut prefix = [0; 2];
+    stream.read_exact(&mut prefix)?;
+    let mut query = vec![0; u16::from_be_bytes(prefix).into()];
+    stream.read_exact(&mut query)?;
+    for answer in tongue.answers(&query) {
+        let len = u16::try_from(answer.len())?;
+        let told = match tongue.dice.roll(8) {
+            0 => len.wrapping_add(1),
+            1 => len / 2,
+            2 => 0,
+            3 => u16::MAX,
+            _ => len,
+        };
+        stream.write_all(&told.to_be_bytes())?;
+        stream.write_all(&answer)?;
+    }
+    Ok(())
+}
+
+/// What is said to a question.
+struct Tongue {
+    dice: Dice,
+    figures: Arc<Figures>,
+    asking: UdpSocket,
+    /// What the zone's true server said.
+    truths: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Tongue {
+    fn answers(&mut self, query: &[u8]) -> Vec<Vec<u8>> {
+        let Some((draft, name)) = Draft::to(query) else {
+            return Vec::new();
+        };
+        let lower = name.to_lowercase();
+        let is_below = |zone: &str| {
+            let zone = format!("{zone}.");
+            lower == zone || lower.ends_with(&format!(".{zone}"))
+        };
+        let is_sealed = is_below(SEALED_ZONE);
+        if !is_sealed && !is_below(EVIL_ZONE) {
+            self.figures.stray(&lower);
+        }
+        if self.dice.happens(SILENCES) {
+            return Vec::new();
+        }
+        let mut answers = Vec::new();
+        for _ in 0..=self.dice.roll(MOST) {
+            let lie = match is_sealed {
+                true if self.dice.happens(0.8) => self.about_what_is_signed(query),
+                _ => Some(self.about_others(draft.clone(), &lower)),
+            };
+            answers.extend(lie);
+        }
+        self.figures
+            .lies
+            .fetch_add(answers.len() as u64, Ordering::Relaxed);
+        if self.dice.happens(TRUTHS) {
+            answers.extend(match is_sealed {
+                true => self.truth(query),
+                false => Some(own(draft).bytes()),
+            });
+        }
+        answers
+    }
+
+    /// Records of names that are not this server's, or the same with more turns.
+    fn about_others(&mut self, mut draft: Draft, name: &str) -> Vec<u8> {
+        let victim = self.victim();
+        let poisoned = |draft: &mut Draft, section| {
+            draft.address(section, &victim, LASTING_S, super::FORGED_BYTES);
+        };
+        match self.dice.roll(15) {
+            12.. => return self.damaged(draft),
+            0 => {
+                draft = own(draft);
+                poisoned(&mut draft, Section::Additional);
+                self.take_over(&mut draft);
+            }
+            1 => {
+                draft = own(draft);
+                poisoned(&mut draft, Section::Answer);
+            }
+            2 => {
+                draft.named(Section::Answer, name, CNAME, LASTING_S, &victim);
+                poisoned(&mut draft, Section::Answer);
+            }
+            3 => self.take_over(&mut draft),
+            4 => {
+                // A delegation within the zone, to a server outside of it that is said to be here.
+                draft.named(Section::Authority, name, NS, LASTING_S, "ns.plain.");
+                draft.address(Section::Additional, "ns.plain.", LASTING_S, self.here());
+            }
+            5 => {
+                draft.question_of(&victim);
+                poisoned(&mut draft, Section::Answer);
+            }
+            6 => {
+                draft = own(draft);
+                draft.id = [spoil::byte(&mut self.dice), spoil::byte(&mut self.dice)];
+            }
+            7 => {
+                draft = own(draft);
+                draft.flags[0] = spoil::byte(&mut self.dice);
+                poisoned(&mut draft, Section::Answer);
+            }
+            8 => {
+                draft.named(Section::Answer, name, DNAME, LASTING_S, "plain.");
+                poisoned(&mut draft, Section::Answer);
+            }
+            9 => {
+                // No end to it: each name is another one's alias, or its servers have names of that kind.
+                let next = format!("r{}.{EVIL_ZONE}.", self.dice.roll(1 << 40));
+                let (section, kind) = match self.dice.happens(0.7) {
+                    true => (Section::Answer, CNAME),
+                    false => (Section::Authority, NS),
+                };
+                draft.named(section, name, kind, 1, &next);
+            }
+            10 => {
+                // A denial of somebody else's name.
+                draft.flags[1] = 3;
+                draft.soa(
+                    &["plain.", "lab.", "."][spoil::place(&mut self.dice, 3)],
+                    SOA,
+                );
+            }
+            _ => {
+                draft.flags[0] |= TC;
+                poisoned(&mut draft, Section::Answer);
+            }
+        }
+        draft.bytes()
+    }
+
+    /// No message any more, or one whose names lead nowhere.
+    fn damaged(&mut self, draft: Draft) -> Vec<u8> {
+        let mut bytes = own(draft.clone()).bytes();
+        match self.dice.roll(3) {
+            0 => return self.looped(draft),
+            1 => bytes.truncate(spoil::place(&mut self.dice, bytes.len())),
+            _ => spoil::message(&mut bytes, &mut self.dice),
+        }
+        bytes
+    }
+
+    /// Says that others' zones have moved here.
+    fn take_over(&mut self, draft: &mut Draft) {
+        let zone = ["plain.", "many.plain.", "lab.", ".", "sealed.", "bogus."];
+        let zone = zone[spoil::place(&mut self.dice, zone.len())];
+        draft.named(Section::Authority, zone, NS, LASTING_S, "ns.evil.");
+        for server in ["ns.evil.", "ns.plain.", "ns.lab.", "ns-root."] {
+            draft.address(Section::Additional, server, LASTING_S, self.here());
+        }
+    }
+
+    /// Names that point to themselves, to each other, ahead, and out of the message.
+    fn looped(&mut self, draft: Draft) -> Vec<u8> {
+        let mut bytes = own(draft).bytes();
+        let end = bytes.len();
+        let pointer = |to: usize| (0xc000 | u16::try_from(to).unwrap_or(0x3fff)).to_be_bytes();
+        let owner = match self.dice.roll(5) {
+            0 => pointer(end).to_vec(),
+            1 => [pointer(end + 2), pointer(end)].concat(),
+            2 => [&[1, b'a'][..], &pointer(end)].concat(),
+            3 => pointer(end + 40).to_vec(),
+            _ => pointer(0x3fff).to_vec(),
+        };
+        bytes.extend(owner);
+        bytes.extend([0, 5, 0, 1, 0, 0, 1, 44, 0, 2]);
+        bytes.extend(pointer(end));
+        if let Some(count) = bytes.get_mut(7) {
+            *count += 1;
+        }
+        bytes
+    }
+
+    /// The true answer of a signed zone with something changed.
+    fn about_what_is_signed(&mut self, query: &[u8]) -> Option<Vec<u8>> {
+        let truth = self.truth(query)?;
+        let mut bytes = truth.clone();
+        let mut message = Message::from_vec(&truth).ok()?;
+        let is_signature = |kind: u16| kind == RRSIG;
+        match self.dice.roll(8) {
+            0 | 1 => {
+                for record in &mut message.answers {
+                    if let RData::A(address) = &mut record.data {
+                        address.0 = super::FORGED_BYTES.into();
+                    }
+                }
+                if self.dice.happens(0.5) {
+                    let kept = |record: &hickory_proto::rr::Record| {
+                        !is_signature(record.record_type().into())
+                    };
+                    message.answers.retain(kept);
+                    message.authorities.retain(kept);
+                }
+            }
+            2 => message.answers.clear(),
+            3 => {
+                message.answers.clear();
+                message.metadata.response_code = hickory_proto::op::ResponseCode::NXDomain;
+                if self.dice.happens(0.5) {
+                    message.authorities.clear();
+                }
+            }
+            4 => message.authorities.clear(),
+            5 => message
+                .answers
+                .retain(|record| !is_signature(record.record_type().into())),
+            6 => {
+                let after = 12..bytes.len();
+                spoil::flip(&mut bytes, after, &mut self.dice);
+                return Some(bytes);
+            }
+            _ => {
+                spoil::message(&mut bytes, &mut self.dice);
+                return Some(bytes);
+            }
+        }
+        message.metadata.authentic_data = true;
+        message.to_vec().ok()
+    }
+
+    /// What the zone's true server says.
+    fn truth(&mut self, query: &[u8]) -> Option<Vec<u8>> {
+        let (id, rest) = query.split_at_checked(2)?;
+        let mut answer = match self.truths.get(rest) {
+            Some(known) => known.clone(),
+            None => {
+                let mut buffer = [0; LARGEST];
+                self.asking.send(query).ok()?;
+                let len = self.asking.recv(&mut buffer).ok()?;
+                let answer = buffer.get(..len)?.to_vec();
+                self.truths.insert(rest.to_vec(), answer.clone());
+                answer
+            }
+        };
+        spoil::put(&mut answer, 0, id);
+        Some(answer)
+    }
+
+    fn victim(&mut self) -> String {
+        let n = self.dice.roll(400);
+        match self.dice.roll(6) {
+            0 => "www.plain.".to_owned(),
+            1 => "ns.plain.".to_owned(),
+            2 => format!("n{n}.{MANY_NAMES}."),
+            3 => format!("n{n}.{SEALED_ZONE}."),
+            _ => format!("n{n}.{MANY_UNSIGNED_NAMES}."),
+        }
+    }
+
+    fn here(&self) -> [u8; 4] {
+        LIAR.parse::<std::net::Ipv4Addr>()
+            .map_or(OWN, |ip| ip.octets())
+    }
+}
+
+/// What this server may say of its own names.
+fn own(mut draft: Draft) -> Draft {
+    if draft.kind == A {
+        draft.own_address(1, OWN);
+    }
+    draft
+}
