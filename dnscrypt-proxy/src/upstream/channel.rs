@@ -15,7 +15,7 @@ use crate::proto::MAX_QUERY;
 use crate::proto::client::{ClientNonce, answered_nonce};
 
 /// Queries that may wait at the same time.
-const MAX_WAITING: usize = 1024;
+const MAX_WAITING: usize = 8192;
 /// Packets with the right nonce that are kept per query: the true one may come behind forged ones.
 const PER_QUERY: usize = 4;
 /// After an error of the socket (an ICMP refusal, mostly), so that a persistent one does not spin.
@@ -53,7 +53,10 @@ impl Channel {
         let (sender, packets) = mpsc::channel(PER_QUERY);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= MAX_WAITING {
-            return Err(io::Error::other("too many queries wait for this resolver"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "too many queries wait for this resolver",
+            ));
         }
         waiting.insert(nonce, sender);
         Ok(Expected {

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -202,8 +203,12 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Nothing is held against a resolver for silence to one question, if it answers others meanwhile.
+    /// Nothing is held against a resolver for silence to one question, if it answers others meanwhile, nor for
+    /// our own want of room.
     fn hold_against(&self, runner: &Runner<'_>, failure: &ResolveError) {
+        if matches!(failure, ResolveError::Io(error) if error.kind() == ErrorKind::ResourceBusy) {
+            return;
+        }
         let is_unheard = |standing: &mut Standing| standing.is_unheard_since(runner.started);
         if !matches!(failure, ResolveError::NoAnswer) || runner.resolver.standing(is_unheard) {
             self.shared.failed(&runner.resolver, failure);

@@ -13,7 +13,7 @@ use dnscrypt_proxy::proto::dropped::Dropped;
 use dnscrypt_proxy::stub;
 use ed25519_dalek::SigningKey;
 use hickory_proto::op::Message;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -24,6 +24,10 @@ use super::rig::{
 /// Ten in five milliseconds are two thousand a second.
 const PERIOD: Duration = Duration::from_millis(5);
 const EACH_TIME: usize = 10;
+/// A machine that has no time for more is not asked more.
+const MOST_AT_A_TIME: usize = 2_000;
+/// The loads follow one another: each is as much as the machine is asked for.
+static TURN: Mutex<()> = Mutex::const_new(());
 /// Lookups between two changes.
 const BETWEEN: usize = 1_000;
 
@@ -34,6 +38,7 @@ const LIMITS: Limits = Limits {
 
 /// Unique names, asked of a stub at a steady pace until dropped.
 struct Load {
+    _turn: MutexGuard<'static, ()>,
     tally: watch::Sender<Tally>,
     task: JoinHandle<()>,
 }
@@ -45,10 +50,15 @@ struct Tally {
 }
 
 impl Load {
-    fn on(stub: &Stub) -> Self {
+    async fn on(stub: &Stub) -> Self {
+        let turn = TURN.lock().await;
         let tally = watch::Sender::default();
         let task = tokio::spawn(ask_on(Arc::clone(&stub.stub), tally.clone()));
-        Self { tally, task }
+        Self {
+            _turn: turn,
+            tally,
+            task,
+        }
     }
 
     /// Waits until so many more are answered.
@@ -71,16 +81,18 @@ impl Drop for Load {
 
 async fn ask_on(stub: Arc<stub::Stub>, tally: watch::Sender<Tally>) {
     let mut pace = interval(PERIOD);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let room = Arc::new(Semaphore::new(MOST_AT_A_TIME));
     for n in 0_usize.. {
         if n.is_multiple_of(EACH_TIME) {
             pace.tick().await;
         }
-        tokio::spawn(ask(
-            Arc::clone(&stub),
-            format!("n{n}.example"),
-            tally.clone(),
-        ));
+        let place = Arc::clone(&room).acquire_owned().await.unwrap();
+        let asking = ask(Arc::clone(&stub), format!("n{n}.example"), tally.clone());
+        tokio::spawn(async move {
+            asking.await;
+            drop(place);
+        });
     }
 }
 
@@ -123,7 +135,7 @@ async fn certificates_are_exchanged_ten_times_and_no_lookup_fails() {
         Server::start_with(|clock| Certs::signing(provider(), minutes, clock).unwrap()).await;
     let upstream = upstream(vec![server.stamp()], settings(&server));
     let stub = Stub::start_before(upstream, LIMITS).await;
-    let load = Load::on(&stub);
+    let load = Load::on(&stub).await;
     load.go_on().await;
     let mut serials = vec![serial(&stub)];
 
@@ -154,7 +166,7 @@ async fn the_provider_changes_its_key_and_no_lookup_fails() {
     let stamps = vec![server.stamp(), server.stamp_under(&next_provider())];
     let upstream = upstream(stamps, settings(&server));
     let stub = Stub::start_before(upstream, LIMITS).await;
-    let load = Load::on(&stub);
+    let load = Load::on(&stub).await;
     load.go_on().await;
 
     let mut both = series();
@@ -193,7 +205,7 @@ async fn ticket_keys_change_and_another_gateway_takes_over_and_no_lookup_fails()
     let wire = Wire::start(gateways[0].addr).await;
     let upstream = upstream(vec![wire.stamp(&gateways[0])], settings(&gateways[0]));
     let stub = Stub::start_before(upstream, LIMITS).await;
-    let load = Load::on(&stub);
+    let load = Load::on(&stub).await;
     load.go_on().await;
 
     for turn in 1..=8 {
@@ -229,7 +241,7 @@ async fn the_home_goes_to_another_gateway_with_other_certificates_and_no_lookup_
     let stamps = [0, 1].map(|at: usize| wires[at].stamp(&servers[at]));
     let upstream = upstream(vec![stamps[0].clone()], settings(&servers[0]));
     let stub = Stub::start_before(upstream, LIMITS).await;
-    let load = Load::on(&stub);
+    let load = Load::on(&stub).await;
     load.go_on().await;
 
     for turn in 1..=6 {
