@@ -347,7 +347,11 @@ mod tests {
         let here = UdpSocket::from(listeners.udp[0].try_clone().unwrap());
         let here = here.local_addr().unwrap();
         let clock = Clock::with_floor(0);
-        let dns = Dns::start(listeners, PostQuantum::On, clock.clone()).unwrap();
+        let config = config::Dns {
+            rules: Default::default(),
+            filter_aaaa: FilterAaaa::Auto,
+        };
+        let dns = Dns::start(listeners, PostQuantum::On, &config, clock.clone()).unwrap();
         dns.use_stamps(&[stamp]);
 
         let before = ask(here, b'a').await;
