@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::workspace::Workspace;
 use crate::{
@@ -87,20 +87,7 @@ enum Command {
         json: bool,
     },
     /// Spoiled packets and lying servers for gateway and stub, through real sockets; ends with a verdict
-    Hostile {
-        /// Packets that are sent
-        #[arg(long, default_value_t = 10_000_000)]
-        packets: u64,
-        /// Answers that are lies
-        #[arg(long, default_value_t = 1_000_000)]
-        lies: u64,
-        /// What chance is drawn from
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// End with one JSON object on stdout
-        #[arg(long)]
-        json: bool,
-    },
+    Hostile(HostileArgs),
     /// Runs what .ci/run runs: fmt, clippy, doc, deny, tidy, docs-check, test, cross
     Ci,
     /// Installs the Debian packages that are missing, and says why
@@ -121,6 +108,33 @@ enum Command {
     },
     /// Makes a tarball of each server's binary in dist/
     Dist,
+}
+
+#[derive(Args)]
+struct HostileArgs {
+    /// Packets that are sent
+    #[arg(long, default_value_t = 10_000_000)]
+    packets: u64,
+    /// Answers that are lies
+    #[arg(long, default_value_t = 1_000_000)]
+    lies: u64,
+    /// What chance is drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// End with one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl HostileArgs {
+    fn options(&self) -> lab::hostile::Options {
+        lab::hostile::Options {
+            packets: self.packets,
+            lies: self.lies,
+            seed: self.seed,
+            json: self.json,
+        }
+    }
 }
 
 fn per_cent(text: &str) -> Result<f64, String> {
@@ -190,20 +204,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             let options = lab::outage::Options { away, seconds };
             return outage::run(&workspace, options, json);
         }
-        Command::Hostile {
-            packets,
-            lies,
-            seed,
-            json,
-        } => {
-            let options = lab::hostile::Options {
-                packets,
-                lies,
-                seed,
-                json,
-            };
-            return hostile::run(&workspace, options);
-        }
+        Command::Hostile(args) => return hostile::run(&workspace, args.options()),
         Command::Ci => ci::run(&workspace)?,
         Command::Setup => setup::everything()?,
         Command::Tidy => tidy::run(&workspace)?,
