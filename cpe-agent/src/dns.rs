@@ -328,11 +328,11 @@ mod tests {
         stamp.to_string()
     }
 
-    /// The response code for a name of one letter.
+    /// The response code for a name below `eu`.
     async fn ask(stub: SocketAddr, letter: u8) -> u8 {
         let socket = Udp::bind("127.0.0.1:0").await.unwrap();
         let head = [0, letter, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        let query = [&head[..], &[1, letter, 0, 0, 1, 0, 1]].concat();
+        let query = [&head[..], &[1, letter, 2, b'e', b'u', 0, 0, 1, 0, 1]].concat();
         socket.send_to(&query, stub).await.unwrap();
         let mut answer = [0; 512];
         socket.recv(&mut answer).await.unwrap();
