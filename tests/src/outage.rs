@@ -171,10 +171,9 @@ pub fn run(options: Options) -> Result<Report> {
             .iter_mut()
             .map(|home| scope.spawn(|| home.wait_fresh(back)))
             .collect();
-        let joined = waits.into_iter().map(|wait| wait.join());
+        let mut joined = waits.into_iter().map(|wait| wait.join());
         joined
-            .map(|waited| waited.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect::<Result<()>>()
+            .try_for_each(|waited| waited.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     let findings = observer.finish(&world.lab, &allowed_in_the_lab()?, &[NAME_MARKER])?;
     let given: Vec<_> = homes.into_iter().map(|home| home.given).collect();

@@ -218,10 +218,15 @@ impl Connections {
                 return;
             };
             match listener.accept() {
-                Ok(Some((stream, source))) => match self.open(stream, source, now_s) {
-                    Some(id) => self.read(id, at, arrived),
-                    None => counters.drop_packet(Dropped::TooManyConnections),
-                },
+                Ok(Some((stream, source))) if self.has_room(source.ip()) => {
+                    if let Some(id) = self.open(stream, source, now_s) {
+                        self.read(id, at, arrived);
+                    }
+                }
+                Ok(Some((stream, _))) => {
+                    counters.drop_packet(Dropped::TooManyConnections);
+                    drop(stream);
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "tcp accept failed");
@@ -234,16 +239,14 @@ impl Connections {
         }
     }
 
-    fn open(&mut self, stream: Stream, source: SocketAddr, now_s: u64) -> Option<Id> {
+    fn has_room(&self, source: IpAddr) -> bool {
         let open = self.slots.len() - self.free.len();
-        let of_source = self.per_source.entry(source.ip()).or_default();
-        if open >= self.limits.tcp_connections || *of_source >= self.limits.tcp_per_source {
-            if *of_source == 0 {
-                self.per_source.remove(&source.ip());
-            }
-            return None;
-        }
-        *of_source += 1;
+        let of_source = self.per_source.get(&source).copied().unwrap_or(0);
+        open < self.limits.tcp_connections && of_source < self.limits.tcp_per_source
+    }
+
+    fn open(&mut self, stream: Stream, source: SocketAddr, now_s: u64) -> Option<Id> {
+        *self.per_source.entry(source.ip()).or_default() += 1;
         self.last += 1;
         let connection = Connection {
             number: self.last,
