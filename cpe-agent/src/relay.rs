@@ -187,7 +187,11 @@ impl Relays {
         let way_out = self.way_out.clone();
         let running = self.entry(gateway.wg_pub);
         running.leave_at = None;
-        if running.task.is_some() || now < running.not_before {
+        let is_at_it = running
+            .task
+            .as_ref()
+            .is_some_and(|task| !task.is_finished());
+        if is_at_it || now < running.not_before {
             return;
         }
         info!(

@@ -63,11 +63,9 @@ fn every_client_resolves_through_encrypted_dns_and_through_dnsdist() {
         [&Asking::ALL, &POST_QUANTUM],
     );
     // It has a classical certificate alone, and gives it over UDP alone: the client that forces TCP never gets it.
-    let over_udp = Asking::ALL.map(|asking| match asking {
-        Asking::Tcp => Asking::Udp,
-        other => other,
-    });
-    ask_every_way(&lab, &lab.pop, &dnsdist.stamp, [&over_udp[1..], &[]]);
+    let mut over_udp = Asking::ALL.to_vec();
+    over_udp.retain(|asking| *asking != Asking::Tcp);
+    ask_every_way(&lab, &lab.pop, &dnsdist.stamp, [&over_udp, &[]]);
 }
 
 #[test]

@@ -337,7 +337,10 @@ fn best(ring: &Keyring, provider: &SigningKey, now: u64, clients_now: u64) -> Op
 fn a_file_with_three_provider_keys_or_none_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     write_series(&provider(), dir.path(), series(1)).unwrap();
-    let line = format!("{}\n", hex(&provider().verifying_key().to_bytes()));
+    let line = format!(
+        "{}\n",
+        super::provider::hex(&provider().verifying_key().to_bytes())
+    );
 
     for bad in [String::new(), line.repeat(3), format!("{line}\n{line}")] {
         fs::write(dir.path().join("provider.pub"), &bad).unwrap();
@@ -401,9 +404,11 @@ fn a_third_key_of_the_provider_takes_the_place_of_the_first() {
     let text = fs::read_to_string(dir.path().join("provider.pub")).unwrap();
 
     let public = |seed| {
-        hex(&SigningKey::from_bytes(&[seed; 32])
-            .verifying_key()
-            .to_bytes())
+        super::provider::hex(
+            &SigningKey::from_bytes(&[seed; 32])
+                .verifying_key()
+                .to_bytes(),
+        )
     };
     assert_eq!(text, format!("{}\n{}\n", public(7), public(9)));
 }

@@ -38,9 +38,13 @@ pub(super) fn target(name: &Name, found: &Found) -> Option<Name> {
     if found.summary == DnssecSummary::Bogus {
         return None;
     }
-    found.answers.iter().find_map(|record| match &record.data {
-        RData::CNAME(target) if record.name == *name => Some(target.0.clone()),
-        _ => None,
+    let mut aliases = found.answers.iter().filter(|record| record.name == *name);
+    aliases.find_map(|record| {
+        if let RData::CNAME(target) = &record.data {
+            Some(target.0.clone())
+        } else {
+            None
+        }
     })
 }
 

@@ -252,9 +252,10 @@ fn judge(answer: &[u8], name: &str, truth: Truth) -> Verdict {
 }
 
 fn address(record: &Record) -> Option<String> {
-    match &record.data {
-        RData::A(address) => Some(address.to_string()),
-        _ => None,
+    if let RData::A(address) = &record.data {
+        Some(address.to_string())
+    } else {
+        None
     }
 }
 

@@ -246,7 +246,7 @@ impl Tongue {
                 // A denial of somebody else's name.
                 draft.flags[1] = 3;
                 draft.soa(
-                    &["plain.", "lab.", "."][spoil::place(&mut self.dice, 3)],
+                    ["plain.", "lab.", "."][spoil::place(&mut self.dice, 3)],
                     SOA,
                 );
             }

@@ -204,11 +204,7 @@ impl Report {
             }
         }
         for growth in &self.growths {
-            writeln!(
-                out,
-                "{}: {:+.1} in {:.0} s (at most {:.0}), at last {:.0}",
-                growth.of, growth.growth, growth.seconds, growth.bound, growth.last
-            )?;
+            writeln!(out, "{growth}")?;
         }
         for failure in &self.failures {
             writeln!(out, "FAILED: {failure}")?;

@@ -75,6 +75,9 @@ impl Times {
     /// The time that this part of all lookups did not exceed.
     pub(super) fn quantile(&self, part: f64) -> Option<Duration> {
         let rank = (part * self.count as f64).ceil().max(1.0) as u64;
+        if rank >= self.count {
+            return (self.count > 0).then_some(self.most);
+        }
         let mut seen = 0;
         for (step, count) in (0_u64..).zip(&self.steps) {
             seen += count;
