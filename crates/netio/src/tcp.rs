@@ -194,10 +194,7 @@ mod tests {
         let (stream, _) = listener.accept().unwrap().unwrap();
         let part = vec![7; 1 << 20];
 
-        // Twice what the kernel buffers at most would take ten rounds.
-        let is_full = (0..100).any(|_| stream.send(&part).unwrap() < part.len());
-
-        assert!(is_full);
-        assert_eq!(stream.send(&part).unwrap(), 0);
+        // The kernel makes room a few times before it stays full.
+        assert!((0..1_000).any(|_| stream.send(&part).unwrap() == 0));
     }
 }
