@@ -10,7 +10,7 @@ use super::segment::Segments;
 use super::vnet::Vnet;
 use super::{Accepts, VNET_BYTES, checksum, ecn};
 use crate::dropped::Dropped;
-use made::{Made, reference_sum, stream};
+use made::{Made, network_len, reference_sum, stream};
 
 const EVERYTHING: Accepts = Accepts {
     tcp: true,
@@ -37,6 +37,13 @@ fn through(packets: &[Vec<u8>], accepts: Accepts, flush_every: usize) -> Vec<Vec
 fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     let (vnet, packet) = Vnet::split(frame).unwrap();
     let segments = Segments::of(vnet, packet).unwrap();
+    if segments.count() > 1 {
+        let is_v4 = packet[0] >> 4 == 4;
+        let is_part = is_v4 && (packet[6] & 0x3f != 0 || packet[7] != 0);
+        assert!(!is_part, "a kernel does not cut a fragment");
+        // GSO_UDP_L4; older kernels refuse more (UDP_MAX_SEGMENTS).
+        assert!(frame[1] != 5 || segments.count() <= 64);
+    }
     let cut: Vec<Vec<u8>> = (0..segments.count())
         .map(|index| {
             let mut out = vec![0; 65_536];
@@ -55,7 +62,8 @@ fn without_meaningless_id(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] >> 4 == 4 && packet[6] & 0x40 != 0 {
         packet[4..6].fill(0);
         packet[10..12].fill(0);
-        let sum = reference_sum(&packet[..20]);
+        let header = network_len(&packet);
+        let sum = reference_sum(&packet[..header]);
         packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
     }
     packet
@@ -65,9 +73,10 @@ fn without_meaningless_id(mut packet: Vec<u8>) -> Vec<u8> {
 fn by_flow(packets: Vec<Vec<u8>>) -> std::collections::BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows = std::collections::BTreeMap::<_, Vec<_>>::new();
     for packet in packets {
-        let start = if packet[0] >> 4 == 6 { 40 } else { 20 };
-        let mut key = vec![packet[0] >> 4, packet[if start == 40 { 6 } else { 9 }]];
-        let addresses = if start == 40 { 8..40 } else { 12..20 };
+        let start = network_len(&packet);
+        let is_v6 = packet[0] >> 4 == 6;
+        let mut key = vec![packet[0] >> 4, packet[if is_v6 { 6 } else { 9 }]];
+        let addresses = if is_v6 { 8..40 } else { 12..20 };
         key.extend(&packet[addresses]);
         key.extend(packet.get(start..start + 4).unwrap_or_default());
         flows
@@ -141,7 +150,7 @@ type Spoil = fn(&mut Made);
 fn what_the_kernel_would_not_cut_into_the_same_packets_is_not_joined() {
     let first = Made::tcp(1, 0, &[7; 100]);
     let next = Made::tcp(1, 100, &[8; 100]);
-    let cases: [(&str, Spoil); 19] = [
+    let cases: [(&str, Spoil); 22] = [
         ("a gap", |made| made.sequence = 101),
         ("a repetition", |made| made.sequence = 0),
         ("another acknowledgement", |made| made.ack = 78),
@@ -165,6 +174,13 @@ fn what_the_kernel_would_not_cut_into_the_same_packets_is_not_joined() {
         ("the last fragment", |made| {
             (made.offset, made.dont_fragment) = (9, false);
         }),
+        ("a fragment from afar", |made| {
+            (made.offset, made.dont_fragment) = (0x100, false);
+        }),
+        ("the last fragment of the longest packet", |made| {
+            (made.offset, made.dont_fragment) = (0x1f00, false);
+        }),
+        ("options of IP", |made| made.ip_options = 1),
     ];
 
     for (what, spoil) in cases {
@@ -214,13 +230,15 @@ fn other_options_and_another_flow_label_are_kept_apart_too() {
 
 #[test]
 fn fragments_are_never_joined_the_last_ones_of_several_packets_neither() {
-    let last = |n: u8| Made {
-        offset: 9,
-        ..Made::udp(1, n.into(), &[n; 64])
-    };
-    let packets: Vec<_> = (1..4).map(|n| last(n).build()).collect();
+    for offset in [9, 0x100, 0x1f00] {
+        let last = |n: u8| Made {
+            offset,
+            ..Made::udp(1, n.into(), &[n; 64])
+        };
+        let packets: Vec<_> = (1..4).map(|n| last(n).build()).collect();
 
-    assert_eq!(frames(&packets), [92; 3]);
+        assert_eq!(frames(&packets), [92; 3], "{offset}");
+    }
 }
 
 #[test]
@@ -232,6 +250,49 @@ fn datagrams_that_may_be_fragmented_are_joined_only_while_they_are_numbered_on()
 
     assert_eq!(frames(&counting), [28 + 4 * 64]);
     assert_eq!(frames(&constant), [92; 4]);
+}
+
+#[test]
+fn datagrams_are_not_joined_when_udp_counts_otherwise_than_ip_or_has_no_checksum() {
+    let first = Made::udp(1, 1, &[7; 100]);
+    let next = Made::udp(1, 2, &[8; 100]).summing_to_zero();
+    let unsummed = Made {
+        unsummed: true,
+        ..next.clone()
+    };
+    let shorter = Made {
+        payload: vec![8; 98],
+        ..next.clone()
+    };
+    let odd = Made {
+        payload: vec![8; 97],
+        ..next.clone()
+    };
+
+    for second in [unsummed, shorter.trailed(), odd.trailed()] {
+        let packets = [first.build(), second.build()];
+        let lengths = packets.each_ref().map(Vec::len);
+        assert_eq!(frames(&packets), lengths, "{second:?}");
+        assert_eq!(through(&packets, EVERYTHING, 2), packets);
+    }
+    assert_eq!(frames(&[first.build(), next.build()]), [228]);
+}
+
+#[test]
+fn a_frame_is_never_of_more_datagrams_than_every_kernel_takes() {
+    for v6 in [false, true] {
+        let made = |id| Made {
+            v6,
+            ..Made::udp(1, id, &[1; 10])
+        };
+        let packets: Vec<_> = (0..150).map(|id| made(id).build()).collect();
+
+        let headers = made(0).start() + 8;
+        assert_eq!(
+            frames(&packets),
+            [64, 64, 22].map(|count| headers + count * 10)
+        );
+    }
 }
 
 #[test]

@@ -26,7 +26,9 @@ pub(super) struct Made {
     /// A fragment that is not the last.
     pub(super) fragment: bool,
     /// Where the fragment begins, in units of eight bytes.
-    pub(super) offset: u8,
+    pub(super) offset: u16,
+    /// Options of IPv4, in words of four bytes.
+    pub(super) ip_options: u8,
     pub(super) sequence: u32,
     pub(super) ack: u32,
     pub(super) flags: u8,
@@ -34,7 +36,11 @@ pub(super) struct Made {
     pub(super) urgent: u16,
     pub(super) options: Vec<u8>,
     pub(super) payload: Vec<u8>,
+    /// Behind a datagram of UDP: bytes that IP counts and UDP does not.
+    pub(super) trailing: Vec<u8>,
     pub(super) spoilt_checksum: bool,
+    /// Without a checksum, which UDP may be.
+    pub(super) unsummed: bool,
     /// That of IPv4's header.
     pub(super) spoilt_header: bool,
 }
@@ -54,6 +60,7 @@ impl Made {
             dont_fragment: true,
             fragment: false,
             offset: 0,
+            ip_options: 0,
             sequence,
             ack: 77,
             flags: 0x10,
@@ -61,7 +68,9 @@ impl Made {
             urgent: 0,
             options: Vec::new(),
             payload: payload.to_vec(),
+            trailing: Vec::new(),
             spoilt_checksum: false,
+            unsummed: false,
             spoilt_header: false,
         }
     }
@@ -76,10 +85,69 @@ impl Made {
     }
 
     pub(super) fn start(&self) -> usize {
-        if self.v6 { 40 } else { 20 }
+        if self.v6 {
+            40
+        } else {
+            20 + usize::from(self.ip_options) * 4
+        }
+    }
+
+    /// Where in the transport's header the checksum is.
+    pub(super) fn field(&self) -> usize {
+        if self.udp { 6 } else { 16 }
+    }
+
+    pub(super) fn protocol(&self) -> u8 {
+        if self.udp { 17 } else { 6 }
+    }
+
+    /// The datagram with two bytes of its payload such that its checksum comes to zero, which is sent as all ones.
+    pub(super) fn summing_to_zero(mut self) -> Self {
+        if let Some(word) = self.payload.get_mut(..2) {
+            word.fill(0);
+            let plain = Self {
+                spoilt_checksum: false,
+                unsummed: false,
+                ..self.clone()
+            };
+            let at = plain.start() + plain.field();
+            let sum = plain.build()[at..at + 2].to_vec();
+            self.payload[..2].copy_from_slice(&sum);
+        }
+        self
+    }
+
+    /// Trailing bytes with which the checksum over all that IP counts is right as well.
+    pub(super) fn trailed(mut self) -> Self {
+        self.trailing = vec![0xff, 0xfd];
+        if !self.payload.len().is_multiple_of(2) {
+            self.trailing.reverse();
+        }
+        self
     }
 
     pub(super) fn build(&self) -> Vec<u8> {
+        let transport = self.transport();
+        let mut packet = self.network(transport.len());
+        packet.extend(transport);
+        let sum = !transport_sum(&packet, self.start(), self.protocol());
+        // In UDP zero says that there is none (RFC 768).
+        let sum = if self.udp && sum == 0 { 0xffff } else { sum };
+        let sum = match (self.udp && self.unsummed, self.spoilt_checksum) {
+            (true, _) => 0,
+            (false, true) => sum ^ 0x0100,
+            (false, false) => sum,
+        };
+        let at = self.start() + self.field();
+        packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        if self.udp {
+            packet.extend(&self.trailing);
+        }
+        packet
+    }
+
+    /// The transport's header without its checksum, and the payload.
+    fn transport(&self) -> Vec<u8> {
         let mut transport = if self.udp {
             let mut udp = vec![0; 8];
             udp[1] = self.flow;
@@ -101,48 +169,53 @@ impl Made {
             tcp
         };
         transport.extend(&self.payload);
-        let protocol = if self.udp { 17 } else { 6 };
+        transport
+    }
+
+    /// The header of IP in front of so many bytes and the trailing ones.
+    fn network(&self, transport_len: usize) -> Vec<u8> {
+        let trailing = if self.udp { self.trailing.len() } else { 0 };
+        let len = transport_len + trailing;
         let mut packet = vec![0; self.start()];
-        let total = packet.len() + transport.len();
         if self.v6 {
             packet[0] = 0x60 | self.tos >> 4;
             packet[1] = self.tos << 4;
             packet[2..4].copy_from_slice(&self.label.to_be_bytes());
-            packet[4..6].copy_from_slice(&u16::try_from(transport.len()).unwrap().to_be_bytes());
-            packet[6] = protocol;
+            packet[4..6].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+            packet[6] = self.protocol();
             packet[7] = self.ttl;
             let (home, web) = if self.down { (24, 8) } else { (8, 24) };
             packet[home..home + 16].copy_from_slice(&HOME6);
             packet[web..web + 16].copy_from_slice(&WEB6);
             packet[web + 15] = self.web;
-        } else {
-            packet[0] = 0x45;
-            packet[1] = self.tos;
-            packet[2..4].copy_from_slice(&u16::try_from(total).unwrap().to_be_bytes());
-            packet[4..6].copy_from_slice(&self.id.to_be_bytes());
-            packet[6] = u8::from(self.dont_fragment) << 6 | u8::from(self.fragment) << 5;
-            packet[7] = self.offset;
-            packet[8] = self.ttl;
-            packet[9] = protocol;
-            let (home, web) = if self.down { (16, 12) } else { (12, 16) };
-            packet[home..home + 4].copy_from_slice(&HOME);
-            packet[web..web + 4].copy_from_slice(&WEB);
-            packet[web + 3] = self.web;
-            let sum = !reference_sum(&packet) ^ u16::from(self.spoilt_header);
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            return packet;
         }
-        packet.extend(transport);
-        let sum = !transport_sum(&packet, self.start(), protocol);
-        // In UDP zero says that there is none (RFC 768).
-        let sum = if self.udp && sum == 0 { 0xffff } else { sum };
-        let sum = if self.spoilt_checksum {
-            sum ^ 0x0100
-        } else {
-            sum
-        };
-        let at = self.start() + if self.udp { 6 } else { 16 };
-        packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        let total = u16::try_from(packet.len() + len).unwrap();
+        // Options that do nothing (RFC 791).
+        packet[20..].fill(1);
+        packet[0] = 0x45 + self.ip_options;
+        packet[1] = self.tos;
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
+        packet[4..6].copy_from_slice(&self.id.to_be_bytes());
+        packet[6..8].copy_from_slice(&self.offset.to_be_bytes());
+        packet[6] |= u8::from(self.dont_fragment) << 6 | u8::from(self.fragment) << 5;
+        packet[8] = self.ttl;
+        packet[9] = self.protocol();
+        let (home, web) = if self.down { (16, 12) } else { (12, 16) };
+        packet[home..home + 4].copy_from_slice(&HOME);
+        packet[web..web + 4].copy_from_slice(&WEB);
+        packet[web + 3] = self.web;
+        let sum = !reference_sum(&packet) ^ u16::from(self.spoilt_header);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
         packet
+    }
+}
+
+/// Where the header of IP ends.
+pub(super) fn network_len(packet: &[u8]) -> usize {
+    match packet[0] >> 4 {
+        6 => 40,
+        _ => usize::from(packet[0] & 0xf) * 4,
     }
 }
 
@@ -157,7 +230,7 @@ pub(super) fn reference_sum(bytes: &[u8]) -> u16 {
 }
 
 pub(super) fn transport_sum(packet: &[u8], start: usize, protocol: u8) -> u16 {
-    let addresses = if start == 40 {
+    let addresses = if packet[0] >> 4 == 6 {
         &packet[8..40]
     } else {
         &packet[12..20]
@@ -179,7 +252,7 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
     let fields = (
         prop_oneof![8 => Just(0_u8), 1 => 0..4_u8],
         prop_oneof![20 => Just(64_u8), 1 => Just(63)],
-        prop_oneof![30 => Just(0x10_u8), 6 => Just(0x18), 1 => any::<u8>()],
+        prop_oneof![30 => Just(0x10_u8), 6 => Just(0x18), 1 => Just(0x90), 1 => any::<u8>()],
         prop_oneof![20 => Just(500_u16), 1 => any::<u16>()],
         prop_oneof![9 => Just(0_usize), 1 => 0..4_usize, 3 => Just(3)],
         prop_oneof![12 => Just(100_usize), 2 => 0..220_usize, 1 => Just(1_340)],
@@ -192,16 +265,23 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
         prop_oneof![20 => Just(0_u16), 1 => any::<u16>()],
         prop_oneof![30 => Just(0_u16), 1 => any::<u16>()],
         prop_oneof![12 => Just(1_u8), 1 => any::<u8>()],
-        prop_oneof![40 => Just(0_u8), 1 => any::<u8>()],
+        prop_oneof![40 => Just(0_u16), 1 => 0..0x2000_u16, 1 => (1..0x20_u16).prop_map(|high| high << 8)],
         prop_oneof![40 => Just(false), 1 => Just(true)],
     );
-    (network, fields, rare).prop_map(
+    let odd = (
+        prop_oneof![20 => Just(0_u8), 1 => 1..6_u8],
+        prop_oneof![12 => Just(false), 1 => Just(true)],
+        prop_oneof![6 => Just(false), 1 => Just(true)],
+        prop_oneof![12 => Just(false), 1 => Just(true)],
+    );
+    (network, fields, rare, odd).prop_map(
         |(
             (v6, udp, flow, byte, df),
             (tos, ttl, flags, window, options, len, fragment, spoilt),
             (web, label, urgent, option, offset, spoilt_header),
+            (ip_options, is_trailed, sums_to_zero, unsummed),
         )| {
-            Made {
+            let made = Made {
                 down: false,
                 v6,
                 udp,
@@ -210,6 +290,7 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
                 label,
                 urgent,
                 offset: if v6 { 0 } else { offset },
+                ip_options: if v6 { 0 } else { ip_options },
                 tos,
                 ttl,
                 id: 0,
@@ -221,9 +302,21 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
                 window,
                 options: vec![option; options * 4],
                 payload: vec![byte; len],
+                trailing: Vec::new(),
                 spoilt_checksum: spoilt,
+                unsummed: udp && unsummed,
                 // Whoever marks a packet makes its header's checksum anew.
                 spoilt_header: spoilt_header && tos & 3 == 0,
+            };
+            let made = if udp && is_trailed {
+                made.trailed()
+            } else {
+                made
+            };
+            if udp && sums_to_zero {
+                made.summing_to_zero()
+            } else {
+                made
             }
         },
     )

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::made::{HOME, HOME6, Made, WEB, WEB6, made_stream, reference_sum, transport_sum};
+use super::made::{
+    HOME, HOME6, Made, WEB, WEB6, made_stream, network_len, reference_sum, transport_sum,
+};
 use super::{Accepts, by_flow, cut};
 use crate::agent::{AgentConfig, GatewayConfig, Link};
 use crate::edge::PeerConfig;
@@ -203,7 +205,8 @@ fn plain_path(packets: Vec<Vec<u8>>, wire: &[Wire]) -> Vec<Vec<u8>> {
             (Wire::IsMarkedByForce | Wire::IsMarked, 1..) => {
                 packet[1] |= 3;
                 packet[10..12].fill(0);
-                let sum = !reference_sum(&packet[..20]);
+                let header = network_len(&packet);
+                let sum = !reference_sum(&packet[..header]);
                 packet[10..12].copy_from_slice(&sum.to_be_bytes());
             }
             _ => {}
@@ -216,29 +219,47 @@ fn plain(packet: &[u8]) -> Vec<u8> {
     [&PLAIN[..], packet].concat()
 }
 
-/// The frame of a super-packet as a kernel makes it: `made` with all the payload, the sum of the pseudo-header in the checksum field.
-fn super_frame(made: &Made, segment: usize) -> Vec<u8> {
+/// The packet as a kernel hands it over that leaves the checksum to the device: its field holds the sum of the pseudo-header.
+fn unfinished(made: &Made) -> Vec<u8> {
     let mut packet = made.build();
-    let start = made.start();
-    let (kind, field) = match (made.udp, made.v6) {
-        (true, _) => (5, 6_usize),
-        (false, false) => (1, 16),
-        (false, true) => (4, 16),
-    };
-    packet[start + field..start + field + 2].fill(0);
-    let without = transport_sum(&packet, start, if made.udp { 17 } else { 6 });
+    let (start, at) = (made.start(), made.start() + made.field());
+    packet[at..at + 2].fill(0);
+    let without = transport_sum(&packet, start, made.protocol());
     let transport = reference_sum(&packet[start..]);
     // The sum over all less the sum over the transport is that of the pseudo-header.
     let pseudo = reference_sum(&[without.to_be_bytes(), (!transport).to_be_bytes()].concat());
-    packet[start + field..start + field + 2].copy_from_slice(&pseudo.to_be_bytes());
+    packet[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
+    packet
+}
+
+/// An unfinished packet behind a header of this kind of segmentation.
+fn unfinished_frame(made: &Made, kind: u8, header_len: usize, segment: usize) -> Vec<u8> {
     let mut frame = vec![1, kind];
-    let header_len = packet.len() - made.payload.len();
-    for number in [header_len, segment, start, field] {
+    for number in [header_len, segment, made.start(), made.field()] {
         frame.extend(u16::try_from(number).unwrap().to_ne_bytes());
     }
     assert_eq!(frame.len(), VNET_BYTES);
-    frame.extend(packet);
+    frame.extend(unfinished(made));
     frame
+}
+
+/// The frame of a packet that stands for itself and whose checksum is to be completed, as most that a kernel hands over.
+fn partial_frame(made: &Made) -> Vec<u8> {
+    unfinished_frame(made, 0, 0, 0)
+}
+
+/// The frame of a super-packet as a kernel makes it: `made` with all the payload.
+fn super_frame(made: &Made, segment: usize) -> Vec<u8> {
+    let kind = match (made.udp, made.v6) {
+        (true, _) => 5,
+        (false, false) => 1,
+        (false, true) => 4,
+    };
+    // A kernel says when the first segment tells of a reduced window.
+    let is_reduced = !made.udp && made.flags & 0x80 != 0;
+    let kind = if is_reduced { kind | 0x80 } else { kind };
+    let header_len = made.build().len() - made.payload.len();
+    unfinished_frame(made, kind, header_len, segment)
 }
 
 /// The packets that the super-packet stands for, each made by itself.
@@ -263,25 +284,33 @@ fn separate(made: &Made, segment: usize) -> Vec<Made> {
     pieces.enumerate().map(piece).collect()
 }
 
+/// Packets in one super-packet at most: what a kernel takes of UDP from a program.
+const MAX_CUT: usize = 128;
+
 /// What goes into the device, as frames of several packets here and there; and the packets.
 fn stream_of_frames() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Vec<u8>>)> {
-    let grown = proptest::collection::vec((0..30_usize, 1..1_300_usize), 120);
+    let grown = proptest::collection::vec((0..30_usize, 1..1_300_usize, any::<bool>()), 120);
     (made_stream(), grown, any::<bool>()).prop_map(|(stream, grown, down)| {
         let (mut with, mut without) = (Vec::new(), Vec::new());
-        for (made, (more, segment)) in stream.into_iter().zip(grown) {
+        for (made, (more, segment, is_partial)) in stream.into_iter().zip(grown) {
             let mut made = Made { down, ..made };
             // The kernel makes super-packets of right and whole packets with data only.
             let is_part = made.fragment || made.offset != 0;
-            let is_right = !is_part && !made.spoilt_checksum && !made.spoilt_header;
+            let is_usual = !made.unsummed && made.trailing.is_empty();
+            let is_right = !is_part && is_usual && !made.spoilt_checksum && !made.spoilt_header;
             let is_super = more > 20 && is_right && made.flags & 0x27 == 0;
             if is_super && !made.payload.is_empty() {
                 made.payload = made.payload.repeat(more);
-                let segment = segment.clamp(made.payload.len().div_ceil(60), 1_300);
-                made.payload.truncate(60_000.min(segment * 60));
+                let segment = segment.clamp(made.payload.len().div_ceil(MAX_CUT), 1_300);
+                made.payload.truncate(60_000.min(segment * MAX_CUT));
                 with.push(super_frame(&made, segment));
                 without.extend(separate(&made, segment).iter().map(Made::build));
             } else {
-                with.push(plain(&made.build()));
+                with.push(if is_right && is_partial {
+                    partial_frame(&made)
+                } else {
+                    plain(&made.build())
+                });
                 without.push(made.build());
             }
         }
@@ -295,6 +324,77 @@ fn wires() -> impl Strategy<Value = Vec<Wire>> {
         4 => Just(Wire::IsMarked), 1 => Just(Wire::IsMarkedByForce)
     ];
     proptest::collection::vec(one, 0..600)
+}
+
+/// TCP and UDP, in both versions of IP and behind options.
+fn of_each_kind(payload: &[u8]) -> Vec<Made> {
+    let kind = |udp, v6, ip_options| Made {
+        udp,
+        v6,
+        ip_options,
+        ..Made::tcp(1, 0, payload)
+    };
+    let kinds = [(false, 0), (false, 2), (true, 0)];
+    let both =
+        kinds.map(|(v6, ip_options)| [kind(false, v6, ip_options), kind(true, v6, ip_options)]);
+    both.into_iter().flatten().collect()
+}
+
+#[test]
+fn a_checksum_that_was_left_to_the_device_is_completed_and_never_sent_as_none() {
+    let made = [&b""[..], b"x", b"xyz", &[7; 100]].map(of_each_kind);
+    for made in made.into_iter().flatten() {
+        for made in [made.clone(), made.summing_to_zero()] {
+            let expected = [made.build()];
+            assert_ne!(unfinished(&made), expected[0]);
+            assert_eq!(cut(&partial_frame(&made)), expected, "{made:?}");
+            for down in [false, true] {
+                let made = Made {
+                    down,
+                    ..made.clone()
+                };
+                let frames = [partial_frame(&made)];
+                let out = Ends::connected(Accepts::default()).carry(down, &frames, &[]);
+                assert_eq!(out, [plain(&made.build())], "{made:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_datagram_of_a_super_packet_has_a_checksum_though_it_comes_to_zero() {
+    for made in of_each_kind(&[0; 2]).into_iter().filter(|made| made.udp) {
+        let made = made.summing_to_zero();
+        let made = Made {
+            payload: made.payload.repeat(5),
+            ..made
+        };
+        let expected: Vec<_> = separate(&made, 2).iter().map(Made::build).collect();
+        let sum = made.start() + made.field();
+        assert!(
+            expected
+                .iter()
+                .all(|packet| packet[sum..sum + 2] == [0xff; 2])
+        );
+        assert_eq!(cut(&super_frame(&made, 2)), expected, "{made:?}");
+    }
+}
+
+#[test]
+fn only_the_first_segment_of_a_super_packet_tells_of_a_reduced_window() {
+    for made in of_each_kind(&[7; 250]).into_iter().filter(|made| !made.udp) {
+        let made = Made {
+            flags: 0x98,
+            ..made
+        };
+        let frame = super_frame(&made, 100);
+        let cut = cut(&frame);
+        assert_eq!(frame[1] & 0x80, 0x80);
+        let flags: Vec<_> = cut.iter().map(|packet| packet[made.start() + 13]).collect();
+        assert_eq!(flags, [0x90, 0x10, 0x18]);
+        let expected: Vec<_> = separate(&made, 100).iter().map(Made::build).collect();
+        assert_eq!(cut, expected);
+    }
 }
 
 proptest! {
