@@ -241,7 +241,8 @@ pub(super) fn transport_sum(packet: &[u8], start: usize, protocol: u8) -> u16 {
     reference_sum(&bytes)
 }
 
-pub(super) fn any_made() -> impl Strategy<Value = Made> {
+/// Packets without what only some senders make.
+fn usual_made() -> impl Strategy<Value = Made> {
     let network = (
         any::<bool>(),
         any::<bool>(),
@@ -268,20 +269,13 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
         prop_oneof![40 => Just(0_u16), 1 => 0..0x2000_u16, 1 => (1..0x20_u16).prop_map(|high| high << 8)],
         prop_oneof![40 => Just(false), 1 => Just(true)],
     );
-    let odd = (
-        prop_oneof![20 => Just(0_u8), 1 => 1..6_u8],
-        prop_oneof![12 => Just(false), 1 => Just(true)],
-        prop_oneof![6 => Just(false), 1 => Just(true)],
-        prop_oneof![12 => Just(false), 1 => Just(true)],
-    );
-    (network, fields, rare, odd).prop_map(
+    (network, fields, rare).prop_map(
         |(
             (v6, udp, flow, byte, df),
             (tos, ttl, flags, window, options, len, fragment, spoilt),
             (web, label, urgent, option, offset, spoilt_header),
-            (ip_options, is_trailed, sums_to_zero, unsummed),
         )| {
-            let made = Made {
+            Made {
                 down: false,
                 v6,
                 udp,
@@ -290,7 +284,7 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
                 label,
                 urgent,
                 offset: if v6 { 0 } else { offset },
-                ip_options: if v6 { 0 } else { ip_options },
+                ip_options: 0,
                 tos,
                 ttl,
                 id: 0,
@@ -304,22 +298,35 @@ pub(super) fn any_made() -> impl Strategy<Value = Made> {
                 payload: vec![byte; len],
                 trailing: Vec::new(),
                 spoilt_checksum: spoilt,
-                unsummed: udp && unsummed,
+                unsummed: false,
                 // Whoever marks a packet makes its header's checksum anew.
                 spoilt_header: spoilt_header && tos & 3 == 0,
-            };
-            let made = if udp && is_trailed {
-                made.trailed()
-            } else {
-                made
-            };
-            if udp && sums_to_zero {
-                made.summing_to_zero()
-            } else {
-                made
             }
         },
     )
+}
+
+fn any_made() -> impl Strategy<Value = Made> {
+    let odd = (
+        prop_oneof![20 => Just(0_u8), 1 => 1..6_u8],
+        prop_oneof![12 => Just(false), 1 => Just(true)],
+        prop_oneof![6 => Just(false), 1 => Just(true)],
+        prop_oneof![12 => Just(false), 1 => Just(true)],
+    );
+    (usual_made(), odd).prop_map(|(made, (ip_options, is_trailed, sums_to_zero, unsummed))| {
+        let ip_options = if made.v6 { 0 } else { ip_options };
+        let made = Made { ip_options, ..made };
+        if !made.udp {
+            return made;
+        }
+        let made = Made { unsummed, ..made };
+        let made = if is_trailed { made.trailed() } else { made };
+        if sums_to_zero {
+            made.summing_to_zero()
+        } else {
+            made
+        }
+    })
 }
 
 /// A stream, built.
