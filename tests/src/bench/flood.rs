@@ -39,6 +39,17 @@ pub(super) enum Kind {
     Garbage,
 }
 
+/// Where in a run of the kernel's the initiations are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Front {
+    /// An initiation is the first.
+    Open,
+    /// The first begins as a packet of a session does, and the others are behind it.
+    Hidden,
+}
+
+/// The type of WireGuard's transport messages.
+const TRANSPORT: u8 = 4;
 /// Initiations a second.
 pub(super) const RATE: f64 = 200_000.0;
 /// Until a flood has filled what there is to fill.
@@ -69,7 +80,12 @@ impl Sink {
 
 impl Flood {
     /// Prepares both kinds in turns, to be sent to `target`.
-    pub(super) fn new(netns: &Netns, target: SocketAddr, gateway_key: &[u8; 32]) -> Result<Self> {
+    pub(super) fn new(
+        netns: &Netns,
+        target: SocketAddr,
+        gateway_key: &[u8; 32],
+        front: Front,
+    ) -> Result<Self> {
         let sockets = netns.enter(|| {
             (0..SOCKETS)
                 .map(|_| {
@@ -80,9 +96,13 @@ impl Flood {
                 .collect()
         })?;
         let run = |kind| {
-            (0..RUN)
+            let mut run: Vec<u8> = (0..RUN)
                 .flat_map(|_| initiation(kind, gateway_key))
-                .collect()
+                .collect();
+            if let (Front::Hidden, Some(first)) = (front, run.first_mut()) {
+                *first = TRANSPORT;
+            }
+            run
         };
         let runs = (0..RUNS)
             .map(|n| {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::blast::{Blast, Mode, Search, Trial, lossless_rate};
 use super::crowd::{self, Crowd};
 use super::fleet::{self, Terms};
-use super::flood::{self, Flood, Sink};
+use super::flood::{self, Flood, Front, Sink};
 use super::probe::cpu_seconds;
 use super::report::{Better, Row};
 use super::stage::{self, Pool, Stage};
@@ -40,14 +40,16 @@ struct Round {
     per_second: f64,
     calm: Trial,
     flooded: Trial,
+    hidden: Trial,
     beside: Trial,
     pressed: Trial,
     flood: f64,
 }
 
-/// The flood, and the same flood to somebody else.
+/// The flood, the same hidden behind packets, and the same to somebody else.
 struct Floods {
     gateway: Flood,
+    hidden: Flood,
     sink: Flood,
 }
 
@@ -69,8 +71,9 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
     let mut crowd = Crowd::new(&lab.router, address, key, keys, &leases)?;
     let sink = Sink::new(&lab.pop, address.ip())?;
     let floods = Floods {
-        gateway: Flood::new(&lab.router, address, &key)?,
-        sink: Flood::new(&lab.router, sink.address()?, &key)?,
+        gateway: Flood::new(&lab.router, address, &key, Front::Open)?,
+        hidden: Flood::new(&lab.router, address, &key, Front::Hidden)?,
+        sink: Flood::new(&lab.router, sink.address()?, &key, Front::Open)?,
     };
     let mut blast = Blast::between(&lab.router, &lab.pop, GATEWAY_INNER)?;
     let lasting = Duration::from_secs(if options.quick { 1 } else { 4 });
@@ -79,13 +82,14 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
         crowd.connect(Duration::from_secs(30))?;
         let found = measure(&stage, &mut crowd, &floods, &mut blast, lasting)?;
         say(&format!(
-            "round {round}/{}: {:.0} handshakes a core second ({:.0} a second), {:.1} kpps without and {:.1} with {:.0} thousand invalid initiations a second; near the limit {:.1} kpps with them elsewhere and {:.1} here",
+            "round {round}/{}: {:.0} handshakes a core second ({:.0} a second), {:.1} kpps without, {:.1} with {:.0} thousand invalid initiations a second and {:.1} with hidden ones; near the limit {:.1} kpps with them elsewhere and {:.1} here",
             options.rounds,
             found.per_core,
             found.per_second,
             found.calm.arrived / 1e3,
             found.flooded.arrived / 1e3,
             found.flood / 1e3,
+            found.hidden.arrived / 1e3,
             found.beside.arrived / 1e3,
             found.pressed.arrived / 1e3
         ));
@@ -133,6 +137,9 @@ fn measure(
     let (flooded, flood) = floods
         .gateway
         .during(|| blast.trial(SIZE, most * OFFERED, segmented, lasting))?;
+    let (hidden, _) = floods
+        .hidden
+        .during(|| blast.trial(SIZE, most * OFFERED, segmented, lasting))?;
     let ((near, beside), _) = floods.sink.during(|| {
         let near = NEAR_THE_LIMIT * lossless_rate(blast, SIZE, segmented, most * 0.5, &search)?;
         Ok((near, blast.trial(SIZE, near, segmented, lasting)?))
@@ -145,6 +152,7 @@ fn measure(
         per_second: answered as f64 / elapsed,
         calm,
         flooded,
+        hidden,
         beside,
         pressed,
         flood,
@@ -184,6 +192,10 @@ fn rows_of(rounds: &[Round]) -> Result<Vec<Row>> {
         .iter()
         .map(|round| (round.flooded.arrived / 1e3, round.calm.arrived / 1e3))
         .collect();
+    let hidden: Vec<_> = rounds
+        .iter()
+        .map(|round| (round.hidden.arrived / 1e3, round.calm.arrived / 1e3))
+        .collect();
     let pressed: Vec<_> = rounds
         .iter()
         .map(|round| (round.pressed.arrived / 1e3, round.beside.arrived / 1e3))
@@ -199,6 +211,14 @@ fn rows_of(rounds: &[Round]) -> Result<Vec<Row>> {
             "kpps",
             Better::More,
             &pairs,
+            Some(GOAL_UNDER_FLOOD),
+        )?,
+        Row::compare(
+            "data under a flood of initiations hidden behind packets",
+            "no flood",
+            "kpps",
+            Better::More,
+            &hidden,
             Some(GOAL_UNDER_FLOOD),
         )?,
         Row::compare(
