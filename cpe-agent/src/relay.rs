@@ -9,6 +9,7 @@
 
 #[cfg(feature = "quic")]
 mod carry;
+mod first;
 #[cfg(feature = "quic")]
 mod quic;
 mod tls;
@@ -23,7 +24,7 @@ use netio::netlink::LinkIndex;
 use rustls::ClientConfig;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use trust::{GatewayRecord, RelayRecord};
@@ -41,8 +42,6 @@ const QUIC_HEAD_START: Duration = Duration::from_millis(1_000);
 /// their minds, and TLS is slower.
 #[cfg(feature = "quic")]
 const QUIC_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
-/// The next of a relay's addresses is tried when the one before it has been silent for so long (RFC 8305 section 5).
-const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// A relay that has not agreed by then is not reached.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 /// A relay is kept so long after the endpoint has answered again: it may be a passing mood of the network.
@@ -419,64 +418,7 @@ async fn find_quic(job: &Job) -> Box<carry::Connection> {
 #[cfg(feature = "quic")]
 async fn open(job: &Job) -> Result<Opened, RelayError> {
     let quic = async { carry::open(job).await.map(|c| Opened::Quic(Box::new(c))) };
-    first_of(quic, QUIC_HEAD_START, open_tls(job)).await
-}
-
-/// What the first try brings, or else the second, which begins when the first has failed or had its head start. The one that fails
-/// does not end the other.
-#[cfg(feature = "quic")]
-async fn first_of<T, E>(
-    first: impl Future<Output = Result<T, E>>,
-    head_start: Duration,
-    second: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
-    match timeout(head_start, &mut first).await {
-        Ok(Ok(opened)) => return Ok(opened),
-        Ok(Err(_)) => return second.await,
-        Err(_) => {}
-    }
-    tokio::select! {
-        opened = &mut first => match opened {
-            Ok(opened) => Ok(opened),
-            Err(_) => second.await,
-        },
-        opened = &mut second => match opened {
-            Ok(opened) => Ok(opened),
-            Err(_) => first.await,
-        },
-    }
-}
-
-/// Tries the relay's addresses, each a moment after the one before it or when that has failed; the first to open counts.
-async fn first_address<C, F>(
-    job: &Job,
-    open_at: impl Fn(Job, SocketAddr) -> F,
-) -> Result<C, RelayError>
-where
-    C: Send + 'static,
-    F: Future<Output = Result<C, RelayError>> + Send + 'static,
-{
-    let mut tries = JoinSet::new();
-    let mut addresses = job.record.endpoints.iter();
-    let mut error = RelayError::Setup;
-    loop {
-        let next = addresses.next();
-        if let Some(address) = next {
-            tries.spawn(open_at(job.clone(), *address));
-        }
-        let has_more = addresses.len() > 0;
-        tokio::select! {
-            ended = tries.join_next() => match ended {
-                Some(Ok(Ok(connection))) => return Ok(connection),
-                Some(Ok(Err(failed))) => error = failed,
-                Some(Err(_)) => error = RelayError::Closed,
-                None if !has_more => return Err(error),
-                None => {}
-            },
-            () = tokio::time::sleep(NEXT_ADDRESS), if has_more => {}
-        }
-    }
+    first::of(quic, QUIC_HEAD_START, open_tls(job)).await
 }
 
 #[cfg(not(feature = "quic"))]
@@ -558,31 +500,6 @@ mod tests {
         };
         assert!(!relays.on_news(&ended));
         assert!(relays.on_news(&RelayNews { number: 1, ..ended }));
-    }
-
-    #[cfg(feature = "quic")]
-    #[test]
-    fn a_try_that_fails_ends_no_other_and_neither_begins_twice() {
-        let after = |ms: u64, result: Result<u8, &'static str>| async move {
-            // The clock advances by itself while everybody waits.
-            let _never = timeout(Duration::from_millis(ms), std::future::pending::<()>()).await;
-            result
-        };
-        let head = Duration::from_millis(100);
-        let cases = [
-            ((1, Err("refused")), (5, Ok(2)), Ok(2)),
-            ((200, Err("reset")), (300, Ok(2)), Ok(2)),
-            ((300, Ok(1)), (50, Err("refused")), Ok(1)),
-            ((300, Ok(1)), (50, Ok(2)), Ok(2)),
-            ((50, Ok(1)), (0, Ok(2)), Ok(1)),
-            ((1, Err("refused")), (1, Err("closed")), Err("closed")),
-            ((500, Err("late")), (1, Err("closed")), Err("late")),
-        ];
-        for (first, second, expected) in cases {
-            let both = first_of(after(first.0, first.1), head, after(second.0, second.1));
-            let result = runtime().block_on(both);
-            assert_eq!(result, expected, "{first:?} {second:?}");
-        }
     }
 
     #[test]

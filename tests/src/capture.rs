@@ -28,22 +28,40 @@ pub struct Capture {
     file: PathBuf,
 }
 
+/// Starts tcpdump on an interface, or on all, for what its filter lets through; gives the file that it writes.
+pub(crate) fn record(
+    lab: &Lab,
+    (netns, interface): (&Netns, &str),
+    filter: &str,
+    more: &[&str],
+) -> Result<(Running, PathBuf)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let file = lab.folder("capture")?.join(format!("{n}.pcap"));
+    let args = ["-i", interface, "-n", "-p", "-U", "--immediate-mode"];
+    let args = args
+        .iter()
+        .chain(&["-Z", "root"])
+        .chain(more)
+        .chain(&["-w"]);
+    let args: Vec<&OsStr> = args
+        .map(OsStr::new)
+        .chain([file.as_os_str(), filter.as_ref()])
+        .collect();
+    let mut tcpdump = netns.spawn("capture", "tcpdump", &args)?;
+    let log = tcpdump.log_path().to_owned();
+    tcpdump.wait_ready("listens", START, || {
+        let said = fs::read_to_string(&log)?;
+        Ok(said.contains("listening on").then_some(()))
+    })?;
+    Ok((tcpdump, file))
+}
+
 impl Capture {
     /// Begins on all interfaces of a machine, or on one of them.
     pub fn start(lab: &Lab, netns: &Netns, interface: &str, filter: &str) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let file = lab.folder("capture")?.join(format!("whole{n}.pcap"));
-        let args = ["-i", interface, "-n", "-p", "-U", "--immediate-mode"];
-        let more = ["-Z", "root", "-s", "0", "-B", RING_KIB, "-w"];
-        let args = args.iter().chain(&more).map(OsStr::new);
-        let args: Vec<&OsStr> = args.chain([file.as_os_str(), filter.as_ref()]).collect();
-        let mut tcpdump = netns.spawn("capture", "tcpdump", &args)?;
-        let log = tcpdump.log_path().to_owned();
-        tcpdump.wait_ready("listens", START, || {
-            let said = fs::read_to_string(&log)?;
-            Ok(said.contains("listening on").then_some(()))
-        })?;
+        let whole = ["-s", "0", "-B", RING_KIB];
+        let (tcpdump, file) = record(lab, (netns, interface), filter, &whole)?;
         Ok(Self {
             tcpdump,
             netns: netns.clone(),

@@ -1,13 +1,12 @@
 //! What the headers of packets say on one wire of the lab: class, congestion mark, TCP's MSS.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::capture::record;
 use crate::netns::Netns;
 use crate::pcap::Frames;
 use crate::process::Running;
@@ -15,7 +14,6 @@ use crate::topology::Lab;
 use crate::wait::wait_until;
 
 const SNAP_BYTES: &str = "160";
-const START: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(5);
 const ETHERNET_BYTES: usize = 14;
 const TCP: u8 = 6;
@@ -42,19 +40,7 @@ pub struct Header {
 impl Wiretap {
     /// Begins to listen on an interface for what tcpdump's filter lets through.
     pub fn start(lab: &Lab, netns: &Netns, interface: &str, filter: &str) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let file = lab.folder("capture")?.join(format!("tap{n}.pcap"));
-        let args = ["-i", interface, "-n", "-p", "-U", "--immediate-mode"];
-        let more = ["-Z", "root", "-s", SNAP_BYTES, "-w"];
-        let args = args.iter().chain(&more).map(OsStr::new);
-        let args: Vec<&OsStr> = args.chain([file.as_os_str(), filter.as_ref()]).collect();
-        let mut tcpdump = netns.spawn("wiretap", "tcpdump", &args)?;
-        let log = tcpdump.log_path().to_owned();
-        tcpdump.wait_ready("listens", START, || {
-            let said = fs::read_to_string(&log)?;
-            Ok(said.contains("listening on").then_some(()))
-        })?;
+        let (tcpdump, file) = record(lab, (netns, interface), filter, &["-s", SNAP_BYTES])?;
         Ok(Self {
             _tcpdump: tcpdump,
             file,

@@ -3,73 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use lab::{
-    Asking, BIG_NAME, BOGUS_NAME, DnscryptProxy, DnscryptStub, ForeignServer, INSIDE, INSIDE_NAMES,
-    Internet, Lab, PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, exit, resolves,
-    wait_until,
+    BIG_NAME, BOGUS_NAME, DnscryptStub, ForeignServer, INSIDE, INSIDE_NAMES, Internet, Lab,
+    PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, exit, resolves, wait_until,
 };
 use std::time::Duration;
 
 /// The big answer's text comes to 3,000 characters.
 fn is_whole(dig: &str) -> bool {
     dig.matches("0123456789").count() > 200 && dig.contains("status: NOERROR")
-}
-
-#[test]
-fn the_foreign_servers_and_the_foreign_client_agree_in_this_lab() {
-    let lab = Lab::for_test().unwrap();
-    let _internet = Internet::start(&lab).unwrap();
-    let peers = Peers::of_this_build().unwrap();
-    let encrypted_dns =
-        ForeignServer::encrypted_dns(&lab, &peers, "203.0.113.10:443".parse().unwrap()).unwrap();
-    let dnsdist = ForeignServer::dnsdist(&lab, "203.0.113.10:8443".parse().unwrap()).unwrap();
-
-    for stamp in [&encrypted_dns.stamp, &dnsdist.stamp] {
-        let client = DnscryptProxy::start(&lab, &lab.pop, &peers, stamp, Asking::Udp).unwrap();
-        resolves(&client.dig(&[PAGE_NAME, "A"]).unwrap()).unwrap();
-    }
-}
-
-#[test]
-fn dnscrypt_proxy_resolves_through_our_edge_with_every_way_of_asking() {
-    let world = World::protected().unwrap();
-    let peers = Peers::of_this_build().unwrap();
-
-    for asking in [
-        Asking::Udp,
-        Asking::Classical,
-        Asking::Tcp,
-        Asking::EphemeralKeys,
-    ] {
-        let client = DnscryptProxy::start(
-            &world.lab,
-            &world.lab.home,
-            &peers,
-            &world.pop.stamp,
-            asking,
-        )
-        .unwrap();
-        for name in [
-            "n1.many.first-light.lab",
-            "n2.many.first-light.lab",
-            PAGE_NAME,
-        ] {
-            let answer = client.dig(&[name, "A"]).unwrap();
-            assert!(
-                answer.contains("status: NOERROR") && answer.contains(WEB),
-                "{asking:?} {name}: {answer}"
-            );
-        }
-        let log = client.log();
-        let is_post_quantum = log.contains("using the post-quantum X-Wing key exchange");
-        assert_eq!(is_post_quantum, asking != Asking::Classical, "{log}");
-        let big = client.dig(&[BIG_NAME, "TXT"]).unwrap();
-        assert!(
-            is_whole(&big),
-            "{asking:?}: an answer too big for UDP: {big}"
-        );
-        let bogus = client.dig(&[BOGUS_NAME, "A"]).unwrap();
-        assert!(bogus.contains("status: SERVFAIL"), "{asking:?}: {bogus}");
-    }
 }
 
 #[test]

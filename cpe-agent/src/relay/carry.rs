@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
 use super::quic::Session;
-use super::{Carrier, Job, RelayChange, RelayError, first_address};
+use super::{Carrier, Job, RelayChange, RelayError, first};
 use crate::net::MARK;
 
 /// The kernel's buffers: a burst of some milliseconds.
@@ -40,7 +40,7 @@ enum Ready {
 }
 
 pub(super) async fn open(job: &Job) -> Result<Connection, RelayError> {
-    first_address(
+    first::address(
         job,
         |job, server| async move { open_at(&job, server).await },
     )

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Carrier, Job, LOST_AFTER, RelayChange, RelayError, WayOut, first_address};
+use super::{Carrier, Job, LOST_AFTER, RelayChange, RelayError, WayOut, first};
 use crate::net::MARK;
 
 /// The relay's answer is some hundred bytes.
@@ -30,7 +30,7 @@ pub(super) struct Connection {
 }
 
 pub(super) async fn open(job: &Job) -> Result<Connection, RelayError> {
-    first_address(
+    first::address(
         job,
         |job, server| async move { open_at(&job, server).await },
     )

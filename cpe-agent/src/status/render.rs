@@ -23,7 +23,7 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
     match source {
         Source::Agent => {
             let since = number("since").map_or(0, |since| now.saturating_sub(since));
-            lines.add("state", &format!("{state} for {}", duration(since)));
+            lines.add("state", &format!("{state} for {}", watch::duration(since)));
         }
         Source::LastWords if state == "stopped" => lines.add("state", "not running"),
         Source::LastWords => lines.add("state", &format!("not running (last: {state})")),
@@ -72,7 +72,7 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
     if let Some(left) = number("portal_s").filter(|_| source == Source::Agent) {
         lines.add(
             "portal",
-            &format!("open to one device for {} more", duration(left)),
+            &format!("open to one device for {} more", watch::duration(left)),
         );
     }
     lines.maybe("device", word("device"));
@@ -116,7 +116,7 @@ fn lease_text(lease: &Value, now: u64) -> String {
         .collect();
     let left = number("not_after").checked_sub(now);
     let life = left.map_or("has ended".to_owned(), |left| {
-        format!("for {} more", duration(left))
+        format!("for {} more", watch::duration(left))
     });
     format!(
         "epoch {}, {life}, {}",
@@ -128,7 +128,7 @@ fn lease_text(lease: &Value, now: u64) -> String {
 fn tunnel_text(tunnel: &Value) -> [String; 2] {
     let number = |key: &str| tunnel.get(key).and_then(Value::as_u64);
     let handshake = number("last_handshake_s").map_or("no session".to_owned(), |age| {
-        format!("session {} old", duration(age))
+        format!("session {} old", watch::duration(age))
     });
     let sealed = match tunnel.get("post_quantum").and_then(Value::as_bool) {
         Some(true) => ", post-quantum",
@@ -161,15 +161,6 @@ fn tunnel_text(tunnel: &Value) -> [String; 2] {
         rate("tx_bits_per_s")
     );
     [format!("{handshake}{over}{through}{sealed}"), traffic]
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

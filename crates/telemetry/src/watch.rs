@@ -122,6 +122,17 @@ pub fn bytes(count: u64) -> String {
     scaled(count, "B")
 }
 
+/// Seconds as people say them.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// In the largest unit that leaves at least 1 before the point.
 fn scaled(number: u64, unit: &str) -> String {
     const PREFIXES: [(u64, &str); 4] = [

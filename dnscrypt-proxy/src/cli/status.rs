@@ -116,7 +116,7 @@ fn words(status: &Value, now: u64) -> String {
     let mut text = format!(
         "{:<12} for {}, version {version}\n",
         "answering",
-        duration(count("uptime_s"))
+        watch::duration(count("uptime_s"))
     );
     let (queries, hits) = (count("queries"), count("cache_hits"));
     let rate = 100.0 * hits as f64 / queries.max(1) as f64;
@@ -176,7 +176,7 @@ fn resolver_words(resolver: &Value, now: u64) -> String {
             };
             let left = number(certificate, "end").checked_sub(now);
             let left = left.map_or("has ended".to_owned(), |left| {
-                format!("for {} more", duration(left))
+                format!("for {} more", watch::duration(left))
             });
             text.push_str(&format!(", {kind} certificate {left}"));
         }
@@ -209,15 +209,6 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
         .get(key)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]
