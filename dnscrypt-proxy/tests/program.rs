@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
 use dnscrypt_proxy::listen::{Limits, Sockets};
@@ -216,7 +216,7 @@ fn systemds_own_tool_starts_it_with_the_first_lookup() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let running = Running::start(|status| {
+    let mut running = Running::start(|status| {
         let mut command = Command::new("systemd-socket-activate");
         command.args([
             "--datagram",
@@ -228,7 +228,11 @@ fn systemds_own_tool_starts_it_with_the_first_lookup() {
         command.arg(status);
         command
     });
+    let deadline = Instant::now() + PATIENCE;
     while !is_bound(free) {
+        let ended = running.child.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it listened: {ended:?}");
+        assert!(Instant::now() < deadline, "it does not listen");
         std::thread::yield_now();
     }
 
@@ -281,6 +285,24 @@ fn the_status_socket_of_one_that_runs_is_not_taken_and_that_of_a_dead_one_is() {
     assert_eq!(first.status()["queries"], 0);
     third.kill().unwrap();
     third.wait().unwrap();
+}
+
+#[test]
+fn a_file_in_the_place_of_the_status_socket_survives_and_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("notes");
+    std::fs::write(&file, "precious").unwrap();
+
+    let output = Command::new(PROGRAM)
+        .args(["run", "--listen", "127.0.0.1:0", "--stamp", &nobody()])
+        .arg("--status-socket")
+        .arg(&file)
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(74), "{}", said(&output));
+    assert!(said(&output).contains("no socket"), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
 }
 
 /// A DNSCrypt server that answers everything with nothing, and its stamp.

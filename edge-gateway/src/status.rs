@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -248,9 +248,14 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, Fault> {
             ),
         ));
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(binding(error)),
-        Ok(()) | Err(_) => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => {
+            std::fs::remove_file(path).map_err(binding)?;
+        }
+        // Somebody's file.
+        Ok(_) => return Err(binding(std::io::ErrorKind::AlreadyExists.into())),
+        // What is wrong with the path is said when it is bound.
+        Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(binding)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(binding)?;
@@ -556,6 +561,18 @@ mod tests {
         );
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(living);
+    }
+
+    #[test]
+    fn a_file_in_the_sockets_place_is_left_and_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        std::fs::write(&path, "precious").unwrap();
+
+        let fault = bind(&path).unwrap_err();
+
+        assert_eq!(fault.exit, Exit::Io);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]

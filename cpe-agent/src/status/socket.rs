@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +48,12 @@ pub(crate) type Answers = mpsc::Sender<String>;
 
 /// Binds the socket, in the place of one that a killed agent left. Only root may connect.
 pub(crate) fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
+        // Somebody's file.
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        // What is wrong with the path is said when it is bound.
+        Err(_) => {}
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
@@ -210,6 +213,20 @@ mod tests {
         assert!(window("\"fd01::10\"").contains("IPv4"));
         assert!(window("\"192.168.1.10\",\"window_s\":901").contains("15 minutes"));
         assert!(window("\"192.168.1.10\",\"window_s\":0").contains("15 minutes"));
+    }
+
+    #[tokio::test]
+    async fn a_dead_agents_socket_is_replaced_and_a_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("socket"), dir.path().join("file"));
+        std::fs::write(&file, "precious").unwrap();
+        drop(bind(&socket).unwrap());
+
+        let refused = bind(&file).unwrap_err();
+
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        bind(&socket).unwrap();
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The running stub's side: whoever connects gets one line of JSON. Figures of lookups, and never a name.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,13 @@ impl Page {
     pub(in crate::cli) fn open(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
         let refused = |error: io::Error| Failure::io(&format!("status-socket {shown}"), &error);
+        // A connection is refused by what is no socket, too, and that is somebody's file.
+        if std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
+            let message = format!(
+                "status-socket {shown}: what is there is no socket: remove it, or choose another path"
+            );
+            return Err(Failure::new(IO, message));
+        }
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_alive) => {
                 let message = format!(
