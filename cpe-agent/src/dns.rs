@@ -227,10 +227,14 @@ impl Dns {
     }
 }
 
+/// Whether a stamp is a relay's. One that cannot be read is one all the same: without it nothing may go straight.
+pub(crate) fn is_relay(stamp: &str) -> bool {
+    // As stamps are read.
+    stamp.trim_start().starts_with(RELAY_STAMPS)
+}
+
 fn read_stamps(stamps: &[String]) -> (Vec<DnsCryptStamp>, Route) {
     let (mut resolvers, mut relays) = (Vec::new(), Vec::new());
-    // A relay that cannot be read is one all the same: without it nothing may go straight.
-    let is_relay = |text: &String| text.starts_with(RELAY_STAMPS);
     for text in stamps {
         match text.parse() {
             Ok(Stamp::DnsCrypt(stamp)) => resolvers.push(stamp),
@@ -242,7 +246,7 @@ fn read_stamps(stamps: &[String]) -> (Vec<DnsCryptStamp>, Route) {
             Err(error) => warn!(%error, "a resolver of the lease cannot be used"),
         }
     }
-    let route = if stamps.iter().any(is_relay) {
+    let route = if stamps.iter().any(|text| is_relay(text)) {
         Route::Relays(relays)
     } else {
         Route::Direct
@@ -285,7 +289,14 @@ mod tests {
         for cut in ["sdns://gQ", "sdns://gRJbMjAwMTpkYjg6OjFdOjg0"] {
             assert_eq!(read(&[RESOLVER, cut]), (1, Route::Relays(vec![])), "{cut}");
         }
-        assert_eq!(read(&[relay, RESOLVER]), (1, Route::Relays(vec![address])));
+        for relay in [
+            relay.to_owned(),
+            format!(" {relay}"),
+            format!("\t{relay}\n"),
+        ] {
+            let through = Route::Relays(vec![address]);
+            assert_eq!(read(&[&relay, RESOLVER]), (1, through), "{relay:?}");
+        }
         assert_eq!(read(&[RESOLVER, "sdns://AQ"]), (1, Route::Direct));
     }
 

@@ -370,10 +370,8 @@ async fn issue(
         .context("the device's place lies outside of its pool")?;
     let mut dns = Vec::new();
     for gateway in &terms.gateways {
-        dns.extend(gateways::record(db, gateway).await?.dns);
+        add_stamps(&mut dns, gateways::record(db, gateway).await?.dns);
     }
-    dns.dedup();
-    dns.truncate(MAX_DNS);
     let lease = Lease {
         v: trust::VERSION,
         devid_hash: device.devid_hash,
@@ -389,6 +387,20 @@ async fn issue(
         limits: device.limits,
     };
     log_lease(db, &lease, now).await
+}
+
+/// Adds a gateway's stamps behind those of more preferred ones: all of them, or none where there is no room. A resolver without
+/// the relay beside it would be asked straight.
+fn add_stamps(dns: &mut Vec<String>, of_gateway: Vec<String>) {
+    let before = dns.len();
+    for stamp in of_gateway {
+        if !dns.contains(&stamp) {
+            dns.push(stamp);
+        }
+    }
+    if dns.len() > MAX_DNS {
+        dns.truncate(before);
+    }
 }
 
 /// Appends a lease to the fleet log and its shard's stream. The caller seals the log.

@@ -7,6 +7,7 @@ use trust::{Bundle, GatewayRecord};
 use tunnel::agent::{GatewayConfig, GatewayState, GatewayStatus, MoveReason};
 
 use super::{Control, Link};
+use crate::dns::is_relay;
 use crate::psk::Withheld;
 use crate::status::{Condition, GatewayLine, GatewayWord};
 
@@ -91,15 +92,8 @@ impl Control {
         let carrier = self.carrier.filter(|_| self.link == Link::Up);
         let carrier = carrier.and_then(|wg_pub| find(&bundle.gateways, &wg_pub));
         self.dns.use_addresses(&bundle.lease.addresses);
-        let leased = &bundle.lease.dns;
-        let near: Vec<String> = carrier
-            .into_iter()
-            .flat_map(|gateway| &gateway.dns)
-            .filter(|stamp| leased.contains(stamp))
-            .cloned()
-            .collect();
         self.dns
-            .use_stamps(if near.is_empty() { leased } else { &near });
+            .use_stamps(&stamps(&bundle.lease.dns, &bundle.gateways, carrier));
     }
 
     pub(super) fn gateway_name(&self, wg_pub: &[u8; 32]) -> Option<String> {
@@ -129,6 +123,78 @@ impl Control {
     }
 }
 
+/// Those of the carrier's resolvers that are leased, or all that are; and the relays of their gateways, leased or not: a lease
+/// that has no room for a relay makes no straight way.
+fn stamps(
+    leased: &[String],
+    gateways: &[GatewayRecord],
+    carrier: Option<&GatewayRecord>,
+) -> Vec<String> {
+    let is_near = |stamp: &String| carrier.is_some_and(|gateway| gateway.dns.contains(stamp));
+    let is_alone = !leased
+        .iter()
+        .any(|stamp| is_near(stamp) && !is_relay(stamp));
+    let mut stamps = leased.to_vec();
+    stamps.retain(|stamp| is_alone || is_near(stamp));
+    for gateway in gateways {
+        let relays = gateway.dns.iter().filter(|stamp| is_relay(stamp));
+        for relay in relays.filter(|relay| is_alone || is_near(relay)) {
+            if !stamps.contains(relay) {
+                stamps.push(relay.clone());
+            }
+        }
+    }
+    stamps
+}
+
 fn find<'g>(gateways: &'g [GatewayRecord], wg_pub: &[u8; 32]) -> Option<&'g GatewayRecord> {
     gateways.iter().find(|gateway| gateway.wg_pub == *wg_pub)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELAY: &str = "sdns://gQ1";
+
+    fn gateway(n: u8, dns: &[&str]) -> GatewayRecord {
+        GatewayRecord {
+            v: trust::VERSION,
+            name: format!("gw{n}"),
+            ed25519_pub: [n; 32],
+            wg_pub: [n; 32],
+            endpoints: Vec::new(),
+            pop: "pop1".to_owned(),
+            shards: vec![1],
+            inner: Vec::new(),
+            dns: owned(dns),
+            relay: None,
+            post_quantum: false,
+        }
+    }
+
+    fn owned(stamps: &[&str]) -> Vec<String> {
+        stamps.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_gateways_relay_that_the_lease_has_no_room_for_is_used_all_the_same() {
+        let gateways = [gateway(1, &["own"]), gateway(2, &["other", RELAY])];
+        let leased = owned(&["own", "other"]);
+        let of =
+            |carrier: Option<usize>| stamps(&leased, &gateways, carrier.map(|at| &gateways[at]));
+
+        assert_eq!(of(Some(1)), owned(&["other", RELAY]));
+        assert_eq!(of(None), owned(&["own", "other", RELAY]));
+        assert_eq!(of(Some(0)), owned(&["own"]));
+    }
+
+    #[test]
+    fn a_gateway_whose_resolvers_are_not_leased_leads_to_those_of_all() {
+        let gateways = [gateway(1, &["own", RELAY]), gateway(2, &["other"])];
+
+        let stamps = stamps(&owned(&[RELAY, "other"]), &gateways, Some(&gateways[0]));
+
+        assert_eq!(stamps, owned(&[RELAY, "other"]));
+    }
 }

@@ -262,3 +262,19 @@ fn a_lease_that_ends_before_it_is_due_for_renewal_is_not_repeated() {
         &kept(ClaimUse::Untouched, LeaseUse::Issue { epoch: 6 }),
     );
 }
+
+#[test]
+fn a_lease_has_each_stamp_once_and_of_no_gateway_a_part() {
+    let stamps =
+        |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+    let mut dns = Vec::new();
+
+    add_stamps(&mut dns, stamps(&["a", "relay", "b", "relay"]));
+    add_stamps(&mut dns, stamps(&["relay", "c", "a"]));
+    assert_eq!(dns, stamps(&["a", "relay", "b", "c"]));
+    add_stamps(&mut dns, stamps(&["d", "e", "f", "g", "relay-of-these"]));
+    assert_eq!(dns, stamps(&["a", "relay", "b", "c"]));
+    add_stamps(&mut dns, stamps(&["d", "e", "f", "g"]));
+
+    assert_eq!(dns.len(), MAX_DNS);
+}
