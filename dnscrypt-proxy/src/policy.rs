@@ -237,14 +237,20 @@ impl Policy {
         response
     }
 
-    /// The answer to a question whose name stands for another, made of that one's.
-    pub(crate) fn alias(query: &Query, target: &[u8], answer: &Response) -> Made {
-        let own = query.own_answer(NOERROR, RULE_TTL_S);
+    /// The answer to a question whose name stands for another, made of that one's. `None`: that one says nothing of it.
+    pub(crate) fn alias(query: &Query, target: &[u8], answer: &Response) -> Option<Made> {
+        // RFC 6604, section 2: the code is that of the name at the end.
+        let rcode = u8::try_from(answer.rcode)
+            .ok()
+            .filter(|rcode| [NOERROR, NXDOMAIN].contains(rcode))?;
+        let ttl_s = answer.lifetime_s.unwrap_or_default().min(RULE_TTL_S);
+        let own = query.own_answer(rcode, ttl_s);
         let (own, at) = own.name(RecordType::CNAME, target);
         let addresses: Vec<IpAddr> = inside::addresses(answer)
+            .filter(|address| is_asked(query, *address))
             .take(home::MAX_ADDRESSES)
             .collect();
-        Made::new(own.addresses(at, &addresses).end(0), NOERROR).forged()
+        Some(Made::new(own.addresses(at, &addresses).end(0), rcode).forged())
     }
 
     fn cloak(&self, name: &[u8]) -> Option<&CloakTo> {
@@ -431,16 +437,20 @@ fn nothing(query: &Query, rcode: u8, zone_at: usize, ttl_s: u32) -> Made {
 
 /// Those of a name's addresses that were asked for.
 fn with_addresses(query: &Query, addresses: &[IpAddr], ttl_s: u32) -> Made {
-    let asked = addresses.iter().filter(|address| {
-        let rtype = if address.is_ipv4() {
-            RecordType::A
-        } else {
-            RecordType::AAAA
-        };
-        [rtype, RecordType::ANY].contains(&query.qtype)
-    });
+    let asked = addresses
+        .iter()
+        .filter(|address| is_asked(query, **address));
     let own = query.own_answer(NOERROR, ttl_s);
     Made::new(own.addresses(HEADER, asked).end(0), NOERROR)
+}
+
+fn is_asked(query: &Query, address: IpAddr) -> bool {
+    let rtype = if address.is_ipv4() {
+        RecordType::A
+    } else {
+        RecordType::AAAA
+    };
+    [rtype, RecordType::ANY].contains(&query.qtype)
 }
 
 /// The name in a key.

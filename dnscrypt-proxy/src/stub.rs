@@ -272,12 +272,16 @@ impl Stub {
 
     /// The new answer if it comes in time, the stale one otherwise.
     async fn renew(self: &Arc<Self>, query: &Query, stale: &[u8], transport: Transport) -> Vec<u8> {
-        if let Ok(Some(response)) = timeout(STALE_AFTER, self.ask(query)).await
-            && response.rcode != RCODE_SERVFAIL
-        {
-            return self.deliver(query, &response, transport);
+        match self.renewed(query).await {
+            Some(response) => self.deliver(query, &response, transport),
+            None => self.give_stale(query, stale, transport),
         }
-        self.give_stale(query, stale, transport)
+    }
+
+    /// A new answer in the place of a stale one. `None`: there is none in time.
+    async fn renewed(self: &Arc<Self>, query: &Query) -> Option<Arc<Response>> {
+        let asked = timeout(STALE_AFTER, self.ask(query)).await.ok().flatten();
+        asked.filter(|response| response.rcode != RCODE_SERVFAIL)
     }
 
     fn give_stale(&self, query: &Query, stale: &[u8], transport: Transport) -> Vec<u8> {

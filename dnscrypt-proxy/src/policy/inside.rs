@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use crate::proto::message::{Response, name_at};
+use crate::proto::message::{ANCOUNT_AT, Response, name_at};
 
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
@@ -83,9 +83,11 @@ pub(super) fn aliases(response: &Response) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// The addresses that a response has for a name and what it stands for.
+/// The addresses that a response answers with: those beside the answer are of other names.
 pub(super) fn addresses(response: &Response) -> impl Iterator<Item = IpAddr> {
-    records(response).filter_map(|(rtype, data)| {
+    let answers = number(response, ANCOUNT_AT).unwrap_or_default();
+    let answers = records(response).take(answers.into());
+    answers.filter_map(|(rtype, data)| {
         let data = response.stored.get(data)?;
         match rtype {
             TYPE_A => v4s(data).next(),
@@ -95,18 +97,19 @@ pub(super) fn addresses(response: &Response) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// Type and place of each record, found by where its lifetime stands.
+/// Type and place of each record, found by where its lifetime stands: those of the answer come first.
 fn records(response: &Response) -> impl Iterator<Item = (u16, Range<usize>)> {
-    let number = |at: usize| {
-        let two = response.stored.get(at..)?.first_chunk()?;
-        Some(u16::from_be_bytes(*two))
-    };
     response.ttl_at.iter().filter_map(move |at| {
         let at = usize::from(*at);
-        let rtype = number(at.checked_sub(4)?)?;
-        let len = usize::from(number(at + 4)?);
+        let rtype = number(response, at.checked_sub(4)?)?;
+        let len = usize::from(number(response, at + 4)?);
         Some((rtype, at + 6..at + 6 + len))
     })
+}
+
+fn number(response: &Response, at: usize) -> Option<u16> {
+    let two = response.stored.get(at..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*two))
 }
 
 fn v4s(data: &[u8]) -> impl Iterator<Item = IpAddr> {

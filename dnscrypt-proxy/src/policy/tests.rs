@@ -2,7 +2,7 @@ mod files;
 mod rebinding;
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RData;
+use hickory_proto::rr::{RData, Record};
 use proptest::prelude::*;
 
 use super::*;
@@ -223,6 +223,72 @@ fn a_cloaked_name_has_its_own_addresses_and_says_so() {
     assert_eq!(text.metadata.response_code, ResponseCode::NoError);
     let other = verdict(&policy, &query("www.search.example", RecordType::A));
     assert!(matches!(other, Verdict::Alias(name) if &*name == b"\x04safe\x06search\x07example\0"));
+}
+
+/// What a name that stands for `target.example` is answered, when that one's answer is this.
+fn aliased(rtype: RecordType, build: impl FnOnce(&mut Message)) -> Option<Message> {
+    let target: WireName = "target.example".parse().unwrap();
+    let (own, asked) = (query("a.example", rtype), query("target.example", rtype));
+    let mut message = Message::from_vec(&asked.to_upstream(7, 1232)).unwrap();
+    message = message.into_response();
+    build(&mut message);
+    let response = Response::read(&message.to_vec().unwrap(), &asked).unwrap();
+    let made = Policy::alias(&own, target.as_bytes(), &response)?;
+    Some(Message::from_vec(&own.adopt(&made.stored, None)).unwrap())
+}
+
+fn record(name: &str, ttl: u32, address: &str) -> Record {
+    let data = match address.parse().unwrap() {
+        IpAddr::V4(v4) => RData::A(v4.into()),
+        IpAddr::V6(v6) => RData::AAAA(v6.into()),
+    };
+    Record::from_rdata(name.parse().unwrap(), ttl, data)
+}
+
+#[test]
+fn an_alias_has_only_addresses_that_were_asked_for_and_answered() {
+    let answer = aliased(RecordType::A, |message| {
+        message.add_answer(record("target.example.", 300, "192.0.2.1"));
+        message.add_answer(record("target.example.", 300, "2001:db8::1"));
+        message.add_authority(record("ns.example.", 300, "192.0.2.2"));
+        message.add_additional(record("ns.example.", 300, "192.0.2.3"));
+    });
+
+    let expected: [IpAddr; 1] = ["192.0.2.1".parse().unwrap()];
+    assert_eq!(addresses(&answer.unwrap()), expected);
+}
+
+#[test]
+fn an_alias_lives_no_longer_than_what_it_stands_for() {
+    let ttls = |ttl| {
+        let answer = aliased(RecordType::A, |message| {
+            message.add_answer(record("target.example.", ttl, "192.0.2.1"));
+        });
+        let answers = answer.unwrap().answers;
+        answers.iter().map(|record| record.ttl).collect::<Vec<_>>()
+    };
+
+    assert_eq!((ttls(7), ttls(3_600)), (vec![7; 2], vec![60; 2]));
+}
+
+#[test]
+fn an_alias_of_a_failure_is_none_and_one_of_no_name_says_so() {
+    let with = |code| {
+        let answer = aliased(RecordType::A, |message| {
+            message.metadata.response_code = code;
+        });
+        answer.map(|answer| (answer.metadata.response_code, answer.answers.len()))
+    };
+
+    for code in [ResponseCode::ServFail, ResponseCode::Refused] {
+        assert_eq!(with(code), None, "{code}");
+    }
+    let nobody = ResponseCode::NXDomain;
+    assert_eq!(with(nobody), Some((nobody, 1)));
+    assert_eq!(
+        with(ResponseCode::NoError),
+        Some((ResponseCode::NoError, 1))
+    );
 }
 
 #[test]

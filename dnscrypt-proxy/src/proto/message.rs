@@ -24,7 +24,7 @@ pub const DEFAULT_UDP_SIZE: usize = 512;
 const FLAGS_AT: usize = 2;
 const RCODE_AT: usize = 3;
 const COUNTS_AT: usize = 4;
-const ANCOUNT_AT: usize = 6;
+pub(crate) const ANCOUNT_AT: usize = 6;
 const ARCOUNT_AT: usize = 10;
 /// A pointer to the question's name.
 const NAME_OF_QUESTION: [u8; 2] = [0xc0, 12];

@@ -68,14 +68,28 @@ impl Stub {
     async fn cloaked(self: &Arc<Self>, query: &Query, target: &[u8]) -> Option<Made> {
         let asked = query.for_name(target);
         let answer = self.answer_of(&asked).await?;
-        Some(Policy::alias(query, target, &answer))
+        Policy::alias(query, target, &answer)
     }
 
     async fn answer_of(self: &Arc<Self>, asked: &Query) -> Option<Response> {
         let key = asked.key();
         let found = self.cache().get(&key, self.now_s());
-        if let Found::Fresh(stored) | Found::Ending(stored) = found {
-            return Response::read(&stored, asked).ok();
+        match found {
+            Found::Fresh(stored) => return Response::read(&stored, asked).ok(),
+            Found::Ending(stored) => {
+                self.prefetch(asked);
+                return Response::read(&stored, asked).ok();
+            }
+            Found::Stale(stored) => {
+                if !self.is_vain(asked)
+                    && let Some(renewed) = self.renewed(asked).await
+                {
+                    return Some(renewed.as_ref().clone());
+                }
+                self.stale.fetch_add(1, Ordering::Relaxed);
+                return Response::read(&stored, asked).ok();
+            }
+            Found::Nothing => {}
         }
         match self.policy.decide(asked, &key, self.now_s()) {
             Verdict::Answer(made) => Response::read(&made.stored, asked).ok(),

@@ -1,11 +1,13 @@
 //! What the stub answers or refuses by itself, seen by a client before it and by the resolver behind it.
 
+use std::time::Duration;
+
 use dnscrypt_proxy::policy::{Aaaa, OwnResolver, Policy, Rebinding, Rules};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
 use hickory_proto::rr::rdata::opt::EdnsCode;
 
-use super::rig::{Server, Stub, a_query, ask_tcp, ask_udp, records, with_edns};
+use super::rig::{Server, Stub, a_query, ask_tcp, ask_udp, pass, records, with_edns};
 
 /// The code of the extended error in an answer (RFC 8914).
 fn extended_error(answer: &Message) -> Option<u8> {
@@ -116,6 +118,55 @@ async fn a_name_that_stands_for_another_has_its_addresses_and_is_not_asked_itsel
     assert_eq!((target(&here), records(&here)), ("nas.lan.".to_owned(), 2));
     assert_eq!(round.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(server.asked(), 1, "the other name, once");
+}
+
+async fn cloaking(server: &Server, cloaks: &[&str]) -> Stub {
+    let rules = Rules {
+        cloaks: cloaks.iter().map(|cloak| cloak.parse().unwrap()).collect(),
+        ..Rules::default()
+    };
+    judging(server, rules).await
+}
+
+#[tokio::test]
+async fn a_name_that_stands_for_one_that_fails_or_is_not_there_shares_its_fate() {
+    let server = Server::start().await;
+    let stub = cloaking(
+        &server,
+        &["a.example broken.example", "b.example nobody.example"],
+    )
+    .await;
+
+    let failed = ask_udp(stub.addr, &a_query("a.example")).await;
+    let nobody = ask_udp(stub.addr, &a_query("b.example")).await;
+
+    let code = |answer: &Message| (answer.metadata.response_code, records(answer));
+    assert_eq!(code(&failed), (ResponseCode::ServFail, 0));
+    assert_eq!(code(&nobody), (ResponseCode::NXDomain, 1));
+}
+
+#[tokio::test]
+async fn a_name_that_stands_for_another_is_prefetched_and_bridged_like_it() {
+    let server = Server::start().await;
+    let stub = cloaking(&server, &["a.example target.example"]).await;
+    let query = a_query("a.example");
+    for _ in 0..5 {
+        let answer = ask_udp(stub.addr, &query).await;
+        assert_eq!((records(&answer), answer.answers[1].ttl), (2, 60));
+    }
+    tokio::time::pause();
+
+    tokio::time::advance(Duration::from_secs(285)).await;
+    let ending = ask_udp(stub.addr, &query).await;
+    assert_eq!((records(&ending), ending.answers[1].ttl), (2, 15));
+    pass(Duration::from_secs(1)).await;
+    assert_eq!((server.asked(), stub.stub.figures().prefetched), (2, 1));
+
+    server.mute(true);
+    tokio::time::advance(Duration::from_secs(301)).await;
+    let stale = ask_udp(stub.addr, &query).await;
+    assert_eq!((records(&stale), stale.answers[1].ttl), (2, 30));
+    assert_eq!(stub.stub.figures().stale, 1);
 }
 
 #[tokio::test]

@@ -224,7 +224,7 @@ fn clock(behaviour: &Arc<Behaviour>) -> Clock {
     Arc::new(move || *behaviour.now.lock().unwrap())
 }
 
-/// `rN.…` has N records, `inside.…` one that leads inside, everything else one.
+/// `rN.…` has N records, `inside.…` one that leads inside, `nobody.…` and `broken.…` are errors, everything else has one.
 async fn answer(
     behaviour: Arc<Behaviour>,
     mut held: watch::Receiver<bool>,
@@ -249,6 +249,14 @@ async fn answer(
     if first == "inside" {
         let data = RData::A(A::new(192, 168, 1, 1));
         message.add_answer(Record::from_rdata(name, 300, data));
+        return message.to_vec().ok();
+    }
+    if let Some(response_code) = match first.as_str() {
+        "nobody" => Some(ResponseCode::NXDomain),
+        "broken" => Some(ResponseCode::ServFail),
+        _ => None,
+    } {
+        message.metadata.response_code = response_code;
         return message.to_vec().ok();
     }
     let count = first
