@@ -28,13 +28,21 @@ impl Format {
     }
 }
 
-/// Libraries that stay silent at every level: hickory's lines carry names that subscribers look up, and boringtun's tell
-/// an operator nothing that the tunnel's own events and drop reasons do not.
-const SILENT: [&str; 4] = [
+/// Libraries that stay silent at every level: hickory's lines carry names that subscribers look up, those of HTTP a path
+/// with a lookup in it, those of QUIC addresses, and boringtun's tell an operator nothing that the tunnel's own events and
+/// drop reasons do not.
+const SILENT: [&str; 11] = [
     "boringtun",
+    "h2",
+    "h3",
+    "h3_quinn",
     "hickory_net",
     "hickory_proto",
     "hickory_resolver",
+    "hyper",
+    "quinn",
+    "quinn_proto",
+    "quinn_udp",
 ];
 
 /// Sends log lines of `level` and graver to stderr. A second call changes nothing.
@@ -100,11 +108,22 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_names_lookups_is_silent_at_every_level() {
+    fn a_library_that_names_lookups_or_addresses_is_silent_at_every_level() {
         let filter = filter(Level::TRACE);
 
-        assert!(!filter.would_enable("hickory_resolver::recursor", &Level::ERROR));
-        assert!(!filter.would_enable("hickory_net", &Level::WARN));
+        for library in [
+            "hickory_resolver::recursor",
+            "hickory_net",
+            "h2::server",
+            "h3::connection",
+            "h3_quinn",
+            "hyper::proto::h1",
+            "quinn::endpoint",
+            "quinn_proto::connection",
+            "quinn_udp",
+        ] {
+            assert!(!filter.would_enable(library, &Level::ERROR), "{library}");
+        }
         assert!(filter.would_enable("edge_gateway::peers", &Level::TRACE));
     }
 }

@@ -86,7 +86,7 @@ pub const GATEWAY_STREAM_LAG: Name = name(
 /// Lookups.
 pub const GATEWAY_DNS_QUERIES: Name = name(
     "culvert_gateway_dns_queries",
-    "Lookups answered over DNSCrypt, by outcome",
+    "Lookups over DNSCrypt, and of the doors those that no kept answer was there for, by outcome",
 );
 /// How lookups were sealed.
 pub const GATEWAY_DNS_SEALS: Name = name(
