@@ -20,10 +20,10 @@ const TTL_S: u32 = 300;
 const NEGATIVE_TTL_S: u32 = 3_600;
 /// Names that no server of the internet has (RFC 6761, RFC 6762, RFC 7686, RFC 9476).
 const NOWHERE: [&str; 4] = ["invalid.", "local.", "onion.", "alt."];
-/// Names of one network (RFC 6761, RFC 8375, and ICANN's choice of 2024 for `internal`).
-const PRIVATE: [&str; 3] = ["test.", "internal.", "home.arpa."];
-/// Addresses of one machine or one network (RFC 6303, RFC 7793).
-const REVERSE: [&str; 14] = [
+/// Names of one network (RFC 6761, RFC 8375, RFC 9665, and ICANN's choice of 2024 for `internal`).
+const PRIVATE: [&str; 4] = ["test.", "internal.", "home.arpa.", "service.arpa."];
+/// Addresses of one machine or one network (RFC 6303, RFC 7793, and the half of unique local ones that nobody assigns).
+const REVERSE: [&str; 16] = [
     "0.in-addr.arpa.",
     "10.in-addr.arpa.",
     "127.in-addr.arpa.",
@@ -33,12 +33,17 @@ const REVERSE: [&str; 14] = [
     "100.51.198.in-addr.arpa.",
     "113.0.203.in-addr.arpa.",
     "255.255.255.255.in-addr.arpa.",
+    "8.b.d.0.1.0.0.2.ip6.arpa.",
+    "c.f.ip6.arpa.",
     "d.f.ip6.arpa.",
     "8.e.f.ip6.arpa.",
     "9.e.f.ip6.arpa.",
     "a.e.f.ip6.arpa.",
     "b.e.f.ip6.arpa.",
 ];
+
+/// Of `::` and `::1`, before the last one.
+const ZERO_NIBBLES: usize = 31;
 
 /// What is answered here.
 pub(crate) struct OwnNames {
@@ -67,6 +72,8 @@ impl OwnNames {
             nowhere.extend(names(&REVERSE));
             nowhere.extend((16..32).map(|n| name(&format!("{n}.172.in-addr.arpa."))));
             nowhere.extend((64..128).map(|n| name(&format!("{n}.100.in-addr.arpa."))));
+            let zeros = "0.".repeat(ZERO_NIBBLES);
+            nowhere.extend(["0", "1"].map(|last| name(&format!("{last}.{zeros}ip6.arpa."))));
         }
         Self {
             localhost: name("localhost."),
@@ -133,15 +140,23 @@ impl OwnNames {
             if *asked == designation.service && kind == RecordType::SVCB {
                 return Some(services(designation.records()));
             }
-            let data = addresses(designation, kind);
-            if *asked == designation.host && !data.is_empty() {
-                return Some(Own::Records(data));
+            let is_address = matches!(kind, RecordType::A | RecordType::AAAA);
+            if *asked == designation.host && is_address {
+                let data = addresses(designation, kind);
+                return Some(if data.is_empty() {
+                    Own::NoData(asked.clone())
+                } else {
+                    Own::Records(data)
+                });
             }
         }
         let zone = self.nowhere.iter().find(|zone| zone.zone_of(asked))?;
-        // What is delegated insecurely is proven so by its parent (RFC 8375, section 4).
-        let is_proof = *zone == *asked && kind == RecordType::DS && zone.num_labels() > 1;
-        (!is_proof).then(|| Own::NoName(zone.clone()))
+        // A zone has its own name (RFC 6303, section 3), if it is one at all and no top-level name that never was.
+        if *zone == *asked && zone.num_labels() > 1 {
+            // What is delegated insecurely is proven so by its parent (RFC 8375, section 4).
+            return (kind != RecordType::DS).then(|| Own::NoData(zone.clone()));
+        }
+        Some(Own::NoName(zone.clone()))
     }
 
     fn hosts(&self) -> Vec<Record> {

@@ -15,6 +15,7 @@ fn dns(upstream: Upstream, doors: Option<Doors>) -> config::Dns {
         trust_anchor_file: None,
         rate: None,
         doors,
+        behind: Vec::new(),
     }
 }
 
@@ -23,10 +24,15 @@ fn recursing() -> OwnNames {
 }
 
 fn with_doors() -> OwnNames {
+    with_doors_at(&["10.64.0.1", "fd64::1"])
+}
+
+fn with_doors_at(addresses: &[&str]) -> OwnNames {
     let all = |port| {
-        ["10.64.0.1", "fd64::1"]
+        let addresses = addresses.iter();
+        addresses
             .map(|ip| SocketAddr::new(ip.parse().unwrap(), port))
-            .to_vec()
+            .collect::<Vec<_>>()
     };
     let doors = Doors {
         name: "dns.pop1.example".to_owned(),
@@ -92,10 +98,13 @@ fn names_of_one_machine_or_one_home_end_here_and_can_be_kept() {
         "wiki.internal",
         "a.test",
         "7.0.64.10.in-addr.arpa",
-        "168.192.in-addr.arpa",
+        "1.168.192.in-addr.arpa",
         "1.31.172.in-addr.arpa",
         "1.100.100.in-addr.arpa",
         "1.0.0.0.d.f.ip6.arpa",
+        "1.0.0.0.c.f.ip6.arpa",
+        "1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+        "printer.service.arpa",
     ] {
         let answer = ask(&own, asked, RecordType::A).unwrap();
         assert!(
@@ -103,6 +112,33 @@ fn names_of_one_machine_or_one_home_end_here_and_can_be_kept() {
             "{asked}: {answer}"
         );
     }
+}
+
+#[test]
+fn a_private_zone_has_its_own_name_and_no_records_of_it() {
+    let own = recursing();
+    let zeros = "0.".repeat(31);
+
+    for asked in [
+        "10.in-addr.arpa",
+        "168.192.in-addr.arpa",
+        "64.100.in-addr.arpa",
+        "d.f.ip6.arpa",
+        "home.arpa",
+        "service.arpa",
+        &format!("0.{zeros}ip6.arpa"),
+        &format!("1.{zeros}ip6.arpa"),
+    ] {
+        let answer = ask(&own, asked, RecordType::PTR).unwrap();
+        assert!(
+            is_nothing(&answer, ResponseCode::NoError),
+            "{asked}: {answer}"
+        );
+    }
+    assert_eq!(
+        ask(&own, &format!("2.{zeros}ip6.arpa"), RecordType::PTR),
+        None
+    );
 }
 
 #[test]
@@ -182,4 +218,13 @@ fn the_doors_are_designated_with_ports_addresses_and_path() {
     assert_eq!(of_name, shown);
     let v6 = ask(&own, "dns.pop1.example", RecordType::AAAA).unwrap();
     assert_eq!(v6.answers[0].data.to_string(), "fd64::1");
+}
+
+#[test]
+fn a_family_in_which_there_are_no_doors_is_not_asked_for_elsewhere() {
+    let own = with_doors_at(&["10.64.0.1"]);
+
+    let answer = ask(&own, "dns.pop1.example", RecordType::AAAA).unwrap();
+
+    assert!(is_nothing(&answer, ResponseCode::NoError), "{answer}");
 }
