@@ -266,7 +266,7 @@ mod tests {
 
     use dnscrypt_proxy::certs::{Certs, Rotation};
     use dnscrypt_proxy::clock;
-    use dnscrypt_proxy::listen::Limits;
+    use dnscrypt_proxy::listen::{Homes, Limits};
     use dnscrypt_proxy::proto::stamp::Props;
     use dnscrypt_proxy::serve::Server;
     use ed25519_dalek::SigningKey;
@@ -318,6 +318,7 @@ mod tests {
             provider_name: PROVIDER.to_owned(),
             keyring: certs.keyring(),
             limits: Limits::SERVER,
+            homes: Homes::default(),
             counters: Arc::default(),
             clock: future,
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dnscrypt_proxy::certs::{Certs, Rotation, read_provider_key};
-use dnscrypt_proxy::listen::{Limits, Sockets};
+use dnscrypt_proxy::listen::{Homes, Limits, Sockets};
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
 use dnscrypt_proxy::serve::{Query, Server};
 use dnscrypt_proxy::{Counters, clock};
@@ -40,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
         provider_name: PROVIDER.to_owned(),
         keyring: certs.keyring(),
         limits: Limits::SERVER,
+        homes: Homes::default(),
         counters: Arc::new(Counters::default()),
         clock: clock::system(),
     };

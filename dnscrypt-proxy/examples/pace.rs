@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use dnscrypt_proxy::certs::{Certs, Rotation};
-use dnscrypt_proxy::listen::{Limits, Sockets};
+use dnscrypt_proxy::listen::{Homes, Limits, Sockets};
 use dnscrypt_proxy::proto::cert::{Certificate, Policy, select};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
@@ -57,6 +57,7 @@ async fn serve(how: &str, listen: SocketAddr) -> anyhow::Result<()> {
         provider_name: PROVIDER.to_owned(),
         keyring: certs.keyring(),
         limits: Limits::SERVER,
+        homes: Homes::default(),
         counters: Arc::clone(&counters),
         clock: clock::system(),
     };

@@ -3,6 +3,8 @@
 //! Each loop owns its socket and the tasks that answer for it; dropping the future of [`run`] ends all of
 //! them and closes the sockets. Everything is bounded: what is too much is counted and dropped.
 
+mod homes;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,8 @@ use tokio::time::timeout;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::relay::PREFIX;
 use crate::proto::{MAX_QUERY, Transport};
+
+pub use homes::Homes;
 
 /// How long a TCP peer may take to send a whole query, idle time before it included.
 const TCP_READ: Duration = Duration::from_secs(10);

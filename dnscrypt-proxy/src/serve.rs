@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::listen::{self, Limits, Packet, Service, Sockets, Step, Stopped};
+use crate::listen::{self, Homes, Limits, Packet, Service, Sockets, Step, Stopped};
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::message;
@@ -78,6 +78,8 @@ pub struct Server {
     pub keyring: watch::Receiver<Arc<Keyring>>,
     /// What is let in at the same time.
     pub limits: Limits,
+    /// Who counts as one source of a server's workers and its relay.
+    pub homes: Homes,
     /// What happened.
     pub counters: Arc<Counters>,
     /// The time of day.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
-use dnscrypt_proxy::listen::{Limits, Sockets};
+use dnscrypt_proxy::listen::{Homes, Limits, Sockets};
 use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
 use dnscrypt_proxy::serve::{Query, Server};
@@ -320,6 +320,7 @@ async fn server() -> (tokio::task::JoinHandle<()>, String) {
         provider_name: PROVIDER.to_owned(),
         keyring: certs.keyring(),
         limits: Limits::SERVER,
+        homes: Homes::default(),
         counters: Arc::new(Counters::default()),
         clock: clock::system(),
     };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
-use dnscrypt_proxy::listen::Limits;
+use dnscrypt_proxy::listen::{Homes, Limits};
 use dnscrypt_proxy::proto::cert::{Policy, PostQuantum};
 use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::relay::{PREFIX, Reach, RelayPolicy, wrap};
@@ -91,6 +91,7 @@ impl Site {
             provider_name: PROVIDER.to_owned(),
             keyring: certs.keyring(),
             limits: Limits::SERVER,
+            homes: Homes::default(),
             counters: Arc::clone(&counters),
             clock: clock::system(),
         };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
-use dnscrypt_proxy::listen::Limits;
+use dnscrypt_proxy::listen::{Homes, Limits};
 use dnscrypt_proxy::proto::cert::{Certificate, System};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
@@ -66,6 +66,7 @@ impl Rig {
             provider_name: "2.dnscrypt-cert.workers.example".to_owned(),
             keyring: certs.keyring(),
             limits: Limits::SERVER,
+            homes: Homes::default(),
             counters: Arc::clone(&counters),
             clock: clock::system(),
         };

@@ -27,6 +27,8 @@ pub(crate) struct Certificate {
     /// The table of the configuration that names it.
     table: &'static str,
     file: PathBuf,
+    /// What every certificate must be for; none: whatever it is for.
+    name: Option<ServerName<'static>>,
     // Read by handshakes, written when the file has changed.
     shown: RwLock<Arc<CertifiedKey>>,
 }
@@ -50,6 +52,7 @@ impl Certificate {
         Ok(Self {
             table,
             file: certificate.to_owned(),
+            name: None,
             shown: RwLock::new(Arc::new(certified)),
         })
     }
@@ -69,11 +72,23 @@ impl Certificate {
         Ok(Arc::new(server))
     }
 
-    /// Whether it is for a name or an address, whoever issued it.
-    pub(crate) fn is_for(&self, name: &ServerName<'_>) -> bool {
-        let shown = self.shown();
+    /// The same if it is for a name, whoever issued it; and so must be those that come after it.
+    pub(crate) fn named(mut self, name: ServerName<'static>) -> Result<Self, Fault> {
+        self.name = Some(name);
+        self.check(&self.shown())?;
+        Ok(self)
+    }
+
+    fn check(&self, shown: &CertifiedKey) -> Result<(), Fault> {
+        let Some(name) = &self.name else {
+            return Ok(());
+        };
         let first = shown.cert.first().map(ParsedCertificate::try_from);
-        matches!(first, Some(Ok(parsed)) if verify_server_name(&parsed, name).is_ok())
+        if matches!(first, Some(Ok(parsed)) if verify_server_name(&parsed, name).is_ok()) {
+            return Ok(());
+        }
+        let other = format!("it is not for {}", name.to_str());
+        Err(wrong(self.table, &self.file, &other))
     }
 
     /// Follows the file for as long as it is shown.
@@ -100,7 +115,7 @@ impl Certificate {
         Some((file.modified().ok()?, file.len(), file.ino()))
     }
 
-    /// Reads the file again; one that is torn, or for another key, changes nothing.
+    /// Reads the file again; one that is torn, or for another key or name, changes nothing.
     pub(crate) fn reload(&self) -> Result<(), Fault> {
         let key = Arc::clone(&self.shown().key);
         let unusable = |error: &dyn Display| wrong(self.table, &self.file, error);
@@ -110,6 +125,7 @@ impl Certificate {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(error) => return Err(unusable(&error)),
         }
+        self.check(&certified)?;
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certified);
         Ok(())
     }

@@ -144,7 +144,7 @@ pub struct Announce {
 #[derive(Clone, Debug)]
 pub struct Dns {
     /// `listen`: DNSCrypt addresses, UDP and TCP; inner addresses of the tunnel. Then those of `public-listen`, which
-    /// anybody may ask.
+    /// anybody may ask; who is in no router's network has a quarter of the places for lookups.
     pub listen: Vec<SocketAddr>,
     /// `provider-name`: `2.dnscrypt-cert.` and a zone.
     pub provider_name: String,
@@ -157,10 +157,12 @@ pub struct Dns {
     /// `trust-anchor-file`: DNSKEY records of the root in place of the built-in ones.
     pub trust_anchor_file: Option<PathBuf>,
     /// `rate` and `burst`: queries a second (1 to 10000) and at once (1 to 100000; default: five seconds of the rate) of one
-    /// IPv4 address or IPv6 /64, of DNSCrypt and of the doors each. Without them there is no limit.
+    /// inner address, and of strangers one IPv4 address or IPv6 /64, of DNSCrypt and of the doors each. Without them there is no limit.
     pub rate: Option<Rate>,
     /// `[dns.doors]`: TLS, HTTPS and QUIC for devices; without it there is DNSCrypt alone.
     pub doors: Option<Doors>,
+    /// The routers' networks, in which each home has one address.
+    pub behind: Vec<IpNet>,
 }
 
 /// Where DNSCrypt certificates come from.

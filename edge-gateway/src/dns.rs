@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dnscrypt_proxy::certs::{Certs, Rotation, read_provider_key};
-use dnscrypt_proxy::listen::{Limits, Rate};
+use dnscrypt_proxy::listen::{Homes, Limits, Rate};
 use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::relay::{Reach, RelayPolicy};
 use dnscrypt_proxy::proto::stamp::Props;
@@ -37,6 +37,7 @@ pub(crate) struct Dns {
     own: OwnNames,
     resolver: Resolver,
     rate: Option<Rate>,
+    homes: Homes,
     doors: Option<Doors>,
     relay: Option<Relaying>,
     provider_name: String,
@@ -111,13 +112,17 @@ impl Dns {
             }
         }
         let figures = Arc::<Figures>::default();
+        let homes = dns.homes();
         Ok(Self {
             sockets,
             certs: certs(dns)?,
             own: OwnNames::new(dns),
             resolver: Resolver::new(dns)?,
             rate: dns.rate,
-            doors: dns.doors.as_ref().map(Doors::bind).transpose()?,
+            doors: (dns.doors.as_ref())
+                .map(|doors| Doors::bind(doors, &homes))
+                .transpose()?,
+            homes,
             relay: relay.map(|relay| relaying(relay, &figures)),
             provider_name: dns.provider_name.clone(),
             figures,
@@ -145,15 +150,16 @@ impl Dns {
                 rate: self.rate,
                 ..Limits::SERVER
             },
+            homes: self.homes.clone(),
             counters: Arc::clone(&self.figures.server),
             clock: clock::system(),
         };
-        let answers = Answers::new(self.own, self.resolver, self.figures);
+        let answers = Answers::new(self.own, self.resolver, self.homes.clone(), self.figures);
         let doors = open(self.doors, answers.clone(), self.rate);
         let (sockets, relay) = (self.sockets, self.relay);
         let answering = server.serve_and_relay(sockets, KEPT_BYTES, relay, move |query| {
             let answers = answers.clone();
-            async move { answers.answer(&query.message).await }
+            async move { answers.answer(&query.message, query.source.ip()).await }
         });
         tokio::select! {
             error = answering => stopped(&error.to_string()),

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dnscrypt_proxy::listen::Rate;
+use dnscrypt_proxy::listen::{Homes, Rate};
 use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
 
@@ -46,19 +46,17 @@ pub(crate) struct Doors {
     certificate: Arc<Certificate>,
     max_connections: usize,
     max_per_source: usize,
+    homes: Homes,
     figures: Arc<Figures>,
 }
 
 impl Doors {
     /// Reads the certificate and takes the ports.
-    pub(crate) fn bind(config: &config::Doors) -> Result<Self, Fault> {
+    pub(crate) fn bind(config: &config::Doors, homes: &Homes) -> Result<Self, Fault> {
         let files = (&*config.certificate_file, &*config.key_file);
-        let certificate = Certificate::load("dns.doors", files)?;
-        let name = ServerName::try_from(config.name.as_str());
-        if !name.is_ok_and(|name| certificate.is_for(&name)) {
-            let sentence = format!("dns.doors.certificate-file is not for {}", config.name);
-            return Err(Fault::new(Exit::Config, sentence));
-        }
+        let name = ServerName::try_from(config.name.clone())
+            .map_err(|error| Fault::new(Exit::Config, format!("dns.doors.name: {error}")))?;
+        let certificate = Certificate::load("dns.doors", files)?.named(name)?;
         Ok(Self {
             tls: config.tls.iter().map(tcp).collect::<Result<_, _>>()?,
             https: (config.https.iter())
@@ -68,6 +66,7 @@ impl Doors {
             certificate: Arc::new(certificate),
             max_connections: config.max_connections as usize,
             max_per_source: config.max_per_source as usize,
+            homes: homes.clone(),
             figures: Arc::default(),
         })
     }
@@ -89,9 +88,11 @@ impl Doors {
         let [Ok(dot), Ok(h2), Ok(h3), Ok(doq)] = protocols else {
             return Fault::new(Exit::Bug, "TLS cannot be set up for dns.doors");
         };
-        let front = Arc::new(Front::new(answers, rate, Arc::clone(&self.figures)));
+        let figures = Arc::clone(&self.figures);
+        let front = Arc::new(Front::new(answers, rate, &self.homes, figures));
         let refused = &self.figures.refused;
-        let limits = || Limits::new(self.max_connections, self.max_per_source, refused);
+        let most = (self.max_connections, self.max_per_source);
+        let limits = || Limits::new(most, &self.homes, refused);
         let (over_tcp, over_udp) = (limits(), limits());
         let mut listeners = JoinSet::new();
         for listener in self.tls {

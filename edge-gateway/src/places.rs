@@ -7,7 +7,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dnscrypt_proxy::listen::Homes;
+
 pub(crate) use arrivals::{over_quic, over_tls};
+
+/// Most homes of the internet have so long a network, or a longer one.
+const HOME_BITS: u32 = 56;
 
 /// Adds to a figure; nobody decides anything by it, so that no order is needed.
 pub(crate) fn count(figure: &AtomicU64, amount: usize) {
@@ -19,6 +24,7 @@ pub(crate) fn count(figure: &AtomicU64, amount: usize) {
 pub(crate) struct Limits {
     max: usize,
     max_per_source: usize,
+    homes: Homes,
     refused: Arc<AtomicU64>,
     // Taken at the beginning and end of each, by whichever task serves it.
     open: Mutex<Open>,
@@ -31,11 +37,16 @@ struct Open {
 }
 
 impl Limits {
-    /// `refused` counts those who find no place.
-    pub(crate) fn new(max: usize, max_per_source: usize, refused: &Arc<AtomicU64>) -> Arc<Self> {
+    /// `refused` counts those who find no place; `homes` says who is one source.
+    pub(crate) fn new(
+        (max, max_per_source): (usize, usize),
+        homes: &Homes,
+        refused: &Arc<AtomicU64>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             max,
             max_per_source,
+            homes: homes.clone(),
             refused: Arc::clone(refused),
             open: Mutex::default(),
         })
@@ -48,7 +59,7 @@ impl Limits {
 
     /// A place for one more, given back when it is dropped.
     pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let source = network_of(source);
+        let source = self.homes.of(source, HOME_BITS);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = open.by_source.get(&source).copied().unwrap_or(0);
         if open.total >= self.max || mine >= self.max_per_source {
@@ -104,14 +115,6 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// A home has a network of IPv6, of which it may use any address.
-fn network_of(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 72)).into()),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +122,7 @@ mod tests {
     #[test]
     fn a_source_that_has_its_share_is_refused_and_others_are_not() {
         let refused = Arc::default();
-        let limits = Limits::new(4, 2, &refused);
+        let limits = Limits::new((4, 2), &Homes::default(), &refused);
         let source = |text: &str| text.parse().unwrap();
         let _first = limits.enter(source("2001:db8:0:1::1")).unwrap();
         let _second = limits.enter(source("2001:db8:0:2::1")).unwrap();
@@ -130,8 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn a_home_behind_the_tunnel_takes_no_place_of_its_neighbours() {
+        let homes = Homes::within([("fd64::1".parse().unwrap(), 48)]);
+        let limits = Limits::new((4, 1), &homes, &Arc::default());
+        let _held = limits.enter("fd64::10".parse().unwrap()).unwrap();
+
+        assert!(limits.enter("fd64::10".parse().unwrap()).is_none());
+        assert!(limits.enter("fd64::11".parse().unwrap()).is_some());
+    }
+
+    #[test]
     fn a_full_house_refuses_until_somebody_leaves() {
-        let limits = Limits::new(1, 1, &Arc::default());
+        let limits = Limits::new((1, 1), &Homes::default(), &Arc::default());
         let first = limits.enter("192.0.2.1".parse().unwrap());
         assert!(limits.enter("192.0.2.2".parse().unwrap()).is_none());
 

@@ -38,7 +38,7 @@ const CACHE_ENTRIES: u64 = 65_536;
 /// Zones whose servers are remembered.
 const SERVER_CACHE_ENTRIES: usize = 4_096;
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
-const MAX_LOOKUPS: usize = 2_048;
+pub(crate) const MAX_LOOKUPS: usize = 2_048;
 /// Stubs ask again after 5 s; an answer later than this helps nobody.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
 /// A single forwarder's time to answer before it is asked again.

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::listen::Rate;
+use super::Server;
+use crate::listen::{Homes, Rate};
 
 /// Sources of a busy second: a mebibyte.
 const BUCKETS: usize = 1 << 17;
@@ -22,13 +23,14 @@ const TIME: u64 = (1 << TIME_BITS) - 1;
 /// Another worker has changed the bucket meanwhile: rare, and the second time is rarer.
 const TRIES: usize = 4;
 const MICROS: u64 = 1_000_000;
-/// A home has at least a /64, of which it may use any address.
+/// Every home of the internet has at least a /64.
 const HOME_BITS: u32 = 64;
 
 /// The rates of all sources.
 #[derive(Debug)]
 pub struct Rates {
     keyed: RandomState,
+    homes: Homes,
     buckets: Box<[AtomicU64]>,
     began: Instant,
     step_us: u64,
@@ -36,17 +38,24 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// The same rate for each.
+    /// The same rate for each home.
     #[must_use]
-    pub fn new(rate: Rate) -> Self {
+    pub fn new(rate: Rate, homes: Homes) -> Self {
         let step_us = (MICROS / u64::from(rate.per_second.get())).max(1);
         Self {
             keyed: RandomState::new(),
+            homes,
             buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             began: Instant::now(),
             step_us,
             depth_us: step_us * u64::from(rate.burst.get()),
         }
+    }
+
+    /// Those that a server is to keep.
+    pub(super) fn of(server: &Server) -> Option<Self> {
+        let rate = server.limits.rate?;
+        Some(Self::new(rate, server.homes.clone()))
     }
 
     /// The time as [`admit`](Self::admit) takes it.
@@ -60,7 +69,7 @@ impl Rates {
     /// Whether a source may ask once more; if so, that was it.
     #[must_use]
     pub fn admit(&self, source: IpAddr, now_us: u64) -> bool {
-        let hash = self.keyed.hash_one(network_of(source));
+        let hash = self.keyed.hash_one(self.homes.of(source, HOME_BITS));
         let mark = hash & !TIME;
         let start = usize::try_from(hash % SETS).unwrap_or_default() * WAYS;
         let set = self.buckets.get(start..start + WAYS).unwrap_or_default();
@@ -92,13 +101,6 @@ fn pick(set: &[AtomicU64], mark: u64) -> Option<(&AtomicU64, u64)> {
     own.or_else(|| seen().min_by_key(|(_, seen)| seen & TIME))
 }
 
-fn network_of(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> HOME_BITS).unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -107,10 +109,11 @@ mod tests {
     use super::*;
 
     fn rates(per_second: u32, burst: u32) -> Rates {
-        Rates::new(Rate {
+        let rate = Rate {
             per_second: per_second.try_into().unwrap(),
             burst: burst.try_into().unwrap(),
-        })
+        };
+        Rates::new(rate, Homes::within([("fd65::1".parse().unwrap(), 48)]))
     }
 
     fn asked(rates: &Rates, source: &str, times: usize, now: Instant) -> usize {
@@ -150,6 +153,15 @@ mod tests {
         assert_eq!(asked(&rates, "fd64:0:0:1::1", 1, now), 1);
         assert_eq!(asked(&rates, "fd64:0:0:1:ffff::2", 2, now), 1);
         assert_eq!(asked(&rates, "fd64:0:0:2::1", 2, now), 2);
+    }
+
+    #[test]
+    fn homes_behind_the_tunnel_have_one_address_each_and_take_nothing_from_their_neighbours() {
+        let rates = rates(1, 2);
+        let now = Instant::now();
+
+        assert_eq!(asked(&rates, "fd65::10", 9, now), 2);
+        assert_eq!(asked(&rates, "fd65::11", 9, now), 2);
     }
 
     #[test]

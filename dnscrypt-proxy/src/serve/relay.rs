@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::WorkerSockets;
 use super::clerk::{Place, Way};
 use super::connections::Id;
-use crate::listen::Limits;
+use crate::listen::{Homes, Limits};
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::relay::{Awaited, PREFIX, RelayPolicy, judge};
 use crate::proto::{MAX_RESPONSE, Transport};
@@ -31,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(3);
 const QUEUE: usize = 1024;
 /// Packets of the resolver's address that are not its answer, before its socket is given up.
 const MAX_REFUSED: usize = 16;
-/// A home of the second protocol has a network of its own, this long.
+/// Every home of the internet has at least a /64.
 const HOME_BITS: u32 = 64;
 
 /// A relay that is to be.
@@ -41,7 +41,7 @@ pub struct Relaying {
     pub policy: RelayPolicy,
     /// Exchanges at a time.
     pub in_flight: usize,
-    /// The same for one IPv4 address or IPv6 /64.
+    /// The same for one home: an address of the server's own networks, of others an IPv4 address or IPv6 /64.
     pub per_source: usize,
     /// What it has forwarded, and why it did not: apart from the server's own.
     pub counters: Arc<Counters>,
@@ -51,6 +51,7 @@ pub struct Relaying {
 #[derive(Debug)]
 pub(super) struct Relay {
     relaying: Relaying,
+    homes: Homes,
     // Contended by exchanges that begin or end, each for one map operation.
     flights: Mutex<Flights>,
 }
@@ -62,9 +63,10 @@ struct Flights {
 }
 
 impl Relay {
-    pub(super) fn new(relaying: Relaying) -> Arc<Self> {
+    pub(super) fn new(relaying: Relaying, homes: Homes) -> Arc<Self> {
         Arc::new(Self {
             relaying,
+            homes,
             flights: Mutex::default(),
         })
     }
@@ -95,7 +97,7 @@ impl Relay {
     }
 
     fn enter(self: &Arc<Self>, source: IpAddr) -> Result<Flight, Dropped> {
-        let source = home_of(source);
+        let source = self.homes.of(source, HOME_BITS);
         let mut flights = self.flights();
         let own = flights.by_source.get(&source).copied().unwrap_or(0);
         if flights.all >= self.relaying.in_flight || own >= self.relaying.per_source {
@@ -186,16 +188,6 @@ async fn connected(target: SocketAddr) -> Result<UdpSocket, Dropped> {
     Ok(socket)
 }
 
-fn home_of(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => {
-            let rest = u128::BITS - HOME_BITS;
-            Ipv6Addr::from_bits(v6.to_bits() >> rest << rest).into()
-        }
-    }
-}
-
 /// A worker's door and box, where there is a relay.
 pub(super) fn door(
     desk: Option<&mut Desk>,
@@ -262,6 +254,7 @@ impl Desk {
     /// None without a relay. The sockets are those of one worker: the others' are bound to the same addresses.
     pub(super) fn open(
         relaying: Option<Relaying>,
+        homes: &Homes,
         worker: Option<&WorkerSockets>,
     ) -> io::Result<Option<Self>> {
         let (Some(relaying), Some(worker)) = (relaying, worker) else {
@@ -270,7 +263,7 @@ impl Desk {
         let sockets = worker.udp.iter().map(netio::Udp::to_wait_on);
         let (doors, queue) = mpsc::channel(QUEUE);
         Ok(Some(Self {
-            relay: Relay::new(relaying),
+            relay: Relay::new(relaying, homes.clone()),
             queue,
             doors,
             ways: Ways {

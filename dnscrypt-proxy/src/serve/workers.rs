@@ -85,8 +85,8 @@ impl Workers {
         };
         let count = sockets.len().max(1);
         let kept_bytes = kept_bytes / count;
-        let rates = server.limits.rate.map(|rate| Arc::new(Rates::new(rate)));
-        let mut desk = relay::Desk::open(relay, sockets.first())?;
+        let rates = Rates::of(server).map(Arc::new);
+        let mut desk = relay::Desk::open(relay, &server.homes, sockets.first())?;
         for (number, sockets) in sockets.into_iter().enumerate() {
             let poller = Poller::new()?;
             let WorkerSockets { udp, tcp } = sockets;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dnscrypt_proxy::Counters;
 use dnscrypt_proxy::certs::{Certs, Rotation, Series};
 use dnscrypt_proxy::clock::Clock;
-use dnscrypt_proxy::listen::{Limits, Sockets};
+use dnscrypt_proxy::listen::{Homes, Limits, Sockets};
 use dnscrypt_proxy::policy::Policy;
 use dnscrypt_proxy::proto::cert::{Policy as CertPolicy, PostQuantum, System};
 use dnscrypt_proxy::proto::server::Keyring;
@@ -100,6 +100,7 @@ impl Server {
             provider_name: PROVIDER.to_owned(),
             keyring: receiver,
             limits: Limits::SERVER,
+            homes: Homes::default(),
             counters: Arc::clone(&counters),
             clock,
         };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
-use dnscrypt_proxy::listen::Rate;
+use dnscrypt_proxy::listen::{Homes, Rate};
 use ipnet::IpNet;
 use toml::Table;
 
@@ -20,6 +20,14 @@ const BURST_S: u32 = 5;
 
 /// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
 const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
+
+impl Dns {
+    /// Who counts as one source.
+    pub(crate) fn homes(&self) -> Homes {
+        let behind = self.behind.iter();
+        Homes::within(behind.map(|net| (net.addr(), net.prefix_len())))
+    }
+}
 
 /// The table, and the one of the relay in it.
 pub(super) fn read_dns(
@@ -63,6 +71,7 @@ pub(super) fn read_dns(
             trust_anchor_file,
             rate,
             doors: doors.flatten(),
+            behind: inner.to_vec(),
         })
     };
     (dns(), relay)

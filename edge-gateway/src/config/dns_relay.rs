@@ -21,7 +21,8 @@ pub struct DnsRelay {
     pub ports: Vec<u16>,
     /// `max-exchanges`: lookups on their way at a time, 1 to 16384. Default 1024.
     pub max_exchanges: usize,
-    /// `max-exchanges-per-source`: the same for one IPv4 address or IPv6 /64. Default 64.
+    /// `max-exchanges-per-source`: the same for one inner address, and of strangers for one IPv4 address or
+    /// IPv6 /64. Default 64.
     pub max_per_source: usize,
     /// `allow-private-targets-for-tests`: forwards to addresses that are not of the internet. Default false.
     pub private_targets: bool,

@@ -34,7 +34,7 @@ pub struct Doors {
     pub quic: Vec<SocketAddr>,
     /// `max-connections`: at a time, of TCP and of QUIC each, 1 to 65536. Default 4096.
     pub max_connections: u32,
-    /// `max-connections-per-source`: the same for one IPv4 address or IPv6 /56. Default 64.
+    /// `max-connections-per-source`: the same for one inner address. Default 64.
     pub max_per_source: u32,
 }
 

@@ -258,6 +258,35 @@ fn the_sample_configuration_is_accepted() {
     );
 }
 
+/// The sample with everything in use that it shows, but for what excludes something else.
+fn whole_sample() -> String {
+    let begins = |text: &str| {
+        text.starts_with('[') || text.split_once(" = ").is_some_and(|(key, _)| is_key(key))
+    };
+    let in_use = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if begins(rest) && !rest.starts_with("roots") => rest.to_owned(),
+        Some(_) | None => line.to_owned(),
+    };
+    let lines: Vec<_> = SAMPLE.lines().map(in_use).collect();
+    lines.join("\n")
+}
+
+fn is_key(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+}
+
+#[test]
+fn whatever_the_sample_shows_stands_where_it_is_read() {
+    let config = read(&whole_sample()).unwrap();
+
+    let dns = config.dns.unwrap();
+    assert!(dns.listen.contains(&"203.0.113.1:443".parse().unwrap()));
+    assert!(dns.rate.is_some() && dns.doors.is_some());
+    assert!(config.dns_relay.is_some() && config.sampling.is_some());
+    assert!(config.announce.is_some());
+}
+
 #[test]
 fn announcements_have_a_table_of_their_own_and_a_protocol_that_is_not_the_kernels() {
     let with = |table: &str| read(&format!("{SAMPLE}\n[announce]\n{table}"));

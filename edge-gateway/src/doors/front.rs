@@ -7,19 +7,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::cache::Cache;
-use dnscrypt_proxy::listen::Rate;
+use dnscrypt_proxy::listen::{Homes, Rate};
 use dnscrypt_proxy::proto::message::{Query, Response, pad_answer};
 use dnscrypt_proxy::serve::{Rates, answers};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::AT_ONCE;
 use crate::answers::Answers;
-use crate::places::count;
+use crate::places::{Limits, count};
+use crate::resolver::MAX_LOOKUPS;
 
 /// Answers that the doors keep together, in memory.
 const KEPT_BYTES: usize = 8 << 20;
-/// Questions that wait for the resolver at once, of all doors together; more are answered SERVFAIL.
-const WAITING: usize = 2_048;
+/// Questions that wait for the resolver at once, of all doors together; more are answered SERVFAIL. The other half of its
+/// places is DNSCrypt's.
+const WAITING: usize = MAX_LOOKUPS / 2;
+/// Those of one source: of its connections, four may ask for all that they can.
+const WAITING_PER_SOURCE: usize = 4 * AT_ONCE;
 /// Clients have given up by then.
 const HANDLER: Duration = Duration::from_secs(10);
 /// RFC 8467, section 4.1.
@@ -64,7 +68,7 @@ pub(crate) struct Figures {
     /// Queries beyond their source's rate.
     pub(super) over_rate: AtomicU64,
     /// Queries for which there was no place among those that wait.
-    pub(super) overloaded: AtomicU64,
+    pub(super) overloaded: Arc<AtomicU64>,
 }
 
 impl Figures {
@@ -84,7 +88,7 @@ impl Figures {
             ("connections", &*self.refused),
             ("malformed", &self.malformed),
             ("over_rate", &self.over_rate),
-            ("overloaded", &self.overloaded),
+            ("overloaded", &*self.overloaded),
         ]
     }
 
@@ -107,7 +111,7 @@ pub(super) enum Refused {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) message: Vec<u8>,
-    /// How long it may be kept; zero: not at all.
+    /// How long it may be kept, which HTTP says besides; zero: not at all.
     pub(super) lifetime_s: u32,
 }
 
@@ -117,18 +121,23 @@ pub(super) struct Front {
     rates: Option<Rates>,
     // Held for one look by whichever task asks.
     kept: Mutex<Cache>,
-    waiting: Semaphore,
+    waiting: Arc<Limits>,
     began: Instant,
     pub(super) figures: Arc<Figures>,
 }
 
 impl Front {
-    pub(super) fn new(answers: Answers, rate: Option<Rate>, figures: Arc<Figures>) -> Self {
+    pub(super) fn new(
+        answers: Answers,
+        rate: Option<Rate>,
+        homes: &Homes,
+        figures: Arc<Figures>,
+    ) -> Self {
         Self {
             answers,
-            rates: rate.map(Rates::new),
+            rates: rate.map(|rate| Rates::new(rate, homes.clone())),
             kept: Mutex::new(Cache::new(KEPT_BYTES)),
-            waiting: Semaphore::new(WAITING),
+            waiting: Limits::new((WAITING, WAITING_PER_SOURCE), homes, &figures.overloaded),
             began: Instant::now(),
             figures,
         }
@@ -156,9 +165,9 @@ impl Front {
                 count(&self.figures.shared, 1);
                 answer
             }
-            None => self.fetch(message, &query).await,
+            None => self.fetch(message, &query, from).await,
         };
-        Ok(finish(answer, &query))
+        Ok(finish(answer, &query, door))
     }
 
     /// Counts what is not as the protocol wants it.
@@ -167,12 +176,11 @@ impl Front {
         Refused::Malformed
     }
 
-    async fn fetch(&self, message: &[u8], query: &Query) -> Vec<u8> {
-        let Ok(_place) = self.waiting.try_acquire() else {
-            count(&self.figures.overloaded, 1);
+    async fn fetch(&self, message: &[u8], query: &Query, from: IpAddr) -> Vec<u8> {
+        let Some(_place) = self.waiting.enter(from) else {
             return query.refuse(RCODE_SERVFAIL, None);
         };
-        let answer = timeout(HANDLER, self.answers.answer(message)).await;
+        let answer = timeout(HANDLER, self.answers.answer(message, from)).await;
         let Some(answer) = answer.ok().flatten() else {
             return query.refuse(RCODE_SERVFAIL, None);
         };
@@ -189,11 +197,14 @@ impl Front {
     }
 }
 
-fn finish(mut message: Vec<u8>, query: &Query) -> Answer {
-    let lifetime_s = Response::read(&message, query)
-        .ok()
-        .and_then(|response| response.lifetime_s)
-        .unwrap_or(0);
+fn finish(mut message: Vec<u8>, query: &Query, door: Door) -> Answer {
+    let lifetime_s = match door {
+        Door::Http2 | Door::Http3 => Response::read(&message, query)
+            .ok()
+            .and_then(|response| response.lifetime_s)
+            .unwrap_or(0),
+        Door::Tls | Door::Quic => 0,
+    };
     pad_answer(&mut message, PADDING_BLOCK);
     Answer {
         message,

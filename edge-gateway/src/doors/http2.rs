@@ -1,13 +1,14 @@
 //! DNS over HTTP/2, stream by stream. What a client may make the gateway hold is bounded by the number of streams at
 //! once, by their windows, and by the time in which nothing new is asked.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dnscrypt_proxy::proto::MAX_QUERY;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use hyper::{Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -86,7 +87,7 @@ async fn answer(
             http::nothing(status)
         }
     };
-    give(respond, page);
+    give(respond, page).await;
 }
 
 async fn whole(mut body: RecvStream) -> Result<Vec<u8>, StatusCode> {
@@ -103,14 +104,28 @@ async fn whole(mut body: RecvStream) -> Result<Vec<u8>, StatusCode> {
     Ok(message)
 }
 
-/// Hands an answer to the connection, which sends it as the client's windows let it.
-fn give(mut respond: SendResponse<Bytes>, (head, body): Page) {
+/// Hands an answer to the connection, unless the client does not let it be sent.
+async fn give(mut respond: SendResponse<Bytes>, (head, body): Page) {
     let is_all = body.is_empty();
     // Who is gone needs no answer.
     let Ok(mut stream) = respond.send_response(head, is_all) else {
         return;
     };
-    if !is_all && stream.send_data(body, true).is_err() {
-        stream.send_reset(Reason::INTERNAL_ERROR);
+    if !is_all && timeout(EXCHANGE, send(&mut stream, body)).await.is_err() {
+        stream.send_reset(Reason::CANCEL);
+    }
+}
+
+/// Hands over as much at a time as the client's windows have room for; the connection would hold the rest.
+async fn send(stream: &mut SendStream<Bytes>, mut body: Bytes) {
+    while !body.is_empty() {
+        stream.reserve_capacity(body.len());
+        let Some(Ok(room)) = poll_fn(|context| stream.poll_capacity(context)).await else {
+            return;
+        };
+        let part = body.split_to(room.min(body.len()));
+        if stream.send_data(part, body.is_empty()).is_err() {
+            return;
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The doors on loopback, with clients of the crates that real devices use.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use bytes::{Buf, Bytes};
 use dnscrypt_proxy::proto::message;
@@ -16,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::front::Door;
 use super::*;
 use crate::config::{Certificates, Upstream};
 use crate::own_names::OwnNames;
@@ -63,32 +66,18 @@ fn certificate() -> (tempfile::TempDir, RootCertStore) {
 
 fn rig(rate: Option<u32>) -> Rig {
     let (files, roots) = certificate();
-    let doors = Doors::bind(&config(&files, NAME)).unwrap();
+    let doors = Doors::bind(&config(&files, NAME), &Homes::default()).unwrap();
     let (tls, https) = (&doors.tls[0], &doors.https[0].0);
     let (tls, https) = (tls.local_addr().unwrap(), https.local_addr().unwrap());
     let http3 = doors.https[0].1.local_addr().unwrap();
     let quic = doors.quic[0].local_addr().unwrap();
     let figures = doors.figures();
-    let dns = config::Dns {
-        listen: Vec::new(),
-        provider_name: String::new(),
-        certificates: Certificates::Directory("".into()),
-        upstream: Upstream::Forward(vec![SocketAddr::new(HERE, 9)]),
-        dnssec: false,
-        trust_anchor_file: None,
-        rate: None,
-        doors: None,
-    };
-    let answers = Answers::new(
-        OwnNames::new(&dns),
-        Resolver::new(&dns).unwrap(),
-        Arc::default(),
-    );
     let rate = rate.map(|rate| rate.try_into().unwrap());
     let rate = rate.map(|rate| Rate {
         per_second: rate,
         burst: rate,
     });
+    let answers = answers(SocketAddr::new(HERE, 9));
     let mut serving = JoinSet::new();
     serving.spawn(async move { drop(doors.serve(answers, rate).await) });
     Rig {
@@ -101,6 +90,27 @@ fn rig(rate: Option<u32>) -> Rig {
         _files: files,
         _serving: serving,
     }
+}
+
+/// What asks this resolver.
+fn answers(upstream: SocketAddr) -> Answers {
+    let dns = config::Dns {
+        listen: Vec::new(),
+        provider_name: String::new(),
+        certificates: Certificates::Directory("".into()),
+        upstream: Upstream::Forward(vec![upstream]),
+        dnssec: false,
+        trust_anchor_file: None,
+        rate: None,
+        doors: None,
+        behind: Vec::new(),
+    };
+    Answers::new(
+        OwnNames::new(&dns),
+        Resolver::new(&dns).unwrap(),
+        Homes::default(),
+        Arc::default(),
+    )
 }
 
 fn query(id: u16) -> Vec<u8> {
@@ -184,7 +194,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 async fn a_certificate_for_another_name_is_a_mistake_of_the_configuration() {
     let (files, _) = certificate();
 
-    let fault = Doors::bind(&config(&files, "dns.example.org"))
+    let fault = Doors::bind(&config(&files, "dns.example.org"), &Homes::default())
         .err()
         .unwrap();
 
@@ -193,6 +203,28 @@ async fn a_certificate_for_another_name_is_a_mistake_of_the_configuration() {
         fault.sentence.contains("is not for dns.example.org"),
         "{fault}"
     );
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_for_another_name_is_not_shown() {
+    let (files, _) = certificate();
+    let doors = Doors::bind(&config(&files, NAME), &Homes::default()).unwrap();
+    let key = std::fs::read_to_string(files.path().join("key")).unwrap();
+    let key = rcgen::KeyPair::from_pem(&key).unwrap();
+    let renew = |name: &str| {
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let renewed = params.self_signed(&key).unwrap().pem();
+        std::fs::write(files.path().join("crt"), renewed).unwrap();
+        doors.certificate.reload()
+    };
+
+    let fault = renew("dns.example.org").unwrap_err();
+
+    assert!(
+        fault.sentence.contains("is not for dns.example.net"),
+        "{fault}"
+    );
+    assert!(renew(NAME).is_ok());
 }
 
 #[tokio::test]
@@ -233,11 +265,13 @@ async fn a_source_has_so_many_connections_and_one_that_dribbles_loses_its_own() 
     assert_eq!(rig.turned_away("connections"), 2);
 
     tokio::time::pause();
+    let paused = tokio::time::Instant::now();
     for mut stream in slow {
         let mut rest = Vec::new();
         let _ended = stream.read_to_end(&mut rest).await;
         assert_eq!(rest, b"");
     }
+    assert!(paused.elapsed() < IDLE, "a question had begun");
     tokio::time::resume();
 
     let mut next = within(rig.connect(rig.tls, b"dot")).await.unwrap();
@@ -265,34 +299,75 @@ async fn questions_in_one_record_are_answered_padded_and_the_second_one_from_wha
     assert!(rig.figures.shared.load(Ordering::Relaxed) >= 1);
 }
 
+/// How many questions are answered before one is refused.
+async fn answered(mut is_answered: impl AsyncFnMut() -> bool) -> usize {
+    let mut answered = 0;
+    while within(is_answered()).await {
+        answered += 1;
+    }
+    answered
+}
+
 #[tokio::test]
 async fn a_source_beyond_its_rate_is_told_so_or_closed() {
-    let rig = rig(Some(2));
+    let rig = rig(Some(1));
     let mut stream = within(rig.connect(rig.tls, b"dot")).await.unwrap();
-    for id in 1..=3 {
-        stream.write_all(&framed(&query(id))).await.unwrap();
-    }
-    let mut got = Vec::new();
-    let _ended = within(stream.read_to_end(&mut got)).await;
-
-    assert!(got.len() <= 2 * 470, "{}", got.len());
     let mut http = within(rig.http()).await;
-    let (status, _) = within(get(&mut http, &query(0))).await;
-    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     let (_endpoint, connection) = within(rig.quic()).await;
-    assert_eq!(
-        within(exchange(&connection, &framed(&query(0)))).await,
-        None
-    );
+
+    let over_tls = answered(async || {
+        let asked = stream.write_all(&framed(&query(1))).await;
+        asked.is_ok()
+            && stream.read_u16().await.is_ok()
+            && stream.read_exact(&mut [0; 468]).await.is_ok()
+    });
+    assert_ne!(over_tls.await, 0, "its burst");
+    let mut said = StatusCode::OK;
+    let over_http = async || {
+        said = get(&mut http, &query(0)).await.0;
+        said == StatusCode::OK
+    };
+    answered(over_http).await;
+    assert_eq!(said, StatusCode::TOO_MANY_REQUESTS);
+    answered(async || exchange(&connection, &framed(&query(0))).await.is_some()).await;
     assert_eq!(closed_with(&connection).await, 4);
-    assert!(rig.turned_away("over_rate") >= 3);
+    assert_eq!(rig.turned_away("over_rate"), 3);
+}
+
+#[tokio::test]
+async fn one_source_has_so_many_questions_that_wait_and_leaves_the_rest_to_others() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (answers, figures) = (answers(silent.local_addr().unwrap()), Arc::default());
+    let homes = Homes::within([("fd64::1".parse().unwrap(), 48)]);
+    let front = Front::new(answers, None, &homes, Arc::clone(&figures));
+    let mut waiting = Vec::new();
+    let mut is_waiting = async |n: usize, from: &str| {
+        let query = message::query(0, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
+        let (front, from) = (&front, from.parse().unwrap());
+        let mut asking = Box::pin(async move { front.ask(&query, from, Door::Tls).await });
+        let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        waiting.push(asking);
+        at_once.is_pending()
+    };
+
+    for n in 0..4 * AT_ONCE {
+        assert!(is_waiting(n, "fd64::10").await, "{n}");
+    }
+
+    assert!(!is_waiting(1_000, "fd64::10").await);
+    assert_eq!(figures.overloaded.load(Ordering::Relaxed), 1);
+    assert!(is_waiting(1_000, "fd64::11").await, "its neighbour");
+}
+
+fn get_of(query: &[u8]) -> Request<()> {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(query);
+    let request = Request::get(format!("https://{NAME}/dns-query?dns={text}"));
+    request.body(()).unwrap()
 }
 
 async fn get(http: &mut h2::client::SendRequest<Bytes>, query: &[u8]) -> (StatusCode, Vec<u8>) {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(query);
-    let request = Request::get(format!("https://{NAME}/dns-query?dns={text}")).body(());
-    let (answer, _) = http.send_request(request.unwrap(), true).unwrap();
+    let (answer, _) = http.send_request(get_of(query), true).unwrap();
     whole(answer.await.unwrap()).await
 }
 
@@ -324,6 +399,23 @@ async fn http_2_answers_get_and_post_and_says_how_long_an_answer_lasts() {
     assert_eq!(answer.headers()["cache-control"], "max-age=300");
     assert_eq!(answer.headers()["content-type"], "application/dns-message");
     assert!(is_answer(&within(whole(answer)).await.1, 9));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_never_taken_is_given_up() {
+    let rig = rig(None);
+    let stream = within(rig.connect(rig.https, b"h2")).await.unwrap();
+    let mut shut = h2::client::Builder::new();
+    let shaking = shut.initial_window_size(0).handshake::<_, Bytes>(stream);
+    let (mut http, connection) = within(shaking).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let (answer, _) = http.send_request(get_of(&query(0)), true).unwrap();
+    let mut body = within(answer).await.unwrap().into_body();
+
+    tokio::time::pause();
+    let end = body.data().await.unwrap().unwrap_err();
+
+    assert_eq!(end.reason(), Some(h2::Reason::CANCEL), "{end}");
 }
 
 #[tokio::test]

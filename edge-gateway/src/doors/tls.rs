@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dnscrypt_proxy::listen::{read_frame, write_frame};
 use dnscrypt_proxy::proto::MAX_QUERY;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -52,7 +52,9 @@ async fn listen(
     for _ in 0..EXCHANGES {
         let place = Arc::clone(&places).acquire_owned().await;
         while asking.try_join_next().is_some() {}
-        let read = timeout(IDLE, read_frame(&mut reader, MAX_QUERY)).await;
+        // A broken connection is found by reading on.
+        let _begun = timeout(IDLE, reader.fill_buf()).await.map_err(|_| Ended)?;
+        let read = timeout(EXCHANGE, read_frame(&mut reader, MAX_QUERY)).await;
         let Ok(Some(message)) = read.map_err(|_| Ended)? else {
             break;
         };

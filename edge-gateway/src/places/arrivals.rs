@@ -107,7 +107,10 @@ fn admit(
         incoming.refuse();
         return None;
     }
-    if open >= RETRY_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
+    if open >= retry_above(limits.max())
+        && !incoming.remote_address_validated()
+        && incoming.may_retry()
+    {
         // Fails only where a retry has been asked for already, which was tested.
         let _sent = incoming.retry();
         return None;
@@ -121,5 +124,23 @@ fn admit(
             incoming.refuse();
             None
         }
+    }
+}
+
+/// Before forged addresses have taken most places.
+fn retry_above(max: usize) -> usize {
+    RETRY_ABOVE.min(max / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_proven_before_the_places_are_taken() {
+        for max in [8, 64, 1_024] {
+            assert_eq!(retry_above(max), max / 4);
+        }
+        assert_eq!(retry_above(65_536), RETRY_ABOVE);
     }
 }

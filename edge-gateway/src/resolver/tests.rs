@@ -60,6 +60,7 @@ impl Internet {
             trust_anchor_file: Some(self.dir.path().join("root.key")),
             rate: None,
             doors: None,
+            behind: Vec::new(),
         })
         .unwrap()
     }
@@ -298,6 +299,7 @@ async fn questions_that_are_not_served_never_go_upstream() {
         trust_anchor_file: None,
         rate: None,
         doors: None,
+        behind: Vec::new(),
     };
     let resolver = Resolver::new(&unreachable).unwrap();
 
@@ -334,6 +336,7 @@ async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
         trust_anchor_file: None,
         rate: None,
         doors: None,
+        behind: Vec::new(),
     })
     .unwrap();
     let start = tokio::time::Instant::now();

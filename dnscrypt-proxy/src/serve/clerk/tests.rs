@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::certs::{Certs, Rotation};
-use crate::listen::{Limits, Rate};
+use crate::listen::{Homes, Limits, Rate};
 use crate::proto::cert::{Certificate, System};
 use crate::proto::client::{ClientKeys, QueryPadding, Session};
 use crate::proto::message::HEADER;
@@ -54,11 +54,16 @@ fn rig_with(rate: Option<Rate>) -> Rig {
         provider_name: "2.dnscrypt-cert.clerk.example".to_owned(),
         keyring,
         limits: Limits::SERVER,
+        homes: Homes::default(),
         counters: Arc::default(),
         clock,
     };
     Rig {
-        clerk: Clerk::new(server, 1 << 20, rate.map(|rate| Arc::new(Rates::new(rate)))),
+        clerk: Clerk::new(
+            server,
+            1 << 20,
+            rate.map(|rate| Arc::new(Rates::new(rate, Homes::default()))),
+        ),
         cert,
         published,
     }

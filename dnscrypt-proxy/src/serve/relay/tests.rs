@@ -25,7 +25,7 @@ async fn rig() -> Rig {
         counters: Arc::default(),
     };
     Rig {
-        relay: Relay::new(relaying),
+        relay: Relay::new(relaying, Homes::within([("fd64::1".parse().unwrap(), 48)])),
         resolver,
     }
 }
@@ -84,13 +84,20 @@ async fn one_source_and_all_together_have_so_many_exchanges_and_get_them_back() 
     assert!(rig.relay.flights().by_source.is_empty());
 }
 
-#[test]
-fn addresses_of_one_home_are_one_source() {
-    let home = |text: &str| home_of(text.parse().unwrap());
+#[tokio::test]
+async fn homes_of_the_internet_have_a_network_each_and_those_of_the_tunnel_an_address() {
+    for (one, other, is_one) in [
+        ("2001:db8:1:2::7", "2001:db8:1:2:ffff::1", true),
+        ("2001:db8:1:2::7", "2001:db8:1:3::7", false),
+        ("fd64::10", "fd64::11", false),
+    ] {
+        let rig = rig().await;
+        let _held = [(); 2].map(|()| rig.begin(one.parse().unwrap()).unwrap());
 
-    assert_eq!(home("2001:db8:1:2::7"), home("2001:db8:1:2:ffff::1"));
-    assert_ne!(home("2001:db8:1:2::7"), home("2001:db8:1:3::7"));
-    assert_eq!(home("::ffff:198.51.100.7"), CLIENT);
+        let begun = rig.begin(other.parse().unwrap());
+
+        assert_eq!(begun.is_err(), is_one, "{one} and {other}");
+    }
 }
 
 #[tokio::test]
@@ -147,7 +154,9 @@ async fn a_full_queue_refuses_and_counts_and_does_not_wait() {
     let rig = rig().await;
     let relaying = rig.relay.relaying.clone();
     let worker = WorkerSockets::default();
-    let mut desk = Desk::open(Some(relaying), Some(&worker)).unwrap().unwrap();
+    let mut desk = Desk::open(Some(relaying), &Homes::default(), Some(&worker))
+        .unwrap()
+        .unwrap();
     let (door, _) = desk.door(netio::Poller::new().unwrap().waker(), 1);
     let place = Place {
         way: Way::Udp(0),

@@ -1,0 +1,54 @@
+use std::future::poll_fn;
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::task::Poll;
+
+use dnscrypt_proxy::proto::message;
+use hickory_proto::rr::RecordType;
+
+use super::*;
+use crate::config::{self, Certificates, Upstream};
+
+/// What asks a resolver that never answers.
+fn answers(silent: SocketAddr) -> Answers {
+    let dns = config::Dns {
+        listen: Vec::new(),
+        provider_name: String::new(),
+        certificates: Certificates::Directory("".into()),
+        upstream: Upstream::Forward(vec![silent]),
+        dnssec: false,
+        trust_anchor_file: None,
+        rate: None,
+        doors: None,
+        behind: vec!["10.64.0.1/16".parse().unwrap()],
+    };
+    let resolver = Resolver::new(&dns).unwrap();
+    Answers::new(OwnNames::new(&dns), resolver, dns.homes(), Arc::default())
+}
+
+#[tokio::test]
+async fn strangers_that_wait_leave_places_for_the_homes() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let answers = answers(silent.local_addr().unwrap());
+    let ask = |n: usize, from: &str| {
+        let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
+        let (answers, from) = (answers.clone(), from.parse().unwrap());
+        Box::pin(async move { answers.answer(&query, from).await })
+    };
+    let mut waiting = Vec::new();
+
+    for n in 0..MAX_STRANGERS {
+        let mut asking = ask(n, "203.0.113.7");
+        let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        assert!(at_once.is_pending(), "{n}");
+        waiting.push(asking);
+    }
+    let refused = ask(MAX_STRANGERS, "203.0.113.8").await.unwrap();
+    let mut home = pin!(ask(MAX_STRANGERS, "10.64.0.16"));
+    let home = poll_fn(|context| Poll::Ready(home.as_mut().poll(context))).await;
+
+    assert_eq!(refused[3] & 15, RCODE_SERVFAIL as u8);
+    assert!(home.is_pending(), "a home is asked for");
+    let busy = answers.figures.outcomes();
+    assert!(busy.into_iter().any(|it| it == (Outcome::Busy, 1)));
+}
