@@ -35,7 +35,7 @@ use standing::{Hedges, Standing, Watch};
 
 /// More stamps than this are not taken: a lease or a configuration with more is a mistake.
 pub const MAX_STAMPS: usize = 16;
-/// How long a resolver may take that is asked alone.
+/// How long a question may take; a little longer where resolvers change meanwhile.
 const BUDGET: Duration = Duration::from_secs(6);
 /// Resolvers that are down are looked after closely for this long after somebody wanted an answer.
 const WANTED_FOR_S: u32 = 60;

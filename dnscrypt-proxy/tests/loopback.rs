@@ -22,6 +22,7 @@ use dnscrypt_proxy::proto::cert::PostQuantum;
 use dnscrypt_proxy::proto::dropped::{Counted, Dropped};
 use dnscrypt_proxy::upstream::{FetchBy, FetchError, KeyPolicy, ResolveError, Route, Ways, fetch};
 use hickory_proto::op::ResponseCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use rig::{
     HOUR, Server, Stub, Wire, a_query, ask_tcp, ask_udp, network_error, records, settings, wishing,
@@ -275,21 +276,38 @@ async fn the_next_resolver_is_asked_when_the_first_fails_or_refuses() {
     dead.addr.set_port(9);
     let stub = Stub::start(vec![dead, refusing.stamp(), server.stamp()], &server).await;
 
-    let answer = ask_udp(stub.addr, &a_query("a.example")).await;
+    let failures = || -> Vec<_> {
+        let health = stub.stub.upstream().health();
+        health.iter().map(|health| health.failures).collect()
+    };
 
-    assert_eq!(records(&answer), 1);
-    assert_eq!(refusing.asked(), 1);
-    let failures: Vec<_> = stub
-        .stub
-        .upstream()
-        .health()
-        .iter()
-        .map(|health| health.failures)
-        .collect();
-    assert_eq!(failures, [1, 1, 0]);
+    let answer = ask_udp(stub.addr, &a_query("a.example")).await;
+    assert_eq!((records(&answer), refusing.asked()), (1, 1));
+    assert_eq!(failures(), [1, 0, 0], "one refusal is about one name");
+
+    for name in ["b", "c", "d", "e"] {
+        ask_udp(stub.addr, &a_query(&format!("{name}.example"))).await;
+    }
+    assert_eq!(failures(), [1, 1, 0]);
     // The next question goes to the healthy one at once.
-    ask_udp(stub.addr, &a_query("b.example")).await;
-    assert_eq!(refusing.asked(), 1);
+    ask_udp(stub.addr, &a_query("f.example")).await;
+    assert_eq!(refusing.asked(), 5);
+}
+
+#[tokio::test]
+async fn a_name_that_is_refused_again_and_again_is_held_against_nobody() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+
+    for n in 0..10 {
+        server.refuse(true);
+        let refused = ask_udp(stub.addr, &a_query(&format!("refused{n}.example"))).await;
+        server.refuse(false);
+        let other = ask_udp(stub.addr, &a_query(&format!("other{n}.example"))).await;
+        assert_eq!(refused.metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(records(&other), 1);
+        assert_eq!(stub.stub.upstream().health()[0].failures, 0);
+    }
 }
 
 #[tokio::test]
@@ -422,6 +440,18 @@ async fn garbage_on_the_lan_is_counted_or_told_off_and_never_asked() {
     assert_eq!(stub.stub.counters().dropped(Dropped::Malformed), 1);
     assert_eq!(stub.stub.counters().dropped(Dropped::NotAQuery), 1);
     assert_eq!(server.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_message_over_tcp_that_is_longer_than_any_query_is_dropped() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    let mut stream = tokio::net::TcpStream::connect(stub.addr).await.unwrap();
+
+    stream.write_all(&4_097_u16.to_be_bytes()).await.unwrap();
+
+    assert!(stream.read_u8().await.is_err(), "it is closed");
+    assert_eq!(stub.stub.counters().dropped(Dropped::TooLong), 1);
 }
 
 #[tokio::test]

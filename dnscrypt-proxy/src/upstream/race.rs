@@ -21,7 +21,7 @@ use crate::proto::message;
 const BUDGET_DOWN: Duration = Duration::from_secs(3);
 /// The next resolver is asked after this, however many are asked twice.
 const FAILOVER: Duration = Duration::from_secs(1);
-/// After a change there is at least this much time.
+/// After a change there is at least this much time; after several, no more in all than this beyond [`BUDGET`].
 const AFTER_CHANGE: Duration = Duration::from_secs(2);
 /// Attempts at one time.
 const MAX_RUNNERS: usize = 4;
@@ -45,6 +45,8 @@ pub(super) struct Race<'a> {
     /// Whether anything is done when it is late.
     can_be_late: bool,
     ends: Instant,
+    /// Changes lengthen it no further.
+    ends_at_last: Instant,
     failure: ResolveError,
     /// The answer of a resolver that has none, for want of a better one.
     poor: Option<Vec<u8>>,
@@ -81,6 +83,7 @@ impl<'a> Race<'a> {
             late: None,
             can_be_late: true,
             ends: now + if is_down { BUDGET_DOWN } else { BUDGET },
+            ends_at_last: now + BUDGET + AFTER_CHANGE,
             failure: ResolveError::NoResolver,
             poor: None,
         }
@@ -171,6 +174,11 @@ impl<'a> Race<'a> {
         let runner = self.runners.swap_remove(at);
         let failure = match outcome {
             Ok(response) => match message::rcode_low(&response) {
+                // It may be about this name alone, which anybody can ask for.
+                RCODE_REFUSED if !runner.resolver.standing(Standing::refused) => {
+                    self.go_on_after(ResolveError::Refused);
+                    return None;
+                }
                 RCODE_REFUSED => ResolveError::Refused,
                 rcode => {
                     runner.resolver.standing(Standing::served);
@@ -186,8 +194,14 @@ impl<'a> Race<'a> {
             Err(error) => error,
         };
         self.hold_against(&runner, &failure);
-        self.failure = failure;
+        self.go_on_after(failure);
         None
+    }
+
+    fn go_on_after(&mut self, failure: ResolveError) {
+        self.failure = failure;
+        // There is room for one more.
+        self.can_be_late = true;
     }
 
     fn outpace_others(&mut self) {
@@ -225,7 +239,9 @@ impl<'a> Race<'a> {
                 }
             }
         }
-        if is_failover || self.shared.hedges().spend() {
+        if self.runners.len() >= MAX_RUNNERS {
+            self.can_be_late = false;
+        } else if is_failover || self.shared.hedges().spend() {
             self.can_be_late = self.start_next();
         } else {
             self.late = None;
@@ -241,7 +257,7 @@ impl<'a> Race<'a> {
             .retain(|runner| rest.iter().any(|one| Arc::ptr_eq(one, &runner.resolver)));
         self.runners.truncate(MAX_RUNNERS - 1);
         self.can_be_late = true;
-        self.ends = self.ends.max(now + AFTER_CHANGE);
+        self.ends = self.ends.max(now + AFTER_CHANGE).min(self.ends_at_last);
         self.start_next();
     }
 

@@ -17,6 +17,10 @@ const OUTPACED: (u32, Duration) = (5, Duration::from_millis(250));
 const MEASURED_FOR: Duration = Duration::from_secs(60);
 /// A resolver that falls silent again after each recovery is believed in after ever longer pauses.
 const MOST_RELAPSES: u32 = 6;
+/// Likewise one that answers and cannot be used.
+const MOST_UNUSABLE: u32 = 10;
+/// So many refusals in a row, and not one other answer, are about us and not about a name.
+const MOST_REFUSALS: u32 = 5;
 
 /// How a resolver is doing, from the questions that it was asked.
 #[derive(Debug, Default)]
@@ -33,6 +37,10 @@ pub(super) struct Standing {
     down: bool,
     failures: u32,
     relapses: u32,
+    /// Looks in a row that found certificates, and none to use.
+    unusable: u32,
+    /// Answers in a row that said nothing else.
+    refusals: u32,
     last_error: Option<String>,
     /// Whether somebody looks after it until it is up.
     watched: bool,
@@ -76,7 +84,14 @@ impl Standing {
     /// It gave the answer to a question.
     pub(super) fn served(&mut self) {
         self.relapses = 0;
+        self.refusals = 0;
         self.up();
+    }
+
+    /// It refused to answer a question. Whether it refuses all.
+    pub(super) fn refused(&mut self) -> bool {
+        self.refusals = self.refusals.saturating_add(1);
+        self.refusals >= MOST_REFUSALS
     }
 
     /// Another resolver answered first, so long after this one was asked. Being slower is no failure; whether
@@ -116,6 +131,16 @@ impl Standing {
         self.up();
     }
 
+    /// It shows certificates, and none that can be used.
+    pub(super) fn unusable(&mut self) {
+        self.unusable = (self.unusable + 1).min(MOST_UNUSABLE);
+    }
+
+    /// It shows nothing: whatever was wrong with it may be mended when it is back.
+    pub(super) fn away(&mut self) {
+        self.unusable = 0;
+    }
+
     /// Everything may be different now.
     pub(super) fn forget(&mut self) {
         let (pending, watched) = (self.pending, self.watched);
@@ -130,7 +155,7 @@ impl Standing {
     /// looks after it any more.
     pub(super) fn keep_watch(&mut self, now: Instant) -> Option<u32> {
         self.watched = self.down || self.is_silent(now);
-        self.watched.then_some(self.relapses)
+        self.watched.then_some(self.relapses.max(self.unusable))
     }
 
     /// Whether it came to nothing lately.
@@ -195,6 +220,7 @@ impl Standing {
     }
 
     fn up(&mut self) {
+        self.unusable = 0;
         self.outpaced = None;
         self.down = false;
         self.failures = 0;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rand_core::{OsRng, RngCore as _};
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
 use super::resolver::Resolver;
@@ -20,28 +21,28 @@ const PAUSE: Duration = Duration::from_millis(200);
 const BY_CHANCE: Duration = Duration::from_millis(250);
 /// Looks that are left out, each time, while nobody wants an answer.
 const QUIET: u32 = 16;
-/// One that answers and cannot be used is looked at after pauses that are doubled this often.
-const MOST_DOUBLINGS: u32 = 10;
 /// What stands for the time of a look that is left out.
 const QUIET_PAUSE: Duration = Duration::from_millis(700);
+
+type Changes = watch::Receiver<Vec<Arc<Resolver>>>;
 
 pub(super) fn keep(shared: &Arc<Shared>, resolver: &Arc<Resolver>) {
     tokio::spawn(until_up(Arc::downgrade(shared), Arc::downgrade(resolver)));
 }
 
 async fn until_up(shared: Weak<Shared>, resolver: Weak<Resolver>) {
-    let (mut turns, mut unusable, mut is_away) = (0_u32, 0_u32, false);
+    let Some(mut changes) = shared.upgrade().map(|shared| shared.resolvers.subscribe()) else {
+        return;
+    };
+    let (mut turns, mut is_away, mut besides) = (0_u32, false, FIRST);
     loop {
-        let Some(one) = resolver.upgrade() else {
+        if time_for_a_look(&resolver, &mut changes, besides)
+            .await
+            .is_none()
+        {
             return;
-        };
-        let keep_watch = |standing: &mut Standing| standing.keep_watch(Instant::now());
-        let Some(relapses) = one.standing(keep_watch) else {
-            return;
-        };
-        drop(one);
-        let doublings = relapses.max(unusable);
-        sleep(pause(doublings) + if turns == 0 { FIRST } else { Duration::ZERO }).await;
+        }
+        besides = Duration::ZERO;
         let (Some(shared), Some(resolver)) = (shared.upgrade(), resolver.upgrade()) else {
             return;
         };
@@ -52,6 +53,7 @@ async fn until_up(shared: Weak<Shared>, resolver: Weak<Resolver>) {
         }
         if !resolver.shows_certificates().await {
             is_away = true;
+            resolver.standing(Standing::away);
             continue;
         }
         if !is_away && !resolver.standing(|standing| standing.is_down()) {
@@ -59,13 +61,38 @@ async fn until_up(shared: Weak<Shared>, resolver: Weak<Resolver>) {
         }
         match resolver.renew().await {
             Ok(()) => {
-                (unusable, is_away) = (0, false);
+                is_away = false;
                 resolver.standing(Standing::recovered);
                 tracing::info!(resolver = %resolver.stamp().addr, "resolver shows its certificates again");
                 shared.change(|_| ());
             }
-            Err(_) => unusable = (unusable + 1).min(MOST_DOUBLINGS),
+            Err(_) => resolver.standing(Standing::unusable),
         }
+    }
+}
+
+/// Waits for the next look. What changes meanwhile may make it an earlier one; `None`: there is none to come.
+async fn time_for_a_look(
+    resolver: &Weak<Resolver>,
+    changes: &mut Changes,
+    besides: Duration,
+) -> Option<()> {
+    let doublings = || {
+        let resolver = resolver.upgrade()?;
+        resolver.standing(|standing| standing.keep_watch(Instant::now()))
+    };
+    let mut doubled = doublings()?;
+    let mut at = Instant::now() + pause(doubled) + besides;
+    loop {
+        tokio::select! {
+            () = sleep_until(at) => return Some(()),
+            changed = changes.changed() => changed.ok()?,
+        }
+        let now = doublings()?;
+        if now < doubled {
+            at = at.min(Instant::now() + pause(now));
+        }
+        doubled = now;
     }
 }
 

@@ -8,7 +8,7 @@ use dnscrypt_proxy::upstream::{Prefer, Settings};
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::time::{Instant, advance, pause};
 
-use super::rig::{Server, Stub, Wire, a_query, ask_udp, pass, records, settings, upstream};
+use super::rig::{HOUR, Server, Stub, Wire, a_query, ask_udp, pass, records, settings, upstream};
 
 /// The rig's answers live so long.
 const TTL: Duration = Duration::from_secs(300);
@@ -245,6 +245,77 @@ async fn a_question_in_flight_moves_to_the_resolver_that_is_leased_now() {
 
     assert_eq!(records(&answer), 1);
     assert!(waited < Duration::from_millis(400), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_question_is_under_way_to_four_at_most() {
+    let mut servers = Vec::new();
+    for _ in 0..6 {
+        servers.push(Server::start().await);
+    }
+    let stamps = servers.iter().map(Server::stamp).collect();
+    let upstream = upstream(stamps, settings(&servers[0]));
+    upstream.resolve(&a_query("warm.example")).await.unwrap();
+    servers.iter().for_each(|server| server.mute(true));
+    let asked = |servers: &[Server]| servers.iter().filter(|one| one.asked() > 0).count();
+    pause();
+
+    let query = a_query("silent.example");
+    let asking = tokio::spawn(async move { upstream.resolve(&query).await });
+    pass(Duration::from_millis(1_500)).await;
+    let under_way = asked(&servers);
+
+    assert!(asking.await.unwrap().is_err());
+    assert_eq!(under_way, 4);
+    assert!(asked(&servers) > 4, "who ends makes room");
+}
+
+#[tokio::test]
+async fn a_question_ends_however_often_resolvers_change() {
+    let server = Server::start().await;
+    let upstream = upstream(vec![server.stamp()], settings(&server));
+    upstream.resolve(&a_query("warm.example")).await.unwrap();
+    server.mute(true);
+    pause();
+    let began = Instant::now();
+
+    let (asked, query) = (upstream.clone(), a_query("silent.example"));
+    let asking = tokio::spawn(async move {
+        let outcome = asked.resolve(&query).await;
+        (outcome.is_err(), began.elapsed())
+    });
+    for _ in 0..30 {
+        pass(Duration::from_secs(1)).await;
+        upstream.network_changed();
+    }
+    let (failed, lasted) = asking.await.unwrap();
+
+    assert!(failed);
+    assert!(lasted <= Duration::from_millis(8_100), "{lasted:?}");
+}
+
+#[tokio::test]
+async fn on_another_network_a_resolver_is_not_waited_for_as_long_as_it_was_unusable() {
+    let (server, wire, stub) = with_two_stale_answers().await;
+    server.advance(30 * HOUR);
+    for _ in 0..600 {
+        assert!(is_stale(&timed(&stub, "a.example").await.0));
+        pass(Duration::from_secs(1)).await;
+    }
+
+    server.rotate();
+    wire.cut(true);
+    stub.stub.upstream().network_changed();
+    assert!(is_stale(&timed(&stub, "a.example").await.0));
+    pass(Duration::from_secs(8)).await;
+    wire.cut(false);
+    let back = Instant::now();
+    while is_stale(&timed(&stub, "a.example").await.0) {
+        pass(Duration::from_millis(50)).await;
+    }
+
+    let waited = back.elapsed();
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
 }
 
 #[tokio::test]

@@ -107,6 +107,38 @@ async fn a_resolver_that_failed_is_watched_by_one_until_it_is_up() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_about_its_question_unless_there_is_nothing_else() {
+    let mut standing = Standing::default();
+    let refused = |standing: &mut Standing, times: u32| (0..times).any(|_| standing.refused());
+
+    for _ in 0..10 {
+        assert!(!refused(&mut standing, MOST_REFUSALS - 1));
+        standing.served();
+    }
+
+    assert!(refused(&mut standing, MOST_REFUSALS));
+}
+
+#[tokio::test]
+async fn a_pause_for_what_cannot_be_used_is_over_with_its_reason() {
+    let now = Instant::now();
+    let mut standing = Standing::default();
+    let _watch = standing.failed("no certificate".to_owned());
+    for _ in 0..20 {
+        standing.unusable();
+    }
+    assert_eq!(standing.keep_watch(now), Some(MOST_UNUSABLE));
+
+    standing.away();
+    assert_eq!(standing.keep_watch(now), Some(0));
+    standing.unusable();
+    standing.forget();
+    let _watch = standing.failed("no answer".to_owned());
+
+    assert_eq!(standing.keep_watch(now), Some(0));
+}
+
+#[tokio::test]
 async fn what_was_measured_long_ago_is_measured_again_once() {
     let start = Instant::now();
     let mut standing = measured(ms(10), 1, start);
