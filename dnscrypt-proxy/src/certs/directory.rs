@@ -118,7 +118,7 @@ impl Directory {
                 }
                 Err(Unusable::Not(reason)) => {
                     if matches!(reason, Skipped::Expired(_)) {
-                        erase(&file).map_err(|error| io_error(&file, error))?;
+                        erase_if_possible(&file);
                     }
                     skipped.push(reason.to_string());
                 }
@@ -143,12 +143,15 @@ impl Directory {
         })
     }
 
-    /// Ticket keys of this moment. A file that cannot be read as such is passed over.
+    /// Ticket keys of this moment. A file that cannot be read is passed over: without it there are certificates still.
     fn tickets(&self, now: u64, next: &mut u64) -> Result<TicketKeys, DirectoryError> {
         let mut tickets = TicketKeys::default();
         // The newest first: they issue.
         for file in files(&self.path, TICKETS)?.into_iter().rev() {
-            let Some(key) = read_tickets(&file).map_err(|error| io_error(&file, error))? else {
+            let read = read_tickets(&file).inspect_err(|error| {
+                tracing::warn!(file = %file.display(), %error, "ticket keys cannot be read");
+            });
+            let Some(key) = read.ok().flatten() else {
                 continue;
             };
             let (Some(issues_until), Some(until)) = (key.issues_until(), key.accepted_until())
@@ -156,7 +159,7 @@ impl Directory {
                 continue;
             };
             if now > u64::from(until) {
-                erase(&file).map_err(|error| io_error(&file, error))?;
+                erase_if_possible(&file);
                 continue;
             }
             let known_from = issues_until.saturating_sub(KEY_ISSUES_S + KNOWN_AHEAD_S);
@@ -376,6 +379,13 @@ fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// What stays though its time is over is used no more, and holds up nothing.
+fn erase_if_possible(path: &Path) {
+    if let Err(error) = erase(path) {
+        tracing::warn!(file = %path.display(), %error, "a secret whose time is over cannot be erased");
+    }
 }
 
 /// Overwrites, then removes.

@@ -322,6 +322,64 @@ fn files_that_were_altered_or_belong_to_another_provider_are_passed_over() {
     assert_eq!((classical.count(), ring.keys().len()), (1, 3));
 }
 
+#[test]
+fn a_ticket_file_that_cannot_be_read_keeps_no_certificate_from_being_renewed() {
+    let dir = tempfile::tempdir().unwrap();
+    write_series(&provider(), dir.path(), series(3)).unwrap();
+    let hand = HandClock::at(START + HOUR);
+    let mut certs = Certs::directory(dir.path(), hand.clock()).unwrap();
+    let before = serials(&certs);
+    std::os::unix::fs::symlink("nowhere", dir.path().join("9-broken.tickets")).unwrap();
+
+    hand.set(START + 13 * HOUR);
+    certs.refresh().unwrap();
+
+    assert_ne!(serials(&certs), before);
+    assert!(ring(&certs).tickets().is_some());
+}
+
+/// A file that nobody can write to, root neither, until it is dropped.
+struct Immutable(std::path::PathBuf);
+
+impl Immutable {
+    fn of(path: &std::path::Path) -> Option<Self> {
+        chattr("+i", path).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(how: &str, path: &std::path::Path) -> bool {
+    let run = std::process::Command::new("chattr")
+        .arg(how)
+        .arg(path)
+        .status();
+    run.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_secret_that_cannot_be_erased_keeps_no_certificate_from_being_renewed() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = write_series(&provider(), dir.path(), series(3)).unwrap();
+    let hand = HandClock::at(START + HOUR);
+    let mut certs = Certs::directory(dir.path(), hand.clock()).unwrap();
+    let before = serials(&certs);
+    let Some(_immutable) = Immutable::of(&files[0]) else {
+        eprintln!("SKIPPED: this file system or user knows no immutable files");
+        return;
+    };
+
+    hand.set(START + 30 * HOUR);
+    certs.refresh().unwrap();
+
+    assert!(files[0].exists() && !files[1].exists());
+    assert!(!serials(&certs).contains(&before[0]));
+}
+
 fn next_provider() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
