@@ -32,6 +32,8 @@ const STALE_AFTER: Duration = Duration::from_millis(1800);
 const FAILURE_KEPT: Duration = Duration::from_secs(2);
 /// And a stale answer is given at once for this long (RFC 8767, section 5: the failure recheck timer).
 const RECHECK_AFTER: Duration = Duration::from_secs(30);
+/// Failures that are no news any more are forgotten, and with them what was asked, no more often.
+const SWEEP_EVERY_S: usize = 30;
 /// Questions that may be asked upstream at the same time; more where more are let in.
 const MAX_FLIGHTS: usize = 512;
 const TCP_ROOM: usize = 65_535;
@@ -109,6 +111,7 @@ pub struct Stub {
     upstream_us: AtomicUsize,
     /// The policy's, when the cache was last empty.
     generation: AtomicUsize,
+    next_sweep_s: AtomicUsize,
 }
 
 /// A question on its way. Failures, and answers that say that there is none, stay in the table for a while.
@@ -165,6 +168,7 @@ impl Stub {
             prefetched: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             upstream_us: AtomicUsize::new(0),
+            next_sweep_s: AtomicUsize::new(SWEEP_EVERY_S),
         })
     }
 
@@ -245,6 +249,7 @@ impl Stub {
             return Step::Answer(query.refuse(rcode, None));
         }
         self.follow_policy();
+        self.sweep();
         let key = query.key();
         let found = self.cache().get(&key, self.now_s());
         match found {
@@ -322,6 +327,19 @@ impl Stub {
             Some(Flight::Landed { response, .. }) => Some(Arc::clone(response)),
             Some(Flight::InTheAir { .. } | Flight::Failed { .. }) | None => None,
         }
+    }
+
+    /// Names of lookups are in memory for no longer than they are of use.
+    fn sweep(&self) {
+        let now_s = usize::try_from(self.now_s()).unwrap_or(usize::MAX);
+        if now_s < self.next_sweep_s.load(Ordering::Relaxed) {
+            return;
+        }
+        let next_s = now_s.saturating_add(SWEEP_EVERY_S);
+        self.next_sweep_s.store(next_s, Ordering::Relaxed);
+        let changes = self.upstream.changes();
+        let mut flights = self.flights();
+        flights.retain(|_, flight| !flight.borrow().is_over(RECHECK_AFTER, changes));
     }
 
     /// Joins the flight of this question, or starts it. The flight belongs to no client: it lands, and
