@@ -32,7 +32,7 @@ use crate::proto::message::{ExtendedError, HEADER, Query, Response};
 use home::Home;
 use lines::Stamp;
 use lists::Lists;
-use name::{parent_at, zone_at};
+use name::{is_dotless, parent_at, zone_at};
 use rules::CloakTo;
 use special::Special;
 
@@ -77,6 +77,18 @@ struct Current {
 struct Watched<T> {
     stamps: Vec<Stamp>,
     made: T,
+}
+
+impl<T> Watched<Option<T>> {
+    /// Makes it of files that are others than they were; what does not come to be is tried again at the next look.
+    fn follow(&mut self, stamps: Vec<Stamp>, make: impl FnOnce() -> Option<T>) {
+        if self.stamps != stamps
+            && let Some(made) = make()
+        {
+            self.made = Some(made);
+            self.stamps = stamps;
+        }
+    }
 }
 
 /// How often a policy took part since it began.
@@ -208,7 +220,7 @@ impl Policy {
     }
 
     /// What is made of a resolver's answer: itself, or one that says that it is refused.
-    pub(crate) fn judge(&self, query: &Query, response: Response) -> Response {
+    pub(crate) fn judge(&self, query: &Query, mut response: Response) -> Response {
         if self.is_idle {
             return response;
         }
@@ -233,6 +245,9 @@ impl Policy {
         drop(lists);
         if is_blocked {
             return self.blocked(query, name).into_response();
+        }
+        if !response.positive && self.may_be_leased(query, name) {
+            response.lifetime_s = None;
         }
         response
     }
@@ -290,19 +305,29 @@ impl Policy {
     /// What standards and the settings for canaries say.
     fn known(&self, query: &Query, name: &[u8]) -> Option<Made> {
         if let Some(special) = special::look_up(name, query.qtype) {
+            let ttl_s = match self.may_be_leased(query, name) {
+                true => HOME_TTL_S,
+                false => SPECIAL_TTL_S,
+            };
             return Some(match special {
                 Special::Loopback => {
                     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
                     with_addresses(query, &loopback, SPECIAL_TTL_S)
                 }
-                Special::Nothing(at) => nothing(query, NXDOMAIN, at, SPECIAL_TTL_S),
-                Special::Empty(at) => nothing(query, NOERROR, at, SPECIAL_TTL_S),
+                Special::Nothing(at) => nothing(query, NXDOMAIN, at, ttl_s),
+                Special::Empty(at) => nothing(query, NOERROR, at, ttl_s),
             });
         }
         let denied = OwnResolver::Denied;
         let is_canary = (self.rules.browser_doh == denied && special::is_browser_canary(name))
             || (self.rules.private_relay == denied && special::is_relay_canary(name));
         is_canary.then(|| nothing(query, NXDOMAIN, parent_at(name), RULE_TTL_S))
+    }
+
+    /// Whether a lease that comes may give the name an answer, which one that is kept would hide.
+    fn may_be_leased(&self, query: &Query, name: &[u8]) -> bool {
+        let is_of_device = query.qtype == RecordType::PTR || is_dotless(name);
+        is_of_device && !self.rules.leases_files.is_empty()
     }
 
     fn blocked(&self, query: &Query, name: &[u8]) -> Made {
@@ -364,9 +389,8 @@ impl Policy {
             .made
             .as_ref()
             .is_some_and(|thread| !thread.is_finished());
-        if reading.stamps != stamps && !is_busy {
-            reading.stamps = stamps;
-            reading.made = self.read_lists();
+        if !is_busy {
+            reading.follow(stamps, || self.read_lists());
         }
     }
 

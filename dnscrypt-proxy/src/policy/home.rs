@@ -61,7 +61,7 @@ impl Home {
         }
     }
 
-    /// `expiry mac-or-iaid address name id`, as dnsmasq and odhcpd write it. Names from before `configured` stay as they are.
+    /// `expiry mac-or-iaid address name id`, as dnsmasq writes it. Names from before `configured` stay as they are.
     pub(super) fn add_lease_line(&mut self, line: &[u8], domain: &[u8], configured: usize) {
         let mut words = words(line);
         let is_lease = words

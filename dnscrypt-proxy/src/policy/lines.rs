@@ -36,8 +36,8 @@ impl Stamp {
     }
 }
 
-/// Gives each line of a file, up to a number of bytes. A file that is not there has none; one that cannot be read is
-/// named in the log.
+/// Gives each line of a file, up to a number of bytes. A file that is not there has none; one that cannot be read, or is
+/// longer, is named in the log.
 pub(super) fn of_file(path: &Path, most_bytes: u64, see: &mut dyn FnMut(&[u8])) {
     if Stamp::of(path) == Stamp::default() {
         tracing::debug!(file = %path.display(), "there is no such file");
@@ -45,15 +45,25 @@ pub(super) fn of_file(path: &Path, most_bytes: u64, see: &mut dyn FnMut(&[u8])) 
     }
     let read = File::open(path).and_then(|file| {
         let mut reader = BufReader::new(file.take(most_bytes));
-        each(&mut reader, see)
+        let last = whole_lines(&mut reader, see)?;
+        if reader.into_inner().into_inner().read(&mut [0])? == 0 {
+            see(last.trim_ascii());
+        } else {
+            // Of the last line there may be a part, which is another name.
+            tracing::warn!(file = %path.display(), most_bytes, "a file of names is too long: its end is not read");
+        }
+        Ok(())
     });
     if let Err(error) = read {
         tracing::warn!(file = %path.display(), %error, "a file of names cannot be read");
     }
 }
 
-/// Gives each line, without its end and the white space around it.
-pub(super) fn each(reader: &mut dyn BufRead, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+/// Gives each line that ends, without its end and the white space around it, and leaves what is behind the last end.
+pub(super) fn whole_lines(
+    reader: &mut dyn BufRead,
+    see: &mut dyn FnMut(&[u8]),
+) -> io::Result<Vec<u8>> {
     let mut line = Vec::with_capacity(MAX_LINE);
     let mut is_too_long = false;
     loop {
@@ -70,15 +80,15 @@ pub(super) fn each(reader: &mut dyn BufRead, see: &mut dyn FnMut(&[u8])) -> io::
             line.extend_from_slice(part);
         }
         reader.consume(used);
-        if end.is_some() || used == 0 {
+        if used == 0 {
+            return Ok(if is_too_long { Vec::new() } else { line });
+        }
+        if end.is_some() {
             if !is_too_long {
                 see(line.trim_ascii());
             }
             line.clear();
             is_too_long = false;
-        }
-        if used == 0 {
-            return Ok(());
         }
     }
 }

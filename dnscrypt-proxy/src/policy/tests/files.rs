@@ -112,12 +112,71 @@ fn a_line_of_a_gigabyte_is_passed_over_and_the_next_one_read() {
         .chain(&b"last.example"[..]);
     let mut lines = Vec::new();
 
-    lines::each(&mut BufReader::new(text), &mut |line| {
+    let last = lines::whole_lines(&mut BufReader::new(text), &mut |line| {
         lines.push(line.iter().take(20).copied().collect::<Vec<_>>())
     })
     .unwrap();
 
-    assert_eq!(lines, [&b"ads.example"[..], b"", b"last.example"]);
+    assert_eq!(lines, [&b"ads.example"[..], b""]);
+    assert_eq!(last, b"last.example");
+}
+
+#[test]
+fn half_a_line_at_the_bound_of_a_file_is_not_believed() {
+    let folder = folder();
+    let file = folder.path().join("list");
+    write(&file, "a.example\nads.example.com\n");
+    let read = |most_bytes| {
+        let mut lines = Vec::new();
+        lines::of_file(&file, most_bytes, &mut |line| {
+            lines.push(String::from_utf8(line.to_vec()).unwrap());
+        });
+        lines
+    };
+
+    // "ads.example" is another name than "ads.example.com".
+    assert_eq!(read(21), ["a.example"]);
+    assert_eq!(read(10), ["a.example"]);
+    assert_eq!(read(26), ["a.example", "ads.example.com", ""]);
+    write(&file, "a.example\nads.example");
+    assert_eq!(read(21), ["a.example", "ads.example"]);
+}
+
+#[test]
+fn what_could_not_be_made_of_files_is_tried_again_at_the_next_look() {
+    let (folder, mut watched) = (folder(), Watched::<Option<u8>>::default());
+    let file = folder.path().join("list");
+    write(&file, "ads.example\n");
+    let stamps = Stamp::of_all(&[&file]);
+
+    watched.follow(stamps.clone(), || None);
+    assert_eq!(watched.made, None);
+    watched.follow(stamps.clone(), || Some(1));
+    watched.follow(stamps, || Some(2));
+
+    assert_eq!(watched.made, Some(1));
+}
+
+#[test]
+fn that_an_address_has_no_name_is_soon_forgotten_where_leases_are_read() {
+    let private = "9.1.168.192.in-addr.arpa";
+    let lifetimes = |policy: &Policy| {
+        let own = answer(policy, private, RecordType::PTR).unwrap();
+        let asked = query("1.2.0.192.in-addr.arpa", RecordType::PTR);
+        let mut message = Message::from_vec(&asked.to_upstream(7, 1232)).unwrap();
+        message = message.into_response();
+        message.metadata.response_code = ResponseCode::NXDomain;
+        message.add_authority(own.authorities[0].clone());
+        let response = Response::read(&message.to_vec().unwrap(), &asked).unwrap();
+        let judged = policy.judge(&asked, response);
+        (own.authorities[0].ttl, judged.lifetime_s)
+    };
+    let (_folder, with_leases) = home("", "");
+
+    assert_eq!(lifetimes(&plain()), (SPECIAL_TTL_S, Some(SPECIAL_TTL_S)));
+    assert_eq!(lifetimes(&with_leases), (HOME_TTL_S, None));
+    let bare = answer(&with_leases, "phone", RecordType::A).unwrap();
+    assert_eq!(bare.authorities[0].ttl, HOME_TTL_S);
 }
 
 #[test]
