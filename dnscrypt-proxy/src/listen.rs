@@ -20,7 +20,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::proto::dropped::{Counted, Counters, Dropped};
-use crate::proto::relay::PREFIX;
 use crate::proto::{MAX_QUERY, Transport};
 
 pub use homes::Homes;
@@ -238,7 +237,7 @@ async fn connection<S: Service>(
     let mut stream = BufReader::with_capacity(TCP_BUFFER, stream);
     let mut local = service.local();
     for _ in 0..TCP_EXCHANGES {
-        let read = timeout(TCP_READ, read_frame(&mut stream, PREFIX + MAX_QUERY)).await;
+        let read = timeout(TCP_READ, read_frame(&mut stream, MAX_QUERY)).await;
         let Some(bytes) = read.map_err(|_| Dropped::TimedOut)?? else {
             return Ok(());
         };
