@@ -408,6 +408,32 @@ async fn a_bench_counts_every_lookup_over_udp_and_tcp_under_both_kinds_of_certif
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bench_counts_the_longest_answers_of_a_plain_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut len = [0; 2];
+            stream.read_exact(&mut len).unwrap();
+            let mut query = vec![0; u16::from_be_bytes(len).into()];
+            stream.read_exact(&mut query).unwrap();
+            let query = message::Query::read(&query).unwrap();
+            let answer = query.answer_txt(&[&[7; 60_000]], 1);
+            let len = u16::try_from(answer.len()).unwrap().to_be_bytes();
+            stream.write_all(&[&len[..], &answer].concat()).unwrap();
+        }
+    });
+
+    let mut args = vec![server, "--tcp".to_owned(), "--in-flight=1".to_owned()];
+    args.extend(["--rate=20".to_owned(), "--duration-s=1".to_owned()]);
+    let output = bench(args);
+
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["answered"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["lost"], 0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bench_at_the_limit_asks_as_fast_as_answers_come() {
     let (_server, stamp) = server().await;
 

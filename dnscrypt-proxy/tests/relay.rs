@@ -23,7 +23,7 @@ use hickory_proto::rr::RecordType;
 use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 const PROVIDER: &str = "2.dnscrypt-cert.relay.example";
@@ -50,37 +50,48 @@ impl Drop for Site {
 
 impl Site {
     async fn resolver() -> Self {
-        Self::start(RESOLVER, None).await
+        Self::start(RESOLVER, 2, None).await
     }
 
     async fn relay_to(resolver: &Self) -> Self {
+        Self::relay_of(2, resolver).await
+    }
+
+    async fn relay_of(workers: usize, resolver: &Self) -> Self {
         let policy = RelayPolicy {
             ports: vec![resolver.address.port()],
             own: Vec::new(),
             behind: Vec::new(),
             reach: Reach::AnyForTests,
         };
-        Self::start(RELAY, Some(policy)).await
+        Self::start(RELAY, workers, Some(policy)).await
     }
 
-    async fn start(at: &str, relay: Option<RelayPolicy>) -> Self {
+    async fn start(at: &str, workers: usize, relay: Option<RelayPolicy>) -> Self {
         let provider = SigningKey::from_bytes(&[6; 32]);
         let certs = Certs::signing(provider, Rotation::default(), clock::system()).unwrap();
-        let free = TcpListener::bind(at).await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
         let options = UdpOptions {
             reuse_port: true,
             offload: Offload::Never,
             ..UdpOptions::default()
         };
         let [counters, relayed] = <[Arc<Counters>; 2]>::default();
-        let sockets = [0, 1].map(|_| {
-            let mut sockets = WorkerSockets::default();
-            sockets.udp.push(Udp::bind(address, &options).unwrap());
-            sockets.listen(address).unwrap();
-            sockets
-        });
+        // Held from the first moment on: nobody else is given the port.
+        let first = Udp::bind(at.parse().unwrap(), &options).unwrap();
+        let address = first.local_addr().unwrap();
+        let mut udp = vec![first];
+        for _ in 1..workers {
+            udp.push(Udp::bind(address, &options).unwrap());
+        }
+        let sockets: Vec<_> = udp
+            .into_iter()
+            .map(|udp| {
+                let mut sockets = WorkerSockets::default();
+                sockets.udp.push(udp);
+                sockets.listen(address).unwrap();
+                sockets
+            })
+            .collect();
         let relay = relay.map(|policy| Relaying {
             policy,
             in_flight: 64,
@@ -109,7 +120,7 @@ impl Site {
                 answer(&query)
             };
             server
-                .serve_and_relay(sockets.into(), 1 << 20, relay, handler)
+                .serve_and_relay(sockets, 1 << 20, relay, handler)
                 .await;
         });
         Self {
@@ -299,7 +310,8 @@ async fn a_relay_that_dies_between_two_lookups_is_left_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn loops_other_ports_and_questions_in_clear_go_nowhere_over_either_transport() {
     let resolver = Site::resolver().await;
-    let relay = Site::relay_to(&resolver).await;
+    // One, so that there is one queue.
+    let relay = Site::relay_of(1, &resolver).await;
     let other_port = SocketAddr::new(resolver.address.ip(), resolver.address.port() ^ 1);
     let sealed = [0x55; 300];
     let twice = wrap(resolver.address, &wrap(resolver.address, &sealed));

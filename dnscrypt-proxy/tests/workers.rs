@@ -20,7 +20,7 @@ use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 use rand_core::OsRng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,17 +47,18 @@ impl Rig {
             .map(|key| key.cert().clone())
             .find(|cert| cert.system == System::XChaCha20Poly1305)
             .unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = port.local_addr().unwrap();
-        drop(port);
         let options = UdpOptions {
             reuse_port: true,
             offload: Offload::Never,
             ..UdpOptions::default()
         };
-        let sockets = [0, 1].map(|_| {
+        // Held from the first moment on: nobody else is given the port.
+        let first = Udp::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = first.local_addr().unwrap();
+        let second = Udp::bind(address, &options).unwrap();
+        let sockets = [first, second].map(|udp| {
             let mut sockets = WorkerSockets::default();
-            sockets.udp.push(Udp::bind(address, &options).unwrap());
+            sockets.udp.push(udp);
             sockets.listen(address).unwrap();
             sockets
         });

@@ -12,7 +12,6 @@ use netio::{Poller, Udp, UdpOptions};
 use super::plan::{Lookup, Opening, Pace, Plan, Progress, UDP};
 use super::tally::Tally;
 use crate::cli::exit::{Failure, IO};
-use crate::proto::MAX_RESPONSE;
 
 /// A lookup that takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -62,7 +61,7 @@ struct Load<'a> {
 
 impl Load<'_> {
     fn run(&mut self) -> io::Result<(Tally, Duration)> {
-        let mut batch = Batch::new(MAX_RESPONSE);
+        let mut batch = Batch::new(self.plan.sealing.longest_answer());
         let began = Instant::now();
         let mut progress = Progress::new(began);
         loop {
@@ -122,7 +121,8 @@ impl Load<'_> {
             let Some(mut lookup) = lookup else {
                 self.waiting.leave(place);
                 self.tally.withheld += 1;
-                continue;
+                // As the next ones may be: the time is looked at before them.
+                break;
             };
             let packet = match &lookup.open {
                 // It is compared with the answer.

@@ -10,6 +10,7 @@ use super::tally::Tally;
 use crate::cli::exit::{Failure, UNAVAILABLE, USAGE};
 use crate::cli::{BenchArgs, Target, query};
 use crate::clock;
+use crate::proto::MAX_RESPONSE;
 use crate::proto::client::{ClientNonce, QueryPadding, answered_nonce};
 use crate::proto::message;
 use crate::proto::stamp::DnsCryptStamp;
@@ -20,6 +21,9 @@ use crate::upstream::{Settings, Upstream};
 pub(super) const POLITE_PER_S: u32 = 1_000;
 /// UDP queries start at this size, and so may their answers.
 const UDP_TARGET: usize = 512;
+
+/// What a length of 16 bits can tell.
+const LONGEST_PLAIN: usize = 65_535;
 
 /// How fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +154,14 @@ impl Sealing {
             Self::None => "plain",
             Self::Under(Session::Classical(_)) => "classical",
             Self::Under(Session::PostQuantum(_)) => "post-quantum",
+        }
+    }
+
+    /// An answer that is longer is none.
+    pub(super) fn longest_answer(&self) -> usize {
+        match self {
+            Self::None => LONGEST_PLAIN,
+            Self::Under(_) => MAX_RESPONSE,
         }
     }
 

@@ -14,7 +14,6 @@ use super::tally::Tally;
 use crate::cli::exit::Failure;
 use crate::cli::query::runtime;
 use crate::listen::{read_frame, write_frame};
-use crate::proto::MAX_RESPONSE;
 use crate::proto::client::QueryPadding;
 
 /// A lookup that takes longer is lost; three packets go there and back.
@@ -87,7 +86,8 @@ impl Load {
             let mut stream = TcpStream::connect(self.plan.server).await.ok()?;
             stream.set_nodelay(true).ok()?;
             write_frame(&mut stream, &lookup.packet).await.ok()?;
-            let answer = read_frame(&mut stream, MAX_RESPONSE).await.ok()??;
+            let longest = self.plan.sealing.longest_answer();
+            let answer = read_frame(&mut stream, longest).await.ok()??;
             self.plan.sealing.open(&lookup, &answer)
         };
         match timeout(PATIENCE, exchange).await.ok().flatten() {
