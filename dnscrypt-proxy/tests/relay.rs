@@ -49,25 +49,25 @@ impl Drop for Site {
 }
 
 impl Site {
-    async fn resolver() -> Self {
-        Self::start(RESOLVER, 2, None).await
+    fn resolver() -> Self {
+        Self::start(RESOLVER, 2, None)
     }
 
-    async fn relay_to(resolver: &Self) -> Self {
-        Self::relay_of(2, resolver).await
+    fn relay_to(resolver: &Self) -> Self {
+        Self::relay_of(2, resolver)
     }
 
-    async fn relay_of(workers: usize, resolver: &Self) -> Self {
+    fn relay_of(workers: usize, resolver: &Self) -> Self {
         let policy = RelayPolicy {
             ports: vec![resolver.address.port()],
             own: Vec::new(),
             behind: Vec::new(),
             reach: Reach::AnyForTests,
         };
-        Self::start(RELAY, workers, Some(policy)).await
+        Self::start(RELAY, workers, Some(policy))
     }
 
-    async fn start(at: &str, workers: usize, relay: Option<RelayPolicy>) -> Self {
+    fn start(at: &str, workers: usize, relay: Option<RelayPolicy>) -> Self {
         let provider = SigningKey::from_bytes(&[6; 32]);
         let certs = Certs::signing(provider, Rotation::default(), clock::system()).unwrap();
         let options = UdpOptions {
@@ -188,7 +188,7 @@ fn mute() -> (UdpSocket, SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_relay_that_answers_nothing_reaches_the_resolver() {
-    let resolver = Site::resolver().await;
+    let resolver = Site::resolver();
     let (_mute, silent) = mute();
 
     for relays in [&[][..], &[silent], &[resolver.address]] {
@@ -210,8 +210,8 @@ async fn without_a_relay_that_answers_nothing_reaches_the_resolver() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookups_go_through_the_relay_over_both_transports_and_with_both_systems() {
-    let resolver = Site::resolver().await;
-    let relay = Site::relay_to(&resolver).await;
+    let resolver = Site::resolver();
+    let relay = Site::relay_to(&resolver);
 
     for (n, post_quantum) in [PostQuantum::Required, PostQuantum::Off]
         .into_iter()
@@ -240,8 +240,8 @@ async fn lookups_go_through_the_relay_over_both_transports_and_with_both_systems
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_too_big_for_one_packet_comes_through_a_query_as_big() {
-    let resolver = Site::resolver().await;
-    let relay = Site::relay_to(&resolver).await;
+    let resolver = Site::resolver();
+    let relay = Site::relay_to(&resolver);
 
     for (n, post_quantum) in [PostQuantum::Required, PostQuantum::Off]
         .into_iter()
@@ -262,8 +262,8 @@ async fn an_answer_too_big_for_one_packet_comes_through_a_query_as_big() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_relay_is_left_for_the_next_one_within_one_lookup() {
-    let resolver = Site::resolver().await;
-    let relay = Site::relay_to(&resolver).await;
+    let resolver = Site::resolver();
+    let relay = Site::relay_to(&resolver);
     let (_mute, silent) = mute();
 
     // Whichever is taken first.
@@ -288,11 +288,8 @@ async fn a_silent_relay_is_left_for_the_next_one_within_one_lookup() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_dies_between_two_lookups_is_left_too() {
-    let resolver = Site::resolver().await;
-    let (first, second) = (
-        Site::relay_to(&resolver).await,
-        Site::relay_to(&resolver).await,
-    );
+    let resolver = Site::resolver();
+    let (first, second) = (Site::relay_to(&resolver), Site::relay_to(&resolver));
     let upstream = asks(
         &resolver,
         &[first.address, second.address],
@@ -309,9 +306,9 @@ async fn a_relay_that_dies_between_two_lookups_is_left_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn loops_other_ports_and_questions_in_clear_go_nowhere_over_either_transport() {
-    let resolver = Site::resolver().await;
+    let resolver = Site::resolver();
     // One, so that there is one queue.
-    let relay = Site::relay_of(1, &resolver).await;
+    let relay = Site::relay_of(1, &resolver);
     let other_port = SocketAddr::new(resolver.address.ip(), resolver.address.port() ^ 1);
     let sealed = [0x55; 300];
     let twice = wrap(resolver.address, &wrap(resolver.address, &sealed));
@@ -348,8 +345,8 @@ async fn loops_other_ports_and_questions_in_clear_go_nowhere_over_either_transpo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_comes_back_is_longer_than_the_query_that_was_inside() {
-    let resolver = Site::resolver().await;
-    let relay = Site::relay_to(&resolver).await;
+    let resolver = Site::resolver();
+    let relay = Site::relay_to(&resolver);
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut buffer = [0; 4096];
 

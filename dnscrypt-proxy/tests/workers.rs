@@ -36,7 +36,7 @@ struct Rig {
 
 impl Rig {
     /// Two workers behind one port, before a resolver that answers all but the names that begin with `mute`.
-    async fn start() -> Self {
+    fn start() -> Self {
         let provider = SigningKey::from_bytes(&[5; 32]);
         let certs = Certs::signing(provider, Rotation::default(), clock::system()).unwrap();
         let cert = certs
@@ -184,7 +184,7 @@ async fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_asked_once_is_answered_from_memory_over_udp_and_over_tcp() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
 
     for nonce in 0..20 {
@@ -205,7 +205,7 @@ async fn what_was_asked_once_is_answered_from_memory_over_udp_and_over_tcp() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_with_what_is_no_query_is_closed_and_the_others_go_on() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
     let mut garbage = rig.garbage(1);
     garbage.splice(0..0, u16::try_from(garbage.len()).unwrap().to_be_bytes());
@@ -229,7 +229,7 @@ async fn a_connection_with_what_is_no_query_is_closed_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_that_come_in_one_piece_or_byte_by_byte_are_answered_in_their_order() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
     let names = ["a.example", "b.example", "a.example", "c.example"];
     let queries: Vec<_> = (1..)
@@ -256,7 +256,7 @@ async fn queries_that_come_in_one_piece_or_byte_by_byte_are_answered_in_their_or
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_whose_answer_never_comes_keeps_none_from_its_own() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
     let mut waiting = Vec::new();
     for nonce in 0..8 {
@@ -278,7 +278,7 @@ async fn a_connection_whose_answer_never_comes_keeps_none_from_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_has_so_many_connections_and_no_more() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
     let (frame, query) = client.framed("www.example", 1);
     let most = 2 * Limits::SERVER.tcp_per_source;
@@ -316,7 +316,7 @@ async fn one_address_has_so_many_connections_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resolver_that_never_answers_delays_nobody_else() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
     assert_eq!(client.ask("www.example", 0), Some(1));
 
@@ -330,7 +330,7 @@ async fn a_resolver_that_never_answers_delays_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_of_strangers_is_bounded_and_keeps_nobody_out_whose_key_is_known() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.client();
     assert_eq!(client.ask("www.example", 0), Some(1));
     let crowd = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -351,7 +351,7 @@ async fn a_crowd_of_strangers_is_bounded_and_keeps_nobody_out_whose_key_is_known
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_the_server_ends_its_threads_and_frees_its_port() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let address = rig.address;
     assert_eq!(rig.client().ask("www.example", 0), Some(1));
 
