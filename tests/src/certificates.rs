@@ -5,12 +5,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use dnscrypt_proxy::proto::cert::{Certificate, Legacy, Policy, PostQuantum, select};
+use dnscrypt_proxy::proto::client::{ClientNonce, PqSession, QueryPadding, answered_nonce};
 use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::{DnsCryptStamp, Dropped};
+use rand_core::OsRng;
 
 use crate::netns::Netns;
+use crate::zones::PAGE_NAME;
 
+const A: u16 = 1;
 const TXT: u16 = 16;
+/// The nonce of the one query that fetches a ticket: what counts its nonces is far below it.
+const FETCHING: ClientNonce = [0xff; 12];
+const PADDING: QueryPadding = QueryPadding::Udp { target: 256 };
 const LARGEST_ANSWER: u16 = 4_096;
 /// Post-quantum certificates come over UDP only to who asks at this length.
 pub(crate) const PADDED: usize = 3_200;
@@ -44,6 +51,26 @@ pub(crate) fn certificate(
     let records = message::texts(&answer).map_err(refused("reading the answer"))?;
     let records = records.iter().map(Vec::as_slice);
     Ok(select(records, &stamp.provider_key, policy, now_s()?).best)
+}
+
+/// A session with a ticket, as a client has that asked before; `None` where no tickets are given. `ask` sends a packet and
+/// gives the answer that it is told to know.
+pub(crate) fn session_with_ticket(
+    cert: &Certificate,
+    ask: impl FnOnce(&[u8], &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>>,
+) -> Result<Option<PqSession>> {
+    let mut session = PqSession::new(cert, OsRng)?;
+    let message =
+        message::query(1, PAGE_NAME, A.into(), 1_232).map_err(refused("writing a query"))?;
+    let query = session.seal_query(&message, &FETCHING, PADDING, now_s()?)?;
+    let is_it = |answer: &[u8]| answered_nonce(answer).is_ok_and(|nonce| nonce == FETCHING);
+    let answer = ask(&query.packet, &is_it).context("asking for a ticket")?;
+    let answer = query.asked.open_response(answer, &message, now_s()?);
+    let answer = answer.map_err(refused("opening the answer with a ticket"))?;
+    Ok(answer.ticket.map(|ticket| {
+        session.keep(ticket);
+        session
+    }))
 }
 
 /// What the protocol's library says, with what was tried.

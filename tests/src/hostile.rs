@@ -9,21 +9,21 @@ mod liar;
 mod phase;
 mod report;
 mod resolver;
+mod speech;
 mod spoil;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dnscrypt_proxy::DnsCryptStamp;
 use dnscrypt_proxy::proto::cert::{Certificate, Policy};
-use dnscrypt_proxy::proto::client::{PqSession, QueryPadding};
-use dnscrypt_proxy::proto::message;
-use rand_core::OsRng;
+use dnscrypt_proxy::proto::client::PqSession;
 
-use crate::certificates::{PADDED, PLAIN, POST_QUANTUM, certificate, now_s, refused};
+use crate::certificates::{PADDED, PLAIN, POST_QUANTUM, certificate, session_with_ticket};
 use crate::dice::Dice;
 use crate::dns_peers::DnscryptStub;
 use crate::internet::Internet;
@@ -39,7 +39,7 @@ use asker::{Asker, Truth};
 use attack::Target;
 use forge::Forge;
 use liar::Liar;
-use phase::{Found, Phase};
+use phase::{Bounds, Found, Phase};
 use resolver::LyingResolver;
 
 pub use report::Report;
@@ -55,6 +55,18 @@ const GATEWAYS_LIES: f64 = 0.2;
 /// Questions to liars at the same time: a resolver may wait eight seconds for each, and a router's stub lets 256 in.
 const WINDOW_OF_GATEWAY: usize = 512;
 const WINDOW_OF_STUB: usize = 128;
+/// A resolver's caches and pools fill with millions of names, whole allocations at a time; a stub's have 512 KiB.
+const BOUNDS_OF_GATEWAY: Bounds = Bounds {
+    memory_kib: 8_192.0,
+    descriptors: 24.0,
+    threads: 2.0,
+};
+const BOUNDS_OF_STUB: Bounds = Bounds {
+    memory_kib: 1_024.0,
+    descriptors: 4.0,
+    threads: 2.0,
+};
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much of it, and how it is told.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +102,11 @@ impl Figures {
     fn strays(&self) -> Vec<String> {
         let strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
         strays.iter().cloned().collect()
+    }
+
+    /// Counts a lie if it was told.
+    fn told(&self, was_told: bool) {
+        self.lies.fetch_add(was_told.into(), Ordering::Relaxed);
     }
 
     fn lies(&self) -> u64 {
@@ -155,6 +172,7 @@ fn gateway(
         lies,
         window: WINDOW_OF_GATEWAY,
         may_miss: 0.02,
+        bounds: BOUNDS_OF_GATEWAY,
         figures,
     }
     .run(
@@ -213,6 +231,7 @@ fn stub(
         window: WINDOW_OF_STUB,
         // Its resolver forgets all keys every ten seconds.
         may_miss: 0.25,
+        bounds: BOUNDS_OF_STUB,
         figures,
     }
     .run(
@@ -239,25 +258,19 @@ fn question(dice: &mut Dice) -> Result<Vec<u8>> {
     Ok(message)
 }
 
-/// A session with a ticket, as a client has that asked before.
+/// A session with a ticket.
 fn with_ticket(netns: &Netns, server: SocketAddr, cert: &Certificate) -> Result<PqSession> {
-    let mut session = PqSession::new(cert, OsRng)?;
-    let query = message::query(1, PAGE_NAME, 1.into(), 1_232);
-    let query = query.map_err(refused("writing a query"))?;
-    let padding = QueryPadding::Udp { target: 512 };
-    let sealed = session.seal_query(&query, &[0xee; 12], padding, now_s()?)?;
-    let socket = netns.enter(|| std::net::UdpSocket::bind("0.0.0.0:0").context("binding UDP"))?;
-    socket
-        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
-        .context("bounding a wait")?;
-    socket
-        .send_to(&sealed.packet, server)
-        .context("asking for a ticket")?;
-    let mut buffer = vec![0; 4_096];
-    let len = socket.recv(&mut buffer).context("waiting for a ticket")?;
-    buffer.truncate(len);
-    let answer = sealed.asked.open_response(buffer, &query, now_s()?);
-    let answer = answer.map_err(refused("opening the answer with a ticket"))?;
-    session.keep(answer.ticket.context("no ticket came")?);
-    Ok(session)
+    let session = session_with_ticket(cert, |packet, is_it| {
+        let socket = netns.enter(|| UdpSocket::bind("0.0.0.0:0").context("binding UDP"))?;
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .context("bounding a wait")?;
+        socket.send_to(packet, server).context("asking")?;
+        let mut answer = vec![0; 4_096];
+        let len = socket.recv(&mut answer).context("waiting for a ticket")?;
+        answer.truncate(len);
+        ensure!(is_it(&answer), "another answer came");
+        Ok(answer)
+    });
+    session?.context("no ticket came")
 }

@@ -75,6 +75,8 @@ pub(super) struct Asker {
     waiting: HashMap<u64, Waiting>,
     next: u64,
     pub(super) tally: Tally,
+    /// Of signed names about which liars are asked.
+    pub(super) signed: Tally,
 }
 
 struct Waiting {
@@ -105,6 +107,7 @@ impl Asker {
             waiting: HashMap::new(),
             next: 0,
             tally: Tally::default(),
+            signed: Tally::default(),
         })
     }
 
@@ -128,17 +131,25 @@ impl Asker {
         };
         // A full buffer or a refusal shows as an answer that is missing.
         let _sent = self.socket.send(&packet);
-        self.tally.asked += 1;
+        self.tally_of(truth).asked += 1;
         let waiting = Waiting {
             query,
             name: name.to_owned(),
             truth,
             since: Instant::now(),
         };
-        if self.waiting.insert(number, waiting).is_some() {
-            self.tally.unanswered += 1;
+        if let Some(before) = self.waiting.insert(number, waiting) {
+            self.tally_of(before.truth).unanswered += 1;
         }
         Ok(())
+    }
+
+    fn tally_of(&mut self, truth: Truth) -> &mut Tally {
+        if truth == Truth::KnownOrNothing {
+            &mut self.signed
+        } else {
+            &mut self.tally
+        }
     }
 
     /// Takes answers for so long, and gives up on those that are overdue.
@@ -156,10 +167,15 @@ impl Asker {
                 self.take(buffer.get(..len).unwrap_or_default());
             }
         }
-        let before = self.waiting.len();
-        self.waiting
-            .retain(|_, waiting| waiting.since.elapsed() < PATIENCE);
-        self.tally.unanswered += (before - self.waiting.len()) as u64;
+        let is_overdue = |waiting: &Waiting| waiting.since.elapsed() >= PATIENCE;
+        let overdue: Vec<Truth> = self
+            .waiting
+            .extract_if(|_, waiting| is_overdue(waiting))
+            .map(|(_, waiting)| waiting.truth)
+            .collect();
+        for truth in overdue {
+            self.tally_of(truth).unanswered += 1;
+        }
         Ok(())
     }
 
@@ -198,15 +214,14 @@ impl Asker {
             Ok(answer) => judge(&answer, &waiting.name, waiting.truth),
             Err(reason) => Verdict::Wrong(format!("an answer that cannot be used: {reason:?}")),
         };
+        let tally = self.tally_of(waiting.truth);
         match verdict {
             Verdict::Right => {
-                self.tally.right += 1;
-                self.tally
-                    .ms
-                    .push(waiting.since.elapsed().as_secs_f64() * 1e3);
+                tally.right += 1;
+                tally.ms.push(waiting.since.elapsed().as_secs_f64() * 1e3);
             }
-            Verdict::Refused => self.tally.refused += 1,
-            Verdict::Wrong(what) => self.tally.blame(what),
+            Verdict::Refused => tally.refused += 1,
+            Verdict::Wrong(what) => tally.blame(what),
         }
     }
 }
@@ -220,7 +235,12 @@ enum Verdict {
 
 fn judge(answer: &[u8], name: &str, truth: Truth) -> Verdict {
     if truth == Truth::Whatever {
-        return Verdict::Right;
+        let code = ResponseCode::from_low(message::rcode_low(answer));
+        return if is_answer(code) {
+            Verdict::Right
+        } else {
+            Verdict::Refused
+        };
     }
     let answer = match Message::from_vec(answer) {
         Ok(answer) => answer,
@@ -235,11 +255,11 @@ fn judge(answer: &[u8], name: &str, truth: Truth) -> Verdict {
         ));
     }
     let code = answer.metadata.response_code;
-    let is_answer = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+    let is_answer = is_answer(code);
     let addresses: Vec<String> = answer.answers.iter().filter_map(address).collect();
     let wrong = || Verdict::Wrong(format!("{}: {code}, {addresses:?}", generic(name)));
     match truth {
-        Truth::Anything | Truth::Whatever => Verdict::Right,
+        Truth::Anything | Truth::Whatever if is_answer => Verdict::Right,
         Truth::Known | Truth::KnownOrNothing if is_answer => match addresses.as_slice() {
             [one] if one == WEB && code == ResponseCode::NoError => Verdict::Right,
             _ if answer.metadata.truncation => Verdict::Refused,
@@ -247,8 +267,15 @@ fn judge(answer: &[u8], name: &str, truth: Truth) -> Verdict {
         },
         Truth::Nothing if is_answer => wrong(),
         Truth::Nothing => Verdict::Right,
-        Truth::Known | Truth::KnownOrNothing => Verdict::Refused,
+        Truth::Known | Truth::KnownOrNothing | Truth::Anything | Truth::Whatever => {
+            Verdict::Refused
+        }
     }
+}
+
+/// Of whatever there is or is not, and no failure.
+fn is_answer(code: ResponseCode) -> bool {
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 fn address(record: &Record) -> Option<String> {
@@ -314,5 +341,26 @@ mod tests {
         assert!(is_wrong(&answer(0, &[[203, 0, 113, 10]]), Truth::Nothing));
         assert!(is_wrong(&answer(0, &[[6, 6, 6, 6]]), Truth::Anything));
         assert!(!is_wrong(&answer(0, &[[9, 9, 9, 9]]), Truth::Anything));
+    }
+
+    #[test]
+    fn a_failure_is_right_for_a_name_that_nobody_can_prove_and_for_no_other() {
+        for truth in [
+            Truth::Known,
+            Truth::KnownOrNothing,
+            Truth::Anything,
+            Truth::Whatever,
+        ] {
+            let failed = judge(&answer(2, &[]), "n1.sealed", truth);
+            assert!(matches!(failed, Verdict::Refused), "{truth:?}");
+        }
+        for truth in [Truth::Anything, Truth::Whatever] {
+            for code in [0, 3] {
+                let answered = judge(&answer(code, &[]), "n1.sealed", truth);
+                assert!(matches!(answered, Verdict::Right), "{truth:?}, {code}");
+            }
+        }
+        let failed = judge(&answer(2, &[]), "n1.sealed", Truth::Nothing);
+        assert!(matches!(failed, Verdict::Right));
     }
 }

@@ -102,8 +102,11 @@ pub(super) fn frames(
         let connected = target.netns.enter(|| {
             TcpStream::connect_timeout(&target.address, TCP_WAIT).context("connecting TCP")
         });
-        // Refused for the number of its connections.
-        let Ok(mut stream) = connected else { continue };
+        let Ok(mut stream) = connected else {
+            // Refused, for the number of its connections perhaps: at once as it may be, the next try is not.
+            std::thread::sleep(TCP_WAIT);
+            continue;
+        };
         stream
             .set_read_timeout(Some(TCP_WAIT))
             .context("bounding a wait")?;

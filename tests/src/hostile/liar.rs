@@ -2,25 +2,27 @@
 //! other zones, or about a signed one, that is not so.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 
 use super::draft::{Draft, Section};
+use super::speech::{self, Said, Speech};
 use super::{Figures, spoil};
 use crate::dice::Dice;
 use crate::netns::Netns;
 use crate::topology::{LIAR, ZONE_SERVER};
 use crate::zones::{EVIL_ZONE, MANY_NAMES, MANY_UNSIGNED_NAMES, SEALED_ZONE};
 
-const LOOK: Duration = Duration::from_millis(50);
+/// How long the true server may think.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// True answers that are kept.
+const KEPT: usize = 4_096;
 const LARGEST: usize = 4_096;
 /// Lies to one question at most.
 const MOST: u64 = 6;
@@ -40,105 +42,39 @@ const TCP_THREADS: usize = 4;
 
 /// It lies while it lives.
 pub(super) struct Liar {
-    over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    _speech: Speech,
 }
 
 impl Liar {
     pub(super) fn start(netns: &Netns, figures: &Arc<Figures>, dice: &mut Dice) -> Result<Self> {
         let at: SocketAddr = format!("{LIAR}:53").parse().context("an address")?;
-        let over: Arc<AtomicBool> = Arc::default();
-        let (udp, tcp, asking) = netns.enter(|| {
+        let (udp, tcp) = netns.enter(|| {
             let udp = UdpSocket::bind(at).context("binding the liar")?;
-            udp.set_read_timeout(Some(LOOK))
-                .context("bounding a wait")?;
             let tcp = TcpListener::bind(at).context("binding the liar")?;
-            let asking = UdpSocket::bind((LIAR, 0)).context("binding UDP")?;
-            asking
-                .set_read_timeout(Some(LOOK))
-                .context("bounding a wait")?;
-            asking
-                .connect((ZONE_SERVER, 53))
-                .context("connecting UDP")?;
-            Ok((udp, tcp, asking))
+            Ok((udp, tcp))
         })?;
-        tcp.set_nonblocking(true).context("not waiting")?;
-        let mut liar = Self {
-            over,
-            threads: Vec::new(),
-        };
-        let mut tongue = |asking: UdpSocket| Tongue {
-            dice: Dice::new(dice.roll(u64::MAX)),
-            figures: Arc::clone(figures),
-            asking,
-            truths: HashMap::new(),
-        };
+        let mut speech = Speech::default();
         for _ in 0..TCP_THREADS {
+            let mut tongue = Tongue::new(netns, figures, dice)?;
             let tcp = tcp.try_clone().context("sharing a listener")?;
-            let tongue = tongue(asking.try_clone().context("sharing a socket")?);
-            let over = Arc::clone(&liar.over);
-            liar.threads
-                .push(std::thread::spawn(move || over_tcp(&tcp, tongue, &over)));
+            speech.over_tcp(tcp, move |stream| converse(stream, &mut tongue))?;
         }
-        let (tongue, over) = (tongue(asking), Arc::clone(&liar.over));
-        liar.threads
-            .push(std::thread::spawn(move || over_udp(&udp, tongue, &over)));
-        Ok(liar)
-    }
-}
-
-impl Drop for Liar {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // One that panicked has told why already.
-            let _ended = thread.join();
-        }
-    }
-}
-
-fn over_udp(socket: &UdpSocket, mut tongue: Tongue, over: &AtomicBool) {
-    let mut buffer = [0; LARGEST];
-    while !over.load(Ordering::Relaxed) {
-        let Ok((len, from)) = socket.recv_from(&mut buffer) else {
-            continue;
-        };
-        for answer in tongue.answers(buffer.get(..len).unwrap_or_default()) {
-            // Whoever asked may have gone.
-            let _sent = socket.send_to(&answer, from);
-        }
-    }
-}
-
-fn over_tcp(listener: &TcpListener, mut tongue: Tongue, over: &AtomicBool) {
-    while !over.load(Ordering::Relaxed) {
-        match listener.accept() {
-            // Whatever becomes of it is the resolver's business.
-            Ok((stream, _)) => drop(converse(stream, &mut tongue)),
-            Err(_) => std::thread::sleep(LOOK),
-        }
+        let mut tongue = Tongue::new(netns, figures, dice)?;
+        speech.over_udp(udp, figures, move |query| tongue.answers(query))?;
+        Ok(Self { _speech: speech })
     }
 }
 
 /// One question, and answers in frames that are not all what they say.
 fn converse(mut stream: TcpStream, tongue: &mut Tongue) -> Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(LOOK))?;
-    let mut prefix = [0; 2];
-    stream.read_exact(&mut prefix)?;
-    let mut query = vec![0; u16::from_be_bytes(prefix).into()];
-    stream.read_exact(&mut query)?;
-    for answer in tongue.answers(&query) {
-        let len = u16::try_from(answer.len())?;
-        let told = match tongue.dice.roll(8) {
-            0 => len.wrapping_add(1),
-            1 => len / 2,
-            2 => 0,
-            3 => u16::MAX,
-            _ => len,
-        };
-        stream.write_all(&told.to_be_bytes())?;
-        stream.write_all(&answer)?;
+    let query = speech::question(&mut stream)?;
+    let said = tongue.answers(&query);
+    for lie in said.lies {
+        tongue.frame(&mut stream, &lie)?;
+        tongue.figures.told(true);
+    }
+    if let Some(truth) = said.truth {
+        tongue.frame(&mut stream, &truth)?;
     }
     Ok(())
 }
@@ -147,15 +83,33 @@ fn converse(mut stream: TcpStream, tongue: &mut Tongue) -> Result<()> {
 struct Tongue {
     dice: Dice,
     figures: Arc<Figures>,
+    /// Its own: an answer to another tongue never comes here.
     asking: UdpSocket,
     /// What the zone's true server said.
     truths: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Tongue {
-    fn answers(&mut self, query: &[u8]) -> Vec<Vec<u8>> {
+    fn new(netns: &Netns, figures: &Arc<Figures>, dice: &mut Dice) -> Result<Self> {
+        let asking = netns.enter(|| {
+            let asking = UdpSocket::bind((LIAR, 0)).context("binding UDP")?;
+            asking
+                .connect((ZONE_SERVER, 53))
+                .context("connecting UDP")?;
+            Ok(asking)
+        })?;
+        Ok(Self {
+            dice: Dice::new(dice.roll(u64::MAX)),
+            figures: Arc::clone(figures),
+            asking,
+            truths: HashMap::new(),
+        })
+    }
+
+    fn answers(&mut self, query: &[u8]) -> Said {
+        let mut said = Said::default();
         let Some((draft, name)) = Draft::to(query) else {
-            return Vec::new();
+            return said;
         };
         let lower = name.to_lowercase();
         let is_below = |zone: &str| {
@@ -167,26 +121,36 @@ impl Tongue {
             self.figures.stray(&lower);
         }
         if self.dice.happens(SILENCES) {
-            return Vec::new();
+            return said;
         }
-        let mut answers = Vec::new();
         for _ in 0..=self.dice.roll(MOST) {
             let lie = match is_sealed {
                 true if self.dice.happens(0.8) => self.about_what_is_signed(query),
                 _ => Some(self.about_others(draft.clone(), &lower)),
             };
-            answers.extend(lie);
+            said.lies.extend(lie);
         }
-        self.figures
-            .lies
-            .fetch_add(answers.len() as u64, Ordering::Relaxed);
         if self.dice.happens(TRUTHS) {
-            answers.extend(match is_sealed {
+            said.truth = match is_sealed {
                 true => self.truth(query),
                 false => Some(own(draft).bytes()),
-            });
+            };
         }
-        answers
+        said
+    }
+
+    fn frame(&mut self, stream: &mut TcpStream, answer: &[u8]) -> Result<()> {
+        let len = u16::try_from(answer.len())?;
+        let told = match self.dice.roll(8) {
+            0 => len.wrapping_add(1),
+            1 => len / 2,
+            2 => 0,
+            3 => u16::MAX,
+            _ => len,
+        };
+        stream.write_all(&told.to_be_bytes())?;
+        stream.write_all(answer)?;
+        Ok(())
     }
 
     /// Records of names that are not this server's, or the same with more turns.
@@ -353,16 +317,37 @@ impl Tongue {
         let mut answer = match self.truths.get(rest) {
             Some(known) => known.clone(),
             None => {
-                let mut buffer = [0; LARGEST];
-                self.asking.send(query).ok()?;
-                let len = self.asking.recv(&mut buffer).ok()?;
-                let answer = buffer.get(..len)?.to_vec();
+                let answer = self.ask(query)?;
+                if self.truths.len() >= KEPT {
+                    self.truths.clear();
+                }
                 self.truths.insert(rest.to_vec(), answer.clone());
                 answer
             }
         };
         spoil::put(&mut answer, 0, id);
         Some(answer)
+    }
+
+    /// Asks the zone's true server; what is late, or answers something else, is passed over.
+    fn ask(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let asked = Message::from_vec(query).ok()?;
+        let is_it = |answer: &Message| {
+            answer.metadata.id == asked.metadata.id && answer.queries == asked.queries
+        };
+        self.asking.send(query).ok()?;
+        let (until, mut buffer) = (Instant::now() + PATIENCE, [0; LARGEST]);
+        loop {
+            let left = until.checked_duration_since(Instant::now())?;
+            self.asking
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+                .ok()?;
+            let len = self.asking.recv(&mut buffer).ok()?;
+            let answer = buffer.get(..len)?;
+            if Message::from_vec(answer).is_ok_and(|answer| is_it(&answer)) {
+                return Some(answer.to_vec());
+            }
+        }
     }
 
     fn victim(&mut self) -> String {

@@ -18,7 +18,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Between two questions of the one who knows the truth.
 const PACE: Duration = Duration::from_millis(5);
-/// Nothing told and nothing sent for so long: it will not come to an end.
+/// No lie more or no packet more for so long: it will not come to an end.
 const STALLED: Duration = Duration::from_secs(60);
 /// What is asked when all is over, one after the other.
 const AFTERWARDS: usize = 200;
@@ -36,7 +36,16 @@ pub(super) struct Phase<'a> {
     pub(super) window: usize,
     /// The share of known names that may stay without an answer while it lasts.
     pub(super) may_miss: f64,
+    pub(super) bounds: Bounds,
     pub(super) figures: Arc<Figures>,
+}
+
+/// By how much it may grow over the second half.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) memory_kib: f64,
+    pub(super) descriptors: f64,
+    pub(super) threads: f64,
 }
 
 /// What it came to.
@@ -45,12 +54,15 @@ pub(super) struct Found {
     pub(super) packets: u64,
     pub(super) frames: u64,
     pub(super) may_miss: f64,
+    pub(super) bounds: Bounds,
     /// What the kernel dropped of the packets.
     pub(super) dropped: u64,
     pub(super) lies: u64,
     pub(super) fooled: u64,
     pub(super) strays: Vec<String>,
     pub(super) provoked: Tally,
+    /// Those of the provoked that are signed.
+    pub(super) signed: Tally,
     pub(super) checked: Tally,
     /// What was asked when all was over.
     pub(super) afterwards: Tally,
@@ -77,12 +89,20 @@ impl Phase<'_> {
         let samples = std::thread::scope(|scope| -> Result<Vec<Held>> {
             let (sent, frames) = (&sent, &frames);
             let tcp_dice = dice_tcp.clone();
-            let known = &mut *known;
+            let (known, dice_known) = (&mut *known, &mut *dice_known);
+            let (all, told) = (self.packets, |ended| told(over, ended));
             let threads = vec![
-                scope.spawn(move || attack::packets(target, self.packets, (sent, over), udp)),
-                scope.spawn(move || attack::frames(target, (frames, over), tcp_dice, tcp)),
-                scope.spawn(|| provoke(provoker_, self.window, over, (lied_about, dice_lies))),
-                scope.spawn(|| check(checker_, over, (known, dice_known))),
+                scope.spawn(move || told(attack::packets(target, all, (sent, over), udp))),
+                scope.spawn(move || told(attack::frames(target, (frames, over), tcp_dice, tcp))),
+                scope.spawn(move || {
+                    told(provoke(
+                        provoker_,
+                        self.window,
+                        over,
+                        (lied_about, dice_lies),
+                    ))
+                }),
+                scope.spawn(move || told(check(checker_, over, (known, dice_known)))),
             ];
             let samples = self.watch(process, (sent, over), say);
             over.store(true, Ordering::Relaxed);
@@ -98,13 +118,7 @@ impl Phase<'_> {
             checker.ask(&name, truth)?;
             checker.finish()?;
         }
-        if let Some(status) = process.ended() {
-            bail!(
-                "{} ended: {status}; it said:\n{}",
-                self.who,
-                process.log_tail()
-            );
-        }
+        self.lives(process)?;
         let log = process.log();
         let panics = log.lines().filter(|line| line.contains("panicked"));
         Ok(Found {
@@ -112,17 +126,30 @@ impl Phase<'_> {
             packets: sent.into_inner(),
             frames: frames.into_inner(),
             may_miss: self.may_miss,
+            bounds: self.bounds,
             dropped: target.queue().dropped,
             lies: self.figures.lies(),
             fooled: self.figures.fooled.load(Ordering::Relaxed),
             strays: self.figures.strays(),
             provoked: provoker.tally,
+            signed: provoker.signed,
             checked,
             afterwards: checker.tally,
             held: samples,
             seconds,
             panics: panics.map(str::to_owned).collect(),
         })
+    }
+
+    fn lives(&self, process: &mut Running) -> Result<()> {
+        if let Some(status) = process.ended() {
+            bail!(
+                "{} ended: {status}; it said:\n{}",
+                self.who,
+                process.log_tail()
+            );
+        }
+        Ok(())
     }
 
     /// Samples until all packets are sent and all lies are told.
@@ -133,23 +160,15 @@ impl Phase<'_> {
         say: &dyn Fn(&str),
     ) -> Result<Vec<Held>> {
         let (start, mut samples) = (Instant::now(), Vec::new());
-        let (mut told, mut moved, mut last) = (start, start, (0, 0));
+        let mut told = start;
+        let [mut packets_go_on, mut lies_go_on] =
+            [self.packets, self.lies].map(|wanted| Progress::of(wanted, start));
         loop {
             std::thread::sleep(SAMPLE_EVERY);
-            if let Some(status) = process.ended() {
-                bail!(
-                    "{} ended: {status}; it said:\n{}",
-                    self.who,
-                    process.log_tail()
-                );
-            }
+            self.lives(process)?;
             let now = held(self.target.pid, start.elapsed())?;
             samples.push(now);
-            let figures = (sent.load(Ordering::Relaxed), self.figures.lies());
-            if figures != last {
-                (moved, last) = (Instant::now(), figures);
-            }
-            let (packets, lies) = figures;
+            let (packets, lies) = (sent.load(Ordering::Relaxed), self.figures.lies());
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
                 say(&format!(
@@ -160,19 +179,67 @@ impl Phase<'_> {
                     now.descriptors
                 ));
             }
+            let now = Instant::now();
+            let of_both = [packets_go_on.look(packets, now), lies_go_on.look(lies, now)];
             // A thread that could not go on has its reason; it is told when it is joined.
-            let is_done = packets >= self.packets && lies >= self.lies;
-            if is_done || over.load(Ordering::Relaxed) {
+            if of_both == [State::Done; 2] || over.load(Ordering::Relaxed) {
                 return Ok(samples);
             }
-            if moved.elapsed() > STALLED {
+            if of_both.contains(&State::Stalled) {
                 bail!(
-                    "{}: {packets} packets and {lies} lies, and no more come",
-                    self.who
+                    "{}: {packets} of {} packets and {lies} of {} lies, and of one no more come",
+                    self.who,
+                    self.packets,
+                    self.lies
                 );
             }
         }
     }
+}
+
+/// How one of the two counts comes to what is wanted.
+struct Progress {
+    wanted: u64,
+    last: u64,
+    moved: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    GoesOn,
+    Stalled,
+    Done,
+}
+
+impl Progress {
+    fn of(wanted: u64, now: Instant) -> Self {
+        Self {
+            wanted,
+            last: 0,
+            moved: now,
+        }
+    }
+
+    fn look(&mut self, count: u64, now: Instant) -> State {
+        if count != self.last {
+            (self.last, self.moved) = (count, now);
+        }
+        if count >= self.wanted {
+            State::Done
+        } else if now.duration_since(self.moved) > STALLED {
+            State::Stalled
+        } else {
+            State::GoesOn
+        }
+    }
+}
+
+/// Nobody waits for what a thread that could not go on would have done.
+fn told(over: &AtomicBool, ended: Result<()>) -> Result<()> {
+    if ended.is_err() {
+        over.store(true, Ordering::Relaxed);
+    }
+    ended
 }
 
 fn joined(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
@@ -211,4 +278,24 @@ fn check(
         asker.listen(PACE)?;
     }
     asker.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_stands_still_before_its_end_has_stalled_and_one_at_its_end_is_done() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut packets = Progress::of(10, start);
+
+        assert_eq!(packets.look(0, after(60)), State::GoesOn);
+        assert_eq!(packets.look(0, after(61)), State::Stalled);
+        assert_eq!(packets.look(3, after(62)), State::GoesOn);
+        assert_eq!(packets.look(3, after(122)), State::GoesOn);
+        assert_eq!(packets.look(3, after(123)), State::Stalled);
+        assert_eq!(packets.look(10, after(200)), State::Done);
+        assert_eq!(packets.look(10, after(900)), State::Done);
+    }
 }

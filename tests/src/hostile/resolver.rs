@@ -2,11 +2,10 @@
 //! and certificates that are over, not yet valid, of another hand or of no shape at all.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -23,13 +22,13 @@ use rand_core::{OsRng, RngCore};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::draft::{Draft, Section};
+use super::speech::{self, Said, Speech};
 use super::{CANARY_ZONE, FORGED_BYTES, Figures, spoil};
 use crate::certificates::now_s;
 use crate::dice::Dice;
 use crate::netns::Netns;
 
 const PROVIDER_NAME: &str = "2.dnscrypt-cert.liar.example";
-const LOOK: Duration = Duration::from_millis(50);
 /// Keys are replaced this often, and the old ones forgotten: whoever has these asks for certificates again.
 const ROTATION: Duration = Duration::from_secs(10);
 const KEPT_KEYS: usize = 1_024;
@@ -48,8 +47,7 @@ const BOX_HEADER: usize = 32;
 /// It answers while it lives.
 pub(super) struct LyingResolver {
     pub(super) stamp: String,
-    over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    _speech: Speech,
 }
 
 impl LyingResolver {
@@ -64,9 +62,6 @@ impl LyingResolver {
             let tcp = TcpListener::bind(listen).context("binding the lying resolver")?;
             Ok((udp, tcp))
         })?;
-        udp.set_read_timeout(Some(LOOK))
-            .context("bounding a wait")?;
-        tcp.set_nonblocking(true).context("not waiting")?;
         let mut seed = [0; 32];
         OsRng.fill_bytes(&mut seed);
         let provider = SigningKey::from_bytes(&seed);
@@ -84,78 +79,35 @@ impl LyingResolver {
             cache: KeyCache::new(KEPT_KEYS),
             said: VecDeque::new(),
         };
-        let over: Arc<AtomicBool> = Arc::default();
-        let (one, other) = (mouth(), mouth());
-        let (until, till) = (Arc::clone(&over), Arc::clone(&over));
+        let (mut one, mut other) = (mouth(), mouth());
+        let mut speech = Speech::default();
+        speech.over_udp(udp, figures, move |packet| {
+            one.answers(packet, Transport::Udp).unwrap_or_default()
+        })?;
+        speech.over_tcp(tcp, move |stream| converse(stream, &mut other))?;
         Ok(Self {
             stamp: stamp.to_string(),
-            over,
-            threads: vec![
-                std::thread::spawn(move || over_udp(&udp, one, &until)),
-                std::thread::spawn(move || over_tcp(&tcp, other, &till)),
-            ],
+            _speech: speech,
         })
-    }
-}
-
-impl Drop for LyingResolver {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // One that panicked has told why already.
-            let _ended = thread.join();
-        }
-    }
-}
-
-fn over_udp(socket: &UdpSocket, mut mouth: Mouth, over: &AtomicBool) {
-    let mut buffer = [0; LARGEST + 1];
-    while !over.load(Ordering::Relaxed) {
-        let Ok((len, from)) = socket.recv_from(&mut buffer) else {
-            continue;
-        };
-        let packet = buffer.get(..len).unwrap_or_default();
-        for answer in mouth.answers(packet, Transport::Udp).unwrap_or_default() {
-            // Whoever asked may have gone.
-            let _sent = socket.send_to(&answer, from);
-        }
-    }
-}
-
-fn over_tcp(listener: &TcpListener, mut mouth: Mouth, over: &AtomicBool) {
-    while !over.load(Ordering::Relaxed) {
-        match listener.accept() {
-            // Whatever becomes of it is the stub's business.
-            Ok((stream, _)) => drop(converse(stream, &mut mouth)),
-            Err(_) => std::thread::sleep(LOOK / 10),
-        }
     }
 }
 
 /// Over TCP the first frame counts: it is a lie in one case of four.
 fn converse(mut stream: TcpStream, mouth: &mut Mouth) -> Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(LOOK * 4))?;
-    let mut prefix = [0; 2];
-    stream.read_exact(&mut prefix)?;
-    let mut packet = vec![0; u16::from_be_bytes(prefix).into()];
-    stream.read_exact(&mut packet)?;
-    let answers = mouth.answers(&packet, Transport::Tcp)?;
-    let lies = mouth.dice.happens(0.25);
-    let answer = if lies {
-        answers.first()
-    } else {
-        answers.last()
-    };
+    let packet = speech::question(&mut stream)?;
+    let said = mouth.answers(&packet, Transport::Tcp)?;
+    let lie = said.lies.first().filter(|_| mouth.dice.happens(0.25));
+    let answer = lie.or(said.truth.as_ref()).or(said.lies.last());
     let answer = answer.context("nothing to say")?;
     let len = u16::try_from(answer.len())?;
-    let told = if lies && mouth.dice.happens(0.3) {
+    let told = if lie.is_some() && mouth.dice.happens(0.3) {
         len.wrapping_add(7)
     } else {
         len
     };
     stream.write_all(&told.to_be_bytes())?;
     stream.write_all(answer)?;
+    mouth.figures.told(lie.is_some() || said.truth.is_none());
     Ok(())
 }
 
@@ -191,6 +143,7 @@ impl Keys {
         let other = SigningKey::from_bytes(&other);
         let valid = [now - HOUR_S, now + HOUR_S];
         self.false_certs.clear();
+        self.false_magics.clear();
         for (by, magic, [start, end]) in [
             (&self.provider, *b"expired!", [now - HOUR_S, now - 60]),
             (&self.provider, *b"not yet!", [now + 60, now + HOUR_S]),
@@ -228,8 +181,7 @@ struct Mouth {
 }
 
 impl Mouth {
-    /// Lies, and at last mostly the truth.
-    fn answers(&mut self, packet: &[u8], transport: Transport) -> Result<Vec<Vec<u8>>> {
+    fn answers(&mut self, packet: &[u8], transport: Transport) -> Result<Said> {
         let keys = Arc::clone(&self.keys);
         let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.made.elapsed() > ROTATION {
@@ -243,30 +195,22 @@ impl Mouth {
             self.figures.fooled.fetch_add(1, Ordering::Relaxed);
         }
         let ring = Arc::clone(&keys.ring);
-        let answers = if ring.claims(packet) {
+        let said = if ring.claims(packet) {
             drop(keys);
             self.boxes(&ring, packet, transport)
         } else {
             self.certificates(&keys, packet, transport)
         };
-        let answers = answers.unwrap_or_default();
-        let lies = answers.len().saturating_sub(1) as u64;
-        self.figures.lies.fetch_add(lies, Ordering::Relaxed);
-        Ok(answers)
+        Ok(said.unwrap_or_default())
     }
 
-    fn certificates(
-        &mut self,
-        keys: &Keys,
-        packet: &[u8],
-        transport: Transport,
-    ) -> Option<Vec<Vec<u8>>> {
+    fn certificates(&mut self, keys: &Keys, packet: &[u8], transport: Transport) -> Option<Said> {
         let query = Query::read(packet).ok()?;
         let now = now_s().ok()?;
         let truth = keys
             .ring
             .cert_answer(&query, packet.len(), transport, HOUR_S, now);
-        let mut answers = Vec::new();
+        let mut lies = Vec::new();
         for _ in 0..=self.dice.roll(4) {
             let mut lie = truth.clone();
             match self.dice.roll(3) {
@@ -284,27 +228,24 @@ impl Mouth {
                     spoil::flip(&mut lie, all, &mut self.dice);
                 }
             }
-            answers.push(lie);
+            lies.push(lie);
         }
+        let mut said = truth;
         if self.dice.happens(0.5) {
             let mut certs: Vec<&[u8]> = keys.false_certs.iter().map(Vec::as_slice).collect();
             let [first, ..] = keys.ring.advertised(now)[..] else {
                 return None;
             };
             certs.insert(spoil::place(&mut self.dice, certs.len()), first);
-            answers.push(query.answer_txt(&certs, HOUR_S));
-        } else {
-            answers.push(truth);
+            said = query.answer_txt(&certs, HOUR_S);
         }
-        Some(answers)
+        Some(Said {
+            lies,
+            truth: Some(said),
+        })
     }
 
-    fn boxes(
-        &mut self,
-        ring: &Keyring,
-        packet: &[u8],
-        transport: Transport,
-    ) -> Option<Vec<Vec<u8>>> {
+    fn boxes(&mut self, ring: &Keyring, packet: &[u8], transport: Transport) -> Option<Said> {
         let mut sealer = Sealer {
             ring,
             cache: &mut self.cache,
@@ -318,9 +259,9 @@ impl Mouth {
         let truth = sealer.seal(|draft| with_address(draft, address).bytes())?;
         let victim = format!("n{}.{CANARY_ZONE}.", self.dice.roll(400));
         let dice = &mut self.dice;
-        let mut answers = Vec::new();
+        let mut lies = Vec::new();
         for _ in 0..=dice.roll(3) {
-            answers.push(match dice.roll(if is_canary { 8 } else { 12 }) {
+            lies.push(match dice.roll(if is_canary { 8 } else { 12 }) {
                 0..=3 => broken(truth.clone(), dice),
                 4 => self.said.pop_front().unwrap_or_default(),
                 5..=7 => sealer.seal(|draft| of_another(draft, &victim, dice))?,
@@ -331,10 +272,11 @@ impl Mouth {
         if self.said.len() > REPLAYED {
             self.said.pop_front();
         }
-        if is_canary || dice.happens(TRUTHS) {
-            answers.push(truth);
-        }
-        Some(answers)
+        let is_told = is_canary || dice.happens(TRUTHS);
+        Some(Said {
+            lies,
+            truth: is_told.then_some(truth),
+        })
     }
 }
 

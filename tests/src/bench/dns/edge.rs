@@ -4,12 +4,13 @@ use anyhow::{Context, Result};
 
 use super::Pace;
 use super::load::Load;
-use super::questions::{AGAIN, Names, Questions, session_with_ticket};
+use super::questions::{AGAIN, Names, Questions};
 use super::servers::{DNSDIST, ENCRYPTED_DNS, Server};
 use super::strangers::{CLASSICAL_PER_S, POST_QUANTUM_PER_S, Strangers};
 use super::table::{Measure, Results, Table, interleaved};
 use crate::bench::probe::peak_mb;
 use crate::bench::report::{Better, Row, quantile};
+use crate::certificates::session_with_ticket;
 
 /// Done means, line 2 of the issue.
 const GOAL_HIT: f64 = 1.5;

@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use dnscrypt_proxy::proto::cert::Certificate;
 use dnscrypt_proxy::proto::client::{
     Asked, ClientKeys, ClientNonce, PqSession, QueryPadding, RESOLVER_MAGIC, Session,
-    answered_nonce,
 };
 use dnscrypt_proxy::proto::message;
 use rand_core::{OsRng, RngCore};
@@ -24,8 +23,6 @@ const KNOWN: usize = 256;
 const SEALED_ID: u16 = 0x4242;
 const UDP_SIZE: u16 = 1_232;
 const A: u16 = 1;
-/// The nonce of the one query that fetches a ticket; places are far below it.
-const FETCHING: ClientNonce = [0xff; 12];
 
 /// Which names are asked for.
 #[derive(Debug, Clone, Copy)]
@@ -233,24 +230,6 @@ impl Questions {
         );
         Ok(())
     }
-}
-
-/// A session with a ticket, as a client has that asked before; `None` where no tickets are given.
-pub(super) fn session_with_ticket(
-    cert: &Certificate,
-    ask: impl FnOnce(&[u8], &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>>,
-) -> Result<Option<PqSession>> {
-    let mut session = PqSession::new(cert, OsRng)?;
-    let message = Names::Known.message(SEALED_ID, 0)?;
-    let query = session.seal_query(&message, &FETCHING, PADDING, now_s()?)?;
-    let is_it = |answer: &[u8]| answered_nonce(answer).is_ok_and(|nonce| nonce == FETCHING);
-    let answer = ask(&query.packet, &is_it).context("asking for a ticket")?;
-    let answer = query.asked.open_response(answer, &message, now_s()?);
-    let answer = answer.map_err(refused("opening the answer with a ticket"))?;
-    Ok(answer.ticket.map(|ticket| {
-        session.keep(ticket);
-        session
-    }))
 }
 
 fn plain_id(place: usize) -> u16 {
