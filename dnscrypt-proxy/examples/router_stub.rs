@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use dnscrypt_proxy::DnsCryptStamp;
 use dnscrypt_proxy::listen::Sockets;
+use dnscrypt_proxy::policy::{OwnResolver, Policy, Rebinding, Rules};
 use dnscrypt_proxy::stub::{Stub, StubConfig};
 use dnscrypt_proxy::upstream::{Settings, Upstream};
 use tokio::net::{TcpListener, UdpSocket};
@@ -34,8 +35,21 @@ async fn serve(listen: &str, stamp: DnsCryptStamp) -> std::io::Result<()> {
         tcp: vec![TcpListener::bind(listen).await?],
     };
     let upstream = Upstream::new(vec![stamp], Settings::default());
-    let _stopped = Stub::new(upstream, StubConfig::default())
+    let policy = Policy::new(rules());
+    let _stopped = Stub::with_policy(upstream, policy, StubConfig::default())
         .listen(sockets)
         .await;
     Ok(())
+}
+
+/// Those of an agent whose configuration says nothing of them.
+fn rules() -> Rules {
+    Rules {
+        local_domain: "lan".parse().ok(),
+        hosts_files: vec!["/tmp/hosts/odhcpd".into()],
+        leases_files: vec!["/tmp/dhcp.leases".into()],
+        rebinding: Rebinding::Refused,
+        browser_doh: OwnResolver::Denied,
+        ..Rules::default()
+    }
 }

@@ -435,6 +435,11 @@ pub fn resolves(dig: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether dig's or kdig's output has all of the big answer, whose text comes to 3,000 characters.
+pub fn is_whole(dig: &str) -> bool {
+    dig.matches("0123456789").count() > 200 && dig.contains("status: NOERROR")
+}
+
 /// A DNSCrypt stamp (DNS stamp specification, type 0x01).
 fn stamp(address: SocketAddr, key: &[u8], name: &str) -> Result<String> {
     let mut bytes = vec![DNSCRYPT_STAMP];

@@ -10,7 +10,7 @@ use crate::netns::Netns;
 use crate::process::Running;
 
 /// iperf3's usual port.
-pub const IPERF_PORT: u16 = 5201;
+pub(crate) const IPERF_PORT: u16 = 5201;
 
 /// Which way the data flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

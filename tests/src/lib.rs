@@ -57,18 +57,20 @@ pub use cable::{Cable, Carried, Quality};
 pub use capture::Capture;
 pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
-pub use dns_peers::{Asking, Caching, DnscryptProxy, DnscryptStub, ForeignServer, resolves};
+pub use dns_peers::{
+    Asking, Caching, DnscryptProxy, DnscryptStub, ForeignServer, is_whole, resolves,
+};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
-pub use iperf::{IPERF_PORT, IperfServer, Way, cubic, stream};
+pub use iperf::{IperfServer, Way, cubic, stream};
 pub use judge::{Allowed, Kind};
 pub use kernel_image::KernelImage;
 pub use kernel_wireguard::{KernelCounters, KernelWireGuard};
 pub use netns::{Netns, said};
 pub use observer::{Findings, Observer, Wire, allowed_in_the_lab, search};
-pub use office::{Office, PROVISIONING_PORT};
+pub use office::Office;
 pub use pcap::frames;
 pub use peers::{Peers, Suite};
-pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, PROVIDER_NAME, Pop, foreign_site};
+pub use pop::{GATEWAY_INNER, GATEWAY_INNER_V6, Pop, foreign_site};
 pub use process::Running;
 pub use programs::Programs;
 pub use refusal::{exit, mistakes_told, refused};
@@ -77,8 +79,8 @@ pub use router::{Image, Router};
 pub use search::{Finding, Marker, Searched};
 pub use sites::Sites;
 pub use topology::{
-    GATEWAY, GATEWAY_V6, HOME, LIAR, Lab, OBSERVED, OFFICE, RESOLVER, ROOT_SERVER, ROUTER_LAN,
-    ROUTER_LAN_V6, ROUTER_WAN, ROUTER_WAN_2, ROUTER_WAN_V6, WEB, WEB_V6, ZONE_SERVER,
+    GATEWAY, HOME, Lab, OBSERVED, RESOLVER, ROUTER_LAN, ROUTER_WAN, ROUTER_WAN_V6, WEB, WEB_V6,
+    ZONE_SERVER,
 };
 pub use unbound::{Said, Unbound, ask_all, key};
 pub use wait::{wait_for, wait_until};
@@ -86,6 +88,6 @@ pub use wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
 pub use wiretap::{Header, Wiretap};
 pub use world::World;
 pub use zones::{
-    BIG_NAME, BOGUS_NAME, EVIL_ZONE, INSIDE, INSIDE_NAMES, MANY_NAMES, MANY_UNSIGNED_NAMES,
-    NAME_MARKER, PAGE_NAME, SEALED_ZONE, UNSIGNED_NAME, WILD_NAMES, Zones, questions,
+    BIG_NAME, BOGUS_NAME, INSIDE, INSIDE_NAMES, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME,
+    Zones, questions,
 };

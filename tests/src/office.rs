@@ -14,7 +14,7 @@ use crate::programs::Programs;
 use crate::topology::{GATEWAY, Lab, OFFICE};
 
 /// Provisioning's TLS port.
-pub const PROVISIONING_PORT: u16 = 8443;
+pub(crate) const PROVISIONING_PORT: u16 = 8443;
 /// A DNSCrypt stamp of 10.64.0.1:443 with a provider key of zeros.
 const SILENT_STAMP: &str = "sdns://AQAAAAAAAAAADTEwLjY0LjAuMTo0NDMgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAcMi5kbnNjcnlwdC1jZXJ0LnBvcDEuZXhhbXBsZQ";
 const START: Duration = Duration::from_secs(15);

@@ -25,6 +25,8 @@ const FOUND_OUT_WITHIN: Duration = Duration::from_secs(8);
 const AT_ONCE: Duration = Duration::from_millis(200);
 /// The limit from the edge's return to an answer of its own.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
+/// What was fresh when the edge went may be so for this much longer, and no longer: the names live for a second.
+const LINGER: Duration = Duration::from_secs(2);
 /// A client asks again after this.
 const PATIENCE: Duration = Duration::from_secs(3);
 const ROUND: Duration = Duration::from_secs(1);
@@ -76,10 +78,12 @@ pub struct Options {
 pub struct Given {
     /// Which stub.
     pub stub: &'static str,
-    /// Known names that were asked for while the edge was away, and of them those that got a stale answer.
+    /// Known names that were asked for while the edge was away; those that were still fresh at its start are not counted.
     pub asked: usize,
     /// Of them, those that got a stale answer.
     pub stale: usize,
+    /// Of them, those that got a fresh one, which nobody can have given.
+    pub fresh: usize,
     /// The longest wait for one, once the stub knew.
     pub longest_wait_ms: f64,
     /// New names that got an answer, from wherever.
@@ -115,10 +119,11 @@ impl Report {
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "{}: {} of {} known names answered, stale; longest wait {:.1} ms; {} new names answered; fresh again after {:.0} ms",
+                "{}: {} of {} known names got stale answers, {} fresh ones; longest wait {:.1} ms; {} new names answered; fresh again after {:.0} ms",
                 given.stub,
                 given.stale,
                 given.asked,
+                given.fresh,
                 given.longest_wait_ms,
                 given.new_answered,
                 given.back_after_ms
@@ -156,7 +161,7 @@ pub fn run(options: Options) -> Result<Report> {
     while begun.elapsed() < Duration::from_secs(options.seconds) {
         let next = Instant::now() + ROUND;
         for home in &mut homes {
-            home.ask_known(begun.elapsed() > FOUND_OUT_WITHIN)?;
+            home.ask_known(begun)?;
             if round % 10 == 5 {
                 home.ask_new(round)?;
             }
@@ -267,16 +272,13 @@ impl Home {
         Ok(())
     }
 
-    fn ask_known(&mut self, is_found_out: bool) -> Result<()> {
+    fn ask_known(&mut self, begun: Instant) -> Result<()> {
         for n in 0..KNOWN {
-            let asked = Instant::now();
+            let (gone, asked) = (begun.elapsed(), Instant::now());
             let answer = self.ask(&known(n))?;
-            let waited = asked.elapsed();
-            // The first may still be within its second.
-            self.given.asked += 1;
-            self.given.stale += usize::from(answer != Answer::None);
-            if is_found_out {
-                let waited_ms = waited.as_secs_f64() * 1e3;
+            let waited_ms = asked.elapsed().as_secs_f64() * 1e3;
+            self.given.count(answer, gone);
+            if gone > FOUND_OUT_WITHIN {
                 self.given.longest_wait_ms = self.given.longest_wait_ms.max(waited_ms);
             }
         }
@@ -316,11 +318,28 @@ impl Home {
 }
 
 impl Given {
+    /// What a known name got so long after the edge went.
+    fn count(&mut self, answer: Answer, gone: Duration) {
+        if answer == Answer::Fresh && gone < LINGER {
+            return;
+        }
+        self.asked += 1;
+        self.stale += usize::from(answer == Answer::Stale);
+        self.fresh += usize::from(answer == Answer::Fresh);
+    }
+
     fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let stub = self.stub;
-        if self.stale < self.asked {
-            let missing = self.asked - self.stale;
+        if self.stale == 0 {
+            failures.push(format!("{stub}: no stale answer was seen"));
+        }
+        if self.fresh > 0 {
+            let fresh = self.fresh;
+            failures.push(format!("{stub}: somebody gave {fresh} fresh answers"));
+        }
+        let missing = self.asked - self.stale - self.fresh;
+        if missing > 0 {
             failures.push(format!("{stub}: {missing} known names were not answered"));
         }
         if self.longest_wait_ms > AT_ONCE.as_secs_f64() * 1e3 {
@@ -364,5 +383,40 @@ fn read(answer: &[u8], question_end: usize) -> Answer {
         None => Answer::None,
         Some(ttl) if u32::from_be_bytes(*ttl) == STALE_TTL_S => Answer::Stale,
         Some(_) => Answer::Fresh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What all of these came to, long after the edge went.
+    fn failures(answers: &[Answer]) -> Vec<String> {
+        let mut given = Given::default();
+        for answer in answers {
+            given.count(*answer, LINGER);
+        }
+        given.failures()
+    }
+
+    #[test]
+    fn fresh_answers_missing_ones_and_none_at_all_are_failures_and_stale_ones_are_not() {
+        let (fresh, stale, none) = (Answer::Fresh, Answer::Stale, Answer::None);
+
+        assert_eq!(failures(&[]).len(), 1);
+        assert_eq!(failures(&[fresh, fresh]).len(), 2);
+        assert_eq!(failures(&[stale, fresh]).len(), 1);
+        assert_eq!(failures(&[stale, none]).len(), 1);
+        assert!(failures(&[stale, stale]).is_empty());
+    }
+
+    #[test]
+    fn what_is_still_fresh_at_the_start_is_not_counted_and_a_failure_there_is() {
+        let mut given = Given::default();
+
+        given.count(Answer::Fresh, Duration::ZERO);
+        assert_eq!(given.asked, 0);
+        given.count(Answer::None, Duration::ZERO);
+        assert_eq!((given.asked, given.stale, given.fresh), (1, 0, 0));
     }
 }

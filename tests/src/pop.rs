@@ -20,7 +20,7 @@ pub const GATEWAY_INNER: &str = "10.64.0.1";
 /// The gateway's own IPv6 address inside the tunnel.
 pub const GATEWAY_INNER_V6: &str = "fd64::1";
 /// The name under which the gateway's DNSCrypt certificates are asked for.
-pub const PROVIDER_NAME: &str = "2.dnscrypt-cert.pop1.example";
+pub(crate) const PROVIDER_NAME: &str = "2.dnscrypt-cert.pop1.example";
 /// The lab's resolvers of others listen on more ports than one.
 const DNS_RELAY: &str = "[dns.relay]\nports = [443, 8443]\n";
 const START: Duration = Duration::from_secs(15);

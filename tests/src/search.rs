@@ -8,6 +8,10 @@ use anyhow::{Context, Result, ensure};
 
 /// Memory and files are read in pieces of this many bytes, which overlap by a marker's length.
 const PIECE: usize = 1 << 20;
+/// What cannot be read is passed over in steps of this many bytes.
+const PAGE: u64 = 4_096;
+/// The share of all bytes that may be passed over.
+const SKIPPED: f64 = 0.01;
 
 /// Something that is to be found, or not.
 #[derive(Debug, Clone)]
@@ -31,6 +35,8 @@ pub struct Finding {
 pub struct Searched {
     /// Bytes in all.
     pub bytes: u64,
+    /// Bytes that could not be read.
+    pub skipped: u64,
     /// What was found.
     pub findings: Vec<Finding>,
 }
@@ -102,7 +108,7 @@ impl Searched {
             self.bytes > before,
             "nothing of process {pid} could be read"
         );
-        Ok(())
+        self.is_whole()
     }
 
     /// Searches every file below a folder, or one file.
@@ -119,10 +125,21 @@ impl Searched {
             let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
             self.range(&file, 0..kind.len(), &path.display().to_string(), markers);
         }
+        self.is_whole()
+    }
+
+    /// Whether nearly all of it could be read.
+    fn is_whole(&self) -> Result<()> {
+        let all = self.bytes + self.skipped;
+        ensure!(
+            self.skipped as f64 <= all as f64 * SKIPPED,
+            "{} of {all} bytes could not be read",
+            self.skipped
+        );
         Ok(())
     }
 
-    /// What cannot be read (a page of a device, the end of a file that shrinks) is passed over.
+    /// What cannot be read (a page of a device) is passed over; a file that shrinks has its end where it has it.
     fn range(&mut self, file: &File, range: std::ops::Range<u64>, place: &str, markers: &[Marker]) {
         let overlap = markers.iter().map(Marker::longest).max().unwrap_or(0);
         let mut piece = Vec::new();
@@ -133,7 +150,11 @@ impl Searched {
             let wanted = usize::try_from(range.end - at).map_or(PIECE, |left| left.min(PIECE));
             piece.resize(kept + wanted, 0);
             let Ok(len) = file.read_at(&mut piece[kept..], at) else {
-                break;
+                piece.clear();
+                let next = ((at / PAGE + 1) * PAGE).min(range.end);
+                self.skipped += next - at;
+                at = next;
+                continue;
             };
             if len == 0 {
                 break;

@@ -24,23 +24,23 @@ use crate::undertaker::{Undertaker, sweep};
 /// The gateway as the access network sees it.
 pub const GATEWAY: &str = "198.18.1.2";
 /// The gateway as the access network sees it, IPv6.
-pub const GATEWAY_V6: &str = "2001:db8:b::2";
+pub(crate) const GATEWAY_V6: &str = "2001:db8:b::2";
 /// The second site's gateway as the access network sees it.
 pub(crate) const GATEWAY_2: &str = "198.18.4.2";
 /// The second site's gateway as the access network sees it, IPv6.
 pub(crate) const GATEWAY_2_V6: &str = "2001:db8:10::2";
 /// The provisioning server.
-pub const OFFICE: &str = "198.18.2.2";
+pub(crate) const OFFICE: &str = "198.18.2.2";
 /// The router's address on the access network.
 pub const ROUTER_WAN: &str = "198.18.0.2";
 /// The router's IPv6 address on the access network.
 pub const ROUTER_WAN_V6: &str = "2001:db8:a::2";
 /// The router's address on its second access network.
-pub const ROUTER_WAN_2: &str = "198.18.4.2";
+pub(crate) const ROUTER_WAN_2: &str = "198.18.4.2";
 /// The router's address at home.
 pub const ROUTER_LAN: &str = "192.168.1.1";
 /// The router's IPv6 address at home.
-pub const ROUTER_LAN_V6: &str = "fd01::1";
+pub(crate) const ROUTER_LAN_V6: &str = "fd01::1";
 /// The home's machine.
 pub const HOME: &str = "192.168.1.10";
 /// Web server and iperf3.
@@ -48,11 +48,11 @@ pub const WEB: &str = "203.0.113.10";
 /// Web server, IPv6.
 pub const WEB_V6: &str = "2001:db8:f::10";
 /// The root name server.
-pub const ROOT_SERVER: &str = "203.0.113.53";
+pub(crate) const ROOT_SERVER: &str = "203.0.113.53";
 /// The name server of the zones below the root.
 pub const ZONE_SERVER: &str = "203.0.113.54";
 /// The name server of the zones that liars answer for.
-pub const LIAR: &str = "203.0.113.55";
+pub(crate) const LIAR: &str = "203.0.113.55";
 /// Another hand's resolver.
 pub const RESOLVER: &str = "203.0.113.56";
 /// The observer's interface in `access`.

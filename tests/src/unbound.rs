@@ -19,7 +19,7 @@ const ASKERS: usize = 4;
 /// It runs while it lives.
 #[derive(Debug)]
 pub struct Unbound {
-    process: Running,
+    _process: Running,
 }
 
 impl Unbound {
@@ -47,12 +47,7 @@ impl Unbound {
         process.wait_ready("answers", START, || {
             Ok(lab.internet.output(&ask)?.status.success().then_some(()))
         })?;
-        Ok(Self { process })
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+        Ok(Self { _process: process })
     }
 }
 

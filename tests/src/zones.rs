@@ -21,7 +21,7 @@ pub const BIG_NAME: &str = "big.first-light.lab";
 /// Below it are `n0` to `n399`.
 pub const MANY_NAMES: &str = "many.first-light.lab";
 /// Every name below it exists, by a wildcard, for a second.
-pub const WILD_NAMES: &str = "wild.first-light.lab";
+pub(crate) const WILD_NAMES: &str = "wild.first-light.lab";
 /// A name whose address is one of the home, and another.
 pub const INSIDE_NAMES: [&str; 2] = ["inside.first-light.lab", "intranet.first-light.lab"];
 /// That address.
@@ -31,11 +31,11 @@ pub const UNSIGNED_NAME: &str = "www.plain";
 /// A name that a validating resolver must refuse.
 pub const BOGUS_NAME: &str = "www.bogus";
 /// Below it, in the zone that is not signed, are `n0` to `n399`, for a second each.
-pub const MANY_UNSIGNED_NAMES: &str = "many.plain";
+pub(crate) const MANY_UNSIGNED_NAMES: &str = "many.plain";
 /// A signed zone whose only server may be a liar; below it are `n0` to `n399`.
-pub const SEALED_ZONE: &str = "sealed";
+pub(crate) const SEALED_ZONE: &str = "sealed";
 /// A zone that is not signed and whose only server may be a liar.
-pub const EVIL_ZONE: &str = "evil";
+pub(crate) const EVIL_ZONE: &str = "evil";
 /// The label in every name of the signed zone, as it stands in a DNS message.
 pub const NAME_MARKER: &str = "first-light";
 

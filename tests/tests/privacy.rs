@@ -138,10 +138,16 @@ fn the_relays_operator_holds_no_name_and_the_resolvers_no_subscriber() {
     };
     assert!(is_in(&planted_at_relay, "process"), "{planted_at_relay:?}");
     assert!(is_in(&planted_at_relay, ".pcap"), "{planted_at_relay:?}");
+    // Its leases are in its folder, and its log has its own words.
+    let state = format!("{}/", world.pop.state_dir().display());
     let who_at_relay = search(&world.pop, relay, &at_relay, &who);
-    for place in ["process", ".pcap"] {
-        assert!(is_in(&who_at_relay, place), "{who_at_relay:?}");
+    for place in ["process", ".pcap", &state] {
+        assert!(is_in(&who_at_relay, place), "{place}: {who_at_relay:?}");
     }
+    let log = relay.log_path().display().to_string();
+    let words = [Marker::text("gateway running")];
+    let words_at_relay = search(&world.pop, relay, &at_relay, &words);
+    assert!(is_in(&words_at_relay, &log), "{words_at_relay:?}");
     let names_at_resolver = search(&abroad.pop, &abroad.gateway, &at_resolver, &texts(&names));
     for place in ["process", ".pcap"] {
         assert!(is_in(&names_at_resolver, place), "{names_at_resolver:?}");

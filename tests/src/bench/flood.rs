@@ -136,7 +136,7 @@ impl Flood {
         let segment = u16::try_from(INITIATION).context("an initiation's length")?;
         let control = [ControlMessage::UdpGsoSegments(&segment)];
         let start = Instant::now();
-        let mut sent = 0_u64;
+        let (mut sent, mut taken) = (0_u64, 0_u64);
         let sources = self.sockets.iter().cycle();
         for (run, socket) in self.runs.iter().cycle().zip(sources) {
             let due = (start.elapsed().as_secs_f64() * RATE) as u64;
@@ -151,12 +151,13 @@ impl Flood {
                 break;
             }
             let iov = [IoSlice::new(run)];
-            // What the kernel refuses is not on the wire, and nobody misses it.
-            let _refused =
-                sendmsg::<()>(socket.as_raw_fd(), &iov, &control, MsgFlags::empty(), None);
+            // What the kernel refuses is not on the wire, and not counted.
+            let is_taken =
+                sendmsg::<()>(socket.as_raw_fd(), &iov, &control, MsgFlags::empty(), None).is_ok();
             sent += RUN as u64;
+            taken += if is_taken { RUN as u64 } else { 0 };
         }
-        Ok(sent as f64 / start.elapsed().as_secs_f64())
+        Ok(taken as f64 / start.elapsed().as_secs_f64())
     }
 }
 

@@ -43,7 +43,9 @@ struct Round {
     hidden: Trial,
     beside: Trial,
     pressed: Trial,
+    /// Initiations a second, in clear and hidden.
     flood: f64,
+    hidden_flood: f64,
 }
 
 /// The flood, the same hidden behind packets, and the same to somebody else.
@@ -82,7 +84,7 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
         crowd.connect(Duration::from_secs(30))?;
         let found = measure(&stage, &mut crowd, &floods, &mut blast, lasting)?;
         say(&format!(
-            "round {round}/{}: {:.0} handshakes a core second ({:.0} a second), {:.1} kpps without, {:.1} with {:.0} thousand invalid initiations a second and {:.1} with hidden ones; near the limit {:.1} kpps with them elsewhere and {:.1} here",
+            "round {round}/{}: {:.0} handshakes a core second ({:.0} a second), {:.1} kpps without, {:.1} with {:.0} thousand invalid initiations a second and {:.1} with {:.0} thousand hidden ones; near the limit {:.1} kpps with them elsewhere and {:.1} here",
             options.rounds,
             found.per_core,
             found.per_second,
@@ -90,6 +92,7 @@ pub(super) fn run(options: Options, say: &dyn Fn(&str)) -> Result<Found> {
             found.flooded.arrived / 1e3,
             found.flood / 1e3,
             found.hidden.arrived / 1e3,
+            found.hidden_flood / 1e3,
             found.beside.arrived / 1e3,
             found.pressed.arrived / 1e3
         ));
@@ -137,7 +140,7 @@ fn measure(
     let (flooded, flood) = floods
         .gateway
         .during(|| blast.trial(SIZE, most * OFFERED, segmented, lasting))?;
-    let (hidden, _) = floods
+    let (hidden, hidden_flood) = floods
         .hidden
         .during(|| blast.trial(SIZE, most * OFFERED, segmented, lasting))?;
     let ((near, beside), _) = floods.sink.during(|| {
@@ -156,6 +159,7 @@ fn measure(
         beside,
         pressed,
         flood,
+        hidden_flood,
     })
 }
 
@@ -230,6 +234,8 @@ fn rows_of(rounds: &[Round]) -> Result<Vec<Row>> {
             Some(GOAL_UNDER_FLOOD),
         )?,
         Row::figure("invalid initiations", "1/s", &of(|r| r.flood))?
+            .bounded(Better::More, flood::RATE * 0.98),
+        Row::figure("hidden initiations", "1/s", &of(|r| r.hidden_flood))?
             .bounded(Better::More, flood::RATE * 0.98),
         Row::figure("loss without a flood", "%", &of(|r| r.calm.loss * 100.0))?,
         Row::figure("loss under a flood", "%", &of(|r| r.flooded.loss * 100.0))?,

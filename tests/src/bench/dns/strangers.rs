@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use rand_core::{OsRng, RngCore};
 
@@ -66,14 +67,17 @@ impl Strangers {
                 .collect();
             let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(packets.len(), None);
             let (fd, to) = (kind.socket.as_raw_fd(), vec![None; packets.len()]);
-            sendmmsg(fd, &mut headers, &packets, &to, [], MsgFlags::empty())
-                .context("sending garbage")?;
-            kind.sent += count;
+            kind.sent += match sendmmsg(fd, &mut headers, &packets, &to, [], MsgFlags::empty()) {
+                Ok(taken) => u32::try_from(taken.count())?,
+                // What there is no room for is due again.
+                Err(Errno::EAGAIN) => 0,
+                Err(error) => return Err(error).context("sending garbage"),
+            };
         }
         Ok(())
     }
 
-    /// Packets sent so far.
+    /// Packets that the kernel took so far.
     pub(super) fn sent(&self) -> u32 {
         self.kinds.iter().map(|kind| kind.sent).sum()
     }
