@@ -249,9 +249,14 @@ fn judge(answer: &[u8], name: &str, truth: Truth) -> Verdict {
     let sections = [&answer.answers, &answer.authorities, &answer.additionals];
     let all = || sections.into_iter().flatten();
     if let Some(record) = all().find(|record| address(record).is_some_and(|a| a == FORGED)) {
+        let owner = record.name.to_string();
+        let whose = match owner.trim_end_matches('.').eq_ignore_ascii_case(name) {
+            true => "the asked name",
+            false => "another name",
+        };
         return Verdict::Wrong(format!(
-            "{} has the liar's address",
-            generic(&record.name.to_string())
+            "{whose}, {}, has the liar's address",
+            generic(&owner)
         ));
     }
     let code = answer.metadata.response_code;

@@ -249,7 +249,7 @@ fn joined(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     }
 }
 
-/// Keeps liars busy.
+/// Keeps liars busy, and hears out what is under way at the end.
 fn provoke(
     asker: &mut Asker,
     window: usize,
@@ -263,7 +263,7 @@ fn provoke(
         }
         asker.listen(Duration::from_millis(1))?;
     }
-    Ok(())
+    asker.finish()
 }
 
 /// Asks steadily for what is known.

@@ -254,10 +254,17 @@ impl Mouth {
             now: now_s().ok()?,
         };
         let name = sealer.name()?;
-        let is_canary = name.to_lowercase().ends_with(&format!(".{CANARY_ZONE}."));
+        let own = name.to_lowercase();
+        let is_canary = own.ends_with(&format!(".{CANARY_ZONE}."));
         let address = if is_canary { RIGHT } else { OWN };
         let truth = sealer.seal(|draft| with_address(draft, address).bytes())?;
-        let victim = format!("n{}.{CANARY_ZONE}.", self.dice.roll(400));
+        // Another name: what is said of the asked one in its own box is believed, and rightly.
+        let victim = loop {
+            let victim = format!("n{}.{CANARY_ZONE}.", self.dice.roll(400));
+            if victim != own {
+                break victim;
+            }
+        };
         let dice = &mut self.dice;
         let mut lies = Vec::new();
         for _ in 0..=dice.roll(3) {
