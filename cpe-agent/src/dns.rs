@@ -2,7 +2,7 @@
 //! tunnel and of nobody else.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -196,6 +196,11 @@ impl Dns {
             let aaaa = if has_ipv6 { Aaaa::Asked } else { Aaaa::Denied };
             self.stub.policy().set_aaaa(aaaa);
         }
+    }
+
+    /// These are the gateways' own addresses inside the tunnel, which names may have.
+    pub(crate) fn use_gateways(&self, addresses: impl Iterator<Item = IpAddr>) {
+        self.stub.policy().set_gateways(addresses.collect());
     }
 
     /// The way to the resolvers is new: nothing is held against them.

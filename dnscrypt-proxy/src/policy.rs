@@ -60,6 +60,8 @@ pub struct Policy {
     reading: Mutex<Watched<Option<JoinHandle<()>>>>,
     next_look_s: AtomicUsize,
     denies_aaaa: AtomicBool,
+    // Contended by answers that come, for a look at a few addresses.
+    gateways: Mutex<Vec<IpAddr>>,
     own: AtomicUsize,
     blocked: AtomicUsize,
     rebinding: AtomicUsize,
@@ -148,6 +150,7 @@ impl Policy {
             reading: Mutex::default(),
             next_look_s: AtomicUsize::new(LOOK_EVERY_S),
             denies_aaaa: AtomicBool::new(rules.aaaa == Aaaa::Denied),
+            gateways: Mutex::default(),
             own: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
             rebinding: AtomicUsize::new(0),
@@ -166,6 +169,16 @@ impl Policy {
     pub fn set_aaaa(&self, aaaa: Aaaa) {
         let denies = aaaa == Aaaa::Denied;
         if self.denies_aaaa.swap(denies, Ordering::Relaxed) != denies {
+            self.lists.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Takes other addresses for the gateways' own, which lie inside and which names from outside may have: devices find the
+    /// gateways' resolvers by name.
+    pub fn set_gateways(&self, addresses: Vec<IpAddr>) {
+        let mut gateways = lock(&self.gateways);
+        if *gateways != addresses {
+            *gateways = addresses;
             self.lists.generation.fetch_add(1, Ordering::Release);
         }
     }
@@ -227,7 +240,7 @@ impl Policy {
         let key = query.key();
         let name = name_of(&key);
         let is_rebinding = self.rules.rebinding == Rebinding::Refused
-            && inside::leads_inside(&response)
+            && inside::leads_inside(&response, &lock(&self.gateways))
             && !self
                 .rules
                 .rebind_allow

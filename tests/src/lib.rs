@@ -34,6 +34,7 @@ mod certificates;
 mod cutter;
 mod device;
 mod dns_peers;
+mod doors;
 mod kernel_image;
 mod kernel_wireguard;
 mod peers;
@@ -60,6 +61,7 @@ pub use device::{Answer, Device, StreamReader, read_lease};
 pub use dns_peers::{
     Asking, Caching, DnscryptProxy, DnscryptStub, ForeignServer, is_whole, resolves,
 };
+pub use doors::{DOORS_NAME, HTTPS_PORT, open_doors};
 pub use internet::{DOWNLOAD_BYTES, Internet, PAGE_MARKER};
 pub use iperf::{IperfServer, Way, cubic, stream};
 pub use judge::{Allowed, Kind};

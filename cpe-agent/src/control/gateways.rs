@@ -91,6 +91,8 @@ impl Control {
         };
         let carrier = self.carrier.filter(|_| self.link == Link::Up);
         let carrier = carrier.and_then(|wg_pub| find(&bundle.gateways, &wg_pub));
+        let inner = bundle.gateways.iter().flat_map(|gateway| &gateway.inner);
+        self.dns.use_gateways(inner.copied());
         self.dns.use_addresses(&bundle.lease.addresses);
         self.dns
             .use_stamps(&stamps(&bundle.lease.dns, &bundle.gateways, carrier));

@@ -57,14 +57,16 @@ fn embedded(high: u16, low: u16) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
 }
 
-/// Whether any record of a response leads inside, in whatever section: addresses, and the hints beside a service.
-pub(super) fn leads_inside(response: &Response) -> bool {
+/// Whether any record of a response leads inside, and not to one of the gateways, in whatever section: addresses, and the
+/// hints beside a service.
+pub(super) fn leads_inside(response: &Response, gateways: &[IpAddr]) -> bool {
+    let is_astray = |address| is_inside(address) && !gateways.contains(&address);
     records(response).any(|(rtype, data)| {
         let data = response.stored.get(data).unwrap_or_default();
         match rtype {
-            TYPE_A => v4s(data).any(is_inside),
-            TYPE_AAAA => v6s(data).any(is_inside),
-            TYPE_SVCB | TYPE_HTTPS => hints(data).is_some_and(|mut hints| hints.any(is_inside)),
+            TYPE_A => v4s(data).any(is_astray),
+            TYPE_AAAA => v6s(data).any(is_astray),
+            TYPE_SVCB | TYPE_HTTPS => hints(data).is_some_and(|mut hints| hints.any(is_astray)),
             _ => false,
         }
     })

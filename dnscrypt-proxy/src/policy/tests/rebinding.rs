@@ -185,6 +185,46 @@ fn only_allowed_names_and_what_is_below_may_lead_inside() {
 }
 
 #[test]
+fn the_gateways_alone_are_found_by_name_and_only_as_long_as_they_are_ours() {
+    let policy = refusing();
+    let is_refused = |addresses: &[&str]| {
+        let (response, _) = judged(&policy, "dns.pop1.example", |answer| {
+            for text in addresses {
+                answer.add_answer(record("dns.pop1.example.", address(text)));
+            }
+        });
+        response.error.is_some()
+    };
+    let before = policy.generation();
+    policy.set_gateways(vec![
+        "10.64.0.1".parse().unwrap(),
+        "fd64::1".parse().unwrap(),
+    ]);
+
+    assert_ne!(
+        policy.generation(),
+        before,
+        "what is kept was judged otherwise"
+    );
+    assert!(!is_refused(&["10.64.0.1", "fd64::1"]));
+    assert!(is_refused(&["10.64.0.2"]));
+    assert!(is_refused(&["10.64.0.1", "192.168.1.1"]));
+    let four = IpHint(vec![A::from_str("10.64.0.1").unwrap()]);
+    let six = IpHint(vec![AAAA::from_str("fd64::1").unwrap()]);
+    let hints = vec![
+        (SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(four)),
+        (SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(six)),
+    ];
+    let service = SVCB::new(1, Name::root(), hints);
+    let (told, _) = judged(&policy, "_dns.dns.pop1.example", |answer| {
+        answer.add_answer(record("_dns.dns.pop1.example.", RData::SVCB(service)));
+    });
+    assert_eq!(told.error, None);
+    policy.set_gateways(Vec::new());
+    assert!(is_refused(&["10.64.0.1"]));
+}
+
+#[test]
 fn nothing_is_refused_where_it_is_not_asked_for() {
     let policy = Policy::new(Rules::default());
 
