@@ -16,6 +16,7 @@ use toml::Table;
 use tunnel::offload::ecn::OuterTos;
 use tunnel::share::MAX_WORKERS;
 
+mod clashes;
 mod dns;
 mod dns_relay;
 mod doors;
@@ -347,7 +348,9 @@ impl TryFrom<RawConfig> for Config {
         let relay =
             relay.and_then(|table| relay::read_relay(table, tunnel.as_ref(), &mut mistakes));
         let sampling = sampling.map(|table| sampling::read_sampling(table, &mut mistakes));
-        let metrics = metrics.map(|table| read_metrics(table, &mut mistakes));
+        let metrics = metrics.and_then(|table| read_metrics(table, &mut mistakes));
+        let served = (dns.as_ref(), relay.as_ref(), metrics);
+        clashes::note(tunnel.as_ref(), served, &mut mistakes);
 
         // A part that could not be read has left a mistake behind.
         let (Some(provisioning), Some(tunnel), true) = (provisioning, tunnel, mistakes.is_empty())
@@ -370,7 +373,7 @@ impl TryFrom<RawConfig> for Config {
             dns_relay,
             relay,
             sampling: sampling.flatten(),
-            metrics: metrics.flatten(),
+            metrics,
         })
     }
 }

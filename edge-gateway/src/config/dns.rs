@@ -59,7 +59,7 @@ pub(super) fn read_dns(
     let doors = fields.section("doors");
     let relay = fields.section("relay");
     fields.finish();
-    let doors = doors.map(|table| read_doors(table, inner, &listen, mistakes));
+    let doors = doors.map(|table| read_doors(table, inner, mistakes));
     let relay = relay.and_then(|table| read_dns_relay(table, inner, mistakes));
     let dns = || {
         Some(Dns {

@@ -41,7 +41,6 @@ pub struct Doors {
 pub(super) fn read_doors(
     table: Table,
     inner: &[IpNet],
-    taken: &[SocketAddr],
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Doors> {
     let mut fields = Fields::new("dns.doors", table, mistakes);
@@ -65,20 +64,9 @@ pub(super) fn read_doors(
             fields.missing(key, file_form);
         }
     }
-    let [tls, https, quic] =
-        ["tls", "https", "quic"].map(|key| listen(&mut fields, key, inner, taken));
+    let [tls, https, quic] = ["tls", "https", "quic"].map(|key| listen(&mut fields, key, inner));
     if tls.is_empty() && https.is_empty() && quic.is_empty() {
         fields.missing("tls", "at least one address of tls, https or quic");
-    }
-    for (one, others) in [("https", [&tls, &quic]), ("quic", [&https, &https])] {
-        let own = if one == "https" { &https } else { &quic };
-        if let Some(twice) = own
-            .iter()
-            .find(|own| others.iter().any(|list| list.contains(own)))
-        {
-            let wrong = format!("{twice} stands in two lists");
-            fields.wrong(one, wrong, "an address for each list, but for tls and quic");
-        }
     }
     let max_connections = fields.number("max-connections", 1, MAX_CONNECTIONS);
     let max_per_source = fields.number("max-connections-per-source", 1, MAX_CONNECTIONS);
@@ -104,21 +92,13 @@ fn host(name: &str) -> Option<Name> {
     Some(host)
 }
 
-fn listen(
-    fields: &mut Fields<'_>,
-    key: &'static str,
-    inner: &[IpNet],
-    taken: &[SocketAddr],
-) -> Vec<SocketAddr> {
-    let accepted = "IP:PORT with an address from tunnel.addresses that is not in dns.listen";
+fn listen(fields: &mut Fields<'_>, key: &'static str, inner: &[IpNet]) -> Vec<SocketAddr> {
+    let accepted = "IP:PORT with an address from tunnel.addresses";
     let listen: Vec<SocketAddr> = fields.list(key, accepted);
     for address in &listen {
         if !inner.is_empty() && !inner.iter().any(|own| own.addr() == address.ip()) {
             let wrong = format!("{} is not an inner address of this gateway", address.ip());
             fields.wrong(key, wrong, accepted);
-        }
-        if taken.contains(address) {
-            fields.wrong(key, format!("{address} is DNSCrypt's"), accepted);
         }
     }
     listen

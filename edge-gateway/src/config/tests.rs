@@ -118,7 +118,7 @@ fn the_tunnel_itself_is_no_way_to_the_internet() {
 
 #[test]
 fn a_resolver_outside_the_tunnel_is_refused() {
-    let mistakes = mistakes_with("\"10.64.0.1:443\"", "\"198.18.1.2:443\"");
+    let mistakes = mistakes_with("\"10.64.0.1:443\"", "\"198.18.1.2:4443\"");
 
     assert_eq!(mistakes.len(), 1);
     assert!(
@@ -129,7 +129,7 @@ fn a_resolver_outside_the_tunnel_is_refused() {
 
 #[test]
 fn two_tunnel_addresses_of_one_family_are_refused() {
-    let mistakes = mistakes_with("\"[::]:51820\"", "\"10.0.0.1:51820\"");
+    let mistakes = mistakes_with("\"[::]:51820\"", "\"10.0.0.1:51821\"");
 
     assert_eq!(
         mistakes,
@@ -350,12 +350,12 @@ fn doors_are_inner_addresses_of_their_own_and_have_a_name() {
         (
             "8443",
             "443",
-            "dns.doors.https: 10.64.0.1:443 is DNSCrypt's",
+            "dns.doors.https: 10.64.0.1:443 is not free beside 10.64.0.1:443 of dns.listen",
         ),
         (
             "8443",
             "853",
-            "dns.doors.https: 10.64.0.1:853 stands in two lists",
+            "dns.doors.https: 10.64.0.1:853 is not free beside 10.64.0.1:853 of dns.doors.tls",
         ),
     ] {
         let mistakes = with_doors(from, to).unwrap_err();
@@ -364,6 +364,47 @@ fn doors_are_inner_addresses_of_their_own_and_have_a_name() {
 
     let doors = with_doors("x", "x").unwrap().dns.unwrap().doors.unwrap();
     assert_eq!((doors.max_connections, doors.max_per_source), (4096, 64));
+}
+
+#[test]
+fn an_address_that_two_parts_would_have_is_found_by_port_kind_and_wildcard() {
+    for (from, to, said) in [
+        (
+            "dnssec = true",
+            "dnssec = true\npublic-listen = [\"198.18.1.2:443\"]",
+            "relay.listen: 198.18.1.2:443 is not free beside 198.18.1.2:443 of dns.public-listen",
+        ),
+        (
+            "listen = [\"198.18.1.2:443\"]",
+            "listen = [\"0.0.0.0:443\"]",
+            "relay.listen: 0.0.0.0:443 is not free beside 10.64.0.1:443 of dns.listen",
+        ),
+        (
+            "listen = [\"198.18.1.2:443\"]",
+            "listen = [\"198.18.1.2:51820\"]",
+            "relay.listen: 198.18.1.2:51820 is not free beside 0.0.0.0:51820 of tunnel.listen",
+        ),
+        (
+            "127.0.0.1:9101",
+            "198.18.1.2:443",
+            "metrics.listen: 198.18.1.2:443 is not free beside 198.18.1.2:443 of relay.listen",
+        ),
+        (
+            "\"[fd64::1]:443\"",
+            "\"10.64.0.1:443\"",
+            "dns.listen: 10.64.0.1:443 is not free beside 10.64.0.1:443 of dns.listen",
+        ),
+    ] {
+        let mistakes = mistakes_with(from, to);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].starts_with(said), "{mistakes:?}");
+    }
+
+    let metrics = SAMPLE.replace("127.0.0.1:9101", "127.0.0.1:51820");
+    assert!(
+        read(&metrics).is_ok(),
+        "UDP and TCP have ports of their own"
+    );
 }
 
 #[test]
