@@ -40,11 +40,11 @@ impl Homes {
     #[must_use]
     pub fn of(&self, address: IpAddr, home_bits: u32) -> IpAddr {
         match address.to_canonical() {
-            IpAddr::V6(v6) if !self.hold(address) => {
+            IpAddr::V6(v6) if !self.hold(v6.into()) => {
                 let rest = u128::BITS.saturating_sub(home_bits);
                 Ipv6Addr::from_bits(prefix(v6.to_bits(), rest)).into()
             }
-            whole => whole,
+            whole @ (IpAddr::V4(_) | IpAddr::V6(_)) => whole,
         }
     }
 }
