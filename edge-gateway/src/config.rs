@@ -288,7 +288,22 @@ fn lines(mistakes: &[Mistake]) -> String {
 #[serde(transparent)]
 pub struct RawConfig(Table);
 
+/// Where packets are for the gateway itself.
+fn listeners(tunnel: &Tunnel, dns: Option<&Dns>, relay: Option<&Relay>) -> Vec<SocketAddr> {
+    let doors = dns.and_then(|dns| dns.doors.as_ref()).into_iter();
+    let doors = doors.flat_map(|doors| [&doors.tls, &doors.https, &doors.quic]);
+    let dns = dns.map(|dns| &dns.listen);
+    let relay = relay.map(|relay| &relay.listen);
+    let others = dns.into_iter().chain(doors).chain(relay).flatten();
+    tunnel.listen.iter().chain(others).copied().collect()
+}
+
 impl Config {
+    /// Addresses at which routers, devices and strangers reach this gateway, over UDP or TCP.
+    pub(crate) fn listeners(&self) -> Vec<SocketAddr> {
+        listeners(&self.tunnel, self.dns.as_ref(), self.relay.as_ref())
+    }
+
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
@@ -357,7 +372,7 @@ impl TryFrom<RawConfig> for Config {
         else {
             return Err(mistakes);
         };
-        let dns_relay = dns_relay.map(|it| it.on(dns.as_ref(), relay.as_ref(), &tunnel));
+        let dns_relay = dns_relay.map(|it| it.on(listeners(&tunnel, dns.as_ref(), relay.as_ref())));
         Ok(Self {
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             trust_policy: trust_policy.unwrap_or_else(|| DEFAULT_TRUST_POLICY.into()),

@@ -1,15 +1,18 @@
 //! The kernel's part of the way to the internet: forwarding switched on, IPv4 masqueraded, and a filter
 //! so that nothing but tunnels reaches the routers and the gateway's inner addresses. One nftables
-//! table, `inet culvert_gw`, replaced at start and deleted at exit.
+//! table, `inet culvert_gw`, replaced at start and deleted at exit. Connections are tracked for the masquerade alone:
+//! what ends here is not, or a flood of forged initiations would fill the kernel's table, and a subscriber who sends
+//! from the tunnel's port would get what another router sends to it.
 
-use std::fs;
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::{fmt, fs};
 
 use ipnet::IpNet;
 use netio::nftables::{self, NftError, TableFamily};
 
-use crate::config::{Nat, Tunnel};
+use crate::config::{Config, Nat, Tunnel};
 use crate::exit::{Exit, Fault};
 
 const TABLE: &str = "culvert_gw";
@@ -29,7 +32,7 @@ pub(crate) struct Forwarding {
 }
 
 /// Switches forwarding on and puts the table in place. To be called in the state directory.
-pub(crate) fn set_up(tunnel: &Tunnel, nat: Option<&Nat>) -> Result<Forwarding, Fault> {
+pub(crate) fn set_up(config: &Config) -> Result<Forwarding, Fault> {
     let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
     let ours_before = remembered(&fs::read_to_string(MARKER).unwrap_or_default(), &boot);
     let mut switched_on = Vec::new();
@@ -53,7 +56,13 @@ pub(crate) fn set_up(tunnel: &Tunnel, nat: Option<&Nat>) -> Result<Forwarding, F
         tracing::info!(key, "switched forwarding on, until this gateway ends");
     }
     let forwarding = Forwarding { switched_on };
-    match nftables::apply(&ruleset(tunnel, nat, others)) {
+    let rules = Rules {
+        tunnel: &config.tunnel,
+        nat: config.nat.as_ref(),
+        listeners: &config.listeners(),
+        others,
+    };
+    match nftables::apply(&rules.to_string()) {
         Ok(()) => Ok(forwarding),
         Err(error) => {
             forwarding.undo();
@@ -125,50 +134,96 @@ enum Others {
     Drop,
 }
 
-fn ruleset(tunnel: &Tunnel, nat: Option<&Nat>, others: Others) -> String {
-    let inside = &tunnel.interface;
-    let own = |wanted: fn(&IpAddr) -> bool| {
-        let addresses = tunnel.addresses.iter().map(IpNet::addr).filter(wanted);
-        addresses
-            .map(|address| address.to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let mut input = String::new();
-    for (family, addresses) in [("ip", own(IpAddr::is_ipv4)), ("ip6", own(IpAddr::is_ipv6))] {
-        if !addresses.is_empty() {
-            input += &format!(
-                "    iifname != {{ \"{inside}\", \"lo\" }} {family} daddr {{ {addresses} }} drop\n"
-            );
-        }
+/// The table, whose text is for `nft`.
+struct Rules<'a> {
+    tunnel: &'a Tunnel,
+    nat: Option<&'a Nat>,
+    /// Addresses at which the gateway itself is reached.
+    listeners: &'a [SocketAddr],
+    others: Others,
+}
+
+impl fmt::Display for Rules<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masquerading = self.nat.filter(|nat| nat.ipv4);
+        let masquerading = masquerading.map_or(String::new(), |nat| self.masquerading(nat));
+        let (input, forward) = (self.input(), self.forward());
+        write!(
+            f,
+            "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  \
+             chain input {{\n    type filter hook input priority filter; policy accept;\n{input}  }}\n  \
+             chain forward {{\n    type filter hook forward priority filter; policy accept;\n{forward}  }}\n{masquerading}}}\n"
+        )
     }
-    let mut forward = format!("    iifname \"{inside}\" accept\n");
-    let mut postrouting = String::new();
-    if let Some(Nat { interface, ipv4 }) = nat {
-        if *ipv4 {
+}
+
+impl Rules<'_> {
+    fn input(&self) -> String {
+        let inside = &self.tunnel.interface;
+        let own = self.own_addresses("daddr").into_iter();
+        own.map(|own| format!("    iifname != {{ \"{inside}\", \"lo\" }} {own} drop\n"))
+            .collect()
+    }
+
+    fn forward(&self) -> String {
+        let inside = &self.tunnel.interface;
+        let mut forward = format!("    iifname \"{inside}\" accept\n");
+        if let Some(Nat { interface, ipv4 }) = self.nat {
+            if *ipv4 {
+                forward += &format!(
+                    "    iifname \"{interface}\" oifname \"{inside}\" meta nfproto ipv4 ct state established,related accept\n    \
+                     oifname \"{inside}\" meta nfproto ipv4 drop\n"
+                );
+            }
             forward += &format!(
-                "    iifname \"{interface}\" oifname \"{inside}\" meta nfproto ipv4 ct state established,related accept\n    \
-                 oifname \"{inside}\" meta nfproto ipv4 drop\n"
+                "    iifname \"{interface}\" oifname \"{inside}\" accept\n    oifname \"{inside}\" drop\n"
             );
-            postrouting = format!(
-                "    iifname \"{inside}\" oifname \"{interface}\" meta nfproto ipv4 masquerade\n"
-            );
+        } else {
+            forward += &format!("    oifname \"{inside}\" accept\n");
         }
-        forward += &format!(
-            "    iifname \"{interface}\" oifname \"{inside}\" accept\n    oifname \"{inside}\" drop\n"
-        );
-    } else {
-        forward += &format!("    oifname \"{inside}\" accept\n");
+        if self.others == Others::Drop {
+            forward += "    drop\n";
+        }
+        forward
     }
-    if others == Others::Drop {
-        forward += "    drop\n";
+
+    /// The masquerade, and what it does not concern: what comes to the gateway itself or goes out from it. What is
+    /// answered to these ports is for the gateway, so homes never send from them.
+    fn masquerading(&self, nat: &Nat) -> String {
+        let (inside, outside) = (&self.tunnel.interface, &nat.interface);
+        let ports: BTreeSet<u16> = self.listeners.iter().map(SocketAddr::port).collect();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let ports = ports.join(", ");
+        let own = |side: &str| format!("meta l4proto {{ tcp, udp }} th {side} {{ {ports} }}");
+        let (to_own, from_own) = (own("dport"), own("sport"));
+        let mut arriving =
+            format!("    iifname != \"{inside}\" {to_own} fib daddr type local notrack\n");
+        for own in self.own_addresses("daddr") {
+            arriving += &format!("    iifname {{ \"{inside}\", \"lo\" }} {own} notrack\n");
+        }
+        let mut leaving = format!("    {from_own} notrack\n");
+        for own in self.own_addresses("saddr") {
+            leaving += &format!("    {own} notrack\n");
+        }
+        let homes = format!("    iifname \"{inside}\" oifname \"{outside}\" meta nfproto ipv4");
+        format!(
+            "  chain arriving {{\n    type filter hook prerouting priority raw; policy accept;\n{arriving}  }}\n  \
+             chain leaving {{\n    type filter hook output priority raw; policy accept;\n{leaving}  }}\n  \
+             chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n\
+             {homes} {from_own} masquerade to :1024-65535 random\n{homes} masquerade\n  }}\n"
+        )
     }
-    format!(
-        "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  \
-         chain input {{\n    type filter hook input priority filter; policy accept;\n{input}  }}\n  \
-         chain forward {{\n    type filter hook forward priority filter; policy accept;\n{forward}  }}\n  \
-         chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n{postrouting}  }}\n}}\n"
-    )
+
+    /// The gateway's own inner addresses, as a condition for each family that has some.
+    fn own_addresses(&self, field: &str) -> Vec<String> {
+        let of = |family: &str, wanted: fn(&IpAddr) -> bool| {
+            let addresses = self.tunnel.addresses.iter().map(IpNet::addr).filter(wanted);
+            let listed: Vec<String> = addresses.map(|address| address.to_string()).collect();
+            (!listed.is_empty()).then(|| format!("{family} {field} {{ {} }}", listed.join(", ")))
+        };
+        let both = [of("ip", IpAddr::is_ipv4), of("ip6", IpAddr::is_ipv6)];
+        both.into_iter().flatten().collect()
+    }
 }
 
 #[cfg(test)]
@@ -191,9 +246,20 @@ mod tests {
         }
     }
 
+    fn ruleset(nat: Option<&Nat>, others: Others) -> String {
+        let listeners = ["0.0.0.0:51820", "[::]:51820", "198.51.100.7:443"];
+        let rules = Rules {
+            tunnel: &tunnel(),
+            nat,
+            listeners: &listeners.map(|listener| listener.parse().unwrap()),
+            others,
+        };
+        rules.to_string()
+    }
+
     #[test]
     fn inner_addresses_are_reached_through_the_tunnel_only() {
-        let rules = ruleset(&tunnel(), None, Others::Pass);
+        let rules = ruleset(None, Others::Pass);
 
         assert!(
             rules.contains("iifname != { \"culvert0\", \"lo\" } ip daddr { 10.64.0.1 } drop"),
@@ -213,7 +279,7 @@ mod tests {
             ipv4: true,
         };
         let forward = |others| {
-            let rules = ruleset(&tunnel(), Some(&nat), others);
+            let rules = ruleset(Some(&nat), others);
             let (_, chain) = rules.split_once("chain forward").unwrap();
             chain.split_once('}').unwrap().0.trim_end().to_owned()
         };
@@ -231,21 +297,53 @@ mod tests {
         assert_eq!(remembered("", ""), [""; 0]);
     }
 
+    fn masquerading(ipv4: bool) -> String {
+        let interface = "inet0".to_owned();
+        ruleset(Some(&Nat { interface, ipv4 }), Others::Pass)
+    }
+
     #[test]
-    fn only_ipv4_from_the_tunnel_is_masqueraded() {
-        let nat = Nat {
-            interface: "inet0".to_owned(),
-            ipv4: true,
-        };
-        let rules = ruleset(&tunnel(), Some(&nat), Others::Pass);
+    fn without_a_masquerade_no_connection_is_tracked() {
+        for rules in [ruleset(None, Others::Pass), masquerading(false)] {
+            for tracking in [" ct ", "type nat", "masquerade"] {
+                assert!(!rules.contains(tracking), "{rules}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_ends_at_the_gateway_is_not_tracked() {
+        let rules = masquerading(true);
+
+        for rule in [
+            "iifname != \"culvert0\" meta l4proto { tcp, udp } th dport { 443, 51820 } fib daddr type local notrack",
+            "iifname { \"culvert0\", \"lo\" } ip daddr { 10.64.0.1 } notrack",
+            "iifname { \"culvert0\", \"lo\" } ip6 daddr { fd64::1 } notrack",
+            "    meta l4proto { tcp, udp } th sport { 443, 51820 } notrack",
+            "    ip saddr { 10.64.0.1 } notrack",
+            "    ip6 saddr { fd64::1 } notrack",
+        ] {
+            assert!(rules.contains(rule), "{rule} is not in {rules}");
+        }
+    }
+
+    #[test]
+    fn only_ipv4_from_the_tunnel_is_masqueraded_and_never_as_the_tunnel_itself() {
+        let rules = masquerading(true);
 
         let masquerades: Vec<_> = rules
             .lines()
             .filter(|line| line.contains("masquerade"))
             .collect();
+        let from_homes = "    iifname \"culvert0\" oifname \"inet0\" meta nfproto ipv4";
         assert_eq!(
             masquerades,
-            ["    iifname \"culvert0\" oifname \"inet0\" meta nfproto ipv4 masquerade"]
+            [
+                format!(
+                    "{from_homes} meta l4proto {{ tcp, udp }} th sport {{ 443, 51820 }} masquerade to :1024-65535 random"
+                ),
+                format!("{from_homes} masquerade"),
+            ]
         );
     }
 }

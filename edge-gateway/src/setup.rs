@@ -75,7 +75,7 @@ impl Site {
         let dns = dns.map(|dns| Dns::bind(dns, config.dns_relay.as_ref(), config.tunnel.workers));
         let dns = dns.transpose()?;
         let relay = config.relay.as_ref().map(Relay::bind).transpose()?;
-        let forwarding = nat::set_up(&config.tunnel, config.nat.as_ref())?;
+        let forwarding = nat::set_up(config)?;
         let running = Running {
             keys,
             tls,

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use tunnel::agent::{AgentConfig, GatewayConfig};
 use tunnel::offload::Accepts;
 use tunnel::offload::ecn::OuterTos;
-use tunnel::{AgentTunnel, Traffic};
+use tunnel::{AgentTunnel, Traffic, Transmit};
 
 use crate::config;
 
@@ -31,8 +31,6 @@ const V6: u32 = 2;
 const LOCAL: u32 = 3;
 /// Runs or packets taken from one descriptor before the others are looked at.
 const BATCH: usize = 64;
-/// A frame this long fills a call of its own; shorter ones wait for the next.
-const WORTH_SENDING: usize = 16_384;
 /// How old the counters of the status may be.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
 /// A path that is too short is told once in this time: every packet would tell it.
@@ -302,11 +300,9 @@ impl Loop {
             };
             // What is dropped has been counted by the tunnel.
             let _ = tunnel.handle_tun_frame(frame, now);
-            if length >= WORTH_SENDING {
-                let unsent = send_all(tunnel, &self.wires, &mut self.detour, now);
-                self.not_taken += unsent.runs;
-                self.is_path_short |= unsent.too_long;
-            }
+            let unsent = send_full(tunnel, &self.wires, &mut self.detour, now);
+            self.not_taken += unsent.runs;
+            self.is_path_short |= unsent.too_long;
         }
         if let Some(tunnel) = &mut self.tunnel {
             let unsent = send_all(tunnel, &self.wires, &mut self.detour, now);
@@ -432,23 +428,42 @@ fn counted(tunnel: &AgentTunnel, before: &Snapshot, not_taken: u64, now: Instant
 fn send_all(tunnel: &mut AgentTunnel, wires: &Wires, detour: &mut Detour, now: Instant) -> Unsent {
     let mut unsent = Unsent::default();
     while let Some(run) = tunnel.poll_transmit() {
-        let to = detour.way_out(run.to, run.payload.len(), now);
-        let udp = match to {
-            to if to != run.to => Some(&wires.local),
-            SocketAddr::V4(_) => wires.v4.as_ref(),
-            SocketAddr::V6(_) => wires.v6.as_ref(),
-        };
-        let sent = udp.map(|udp| udp.send_marked(to, run.payload, run.segment, run.tos));
+        unsent.note(send(run, wires, detour, now));
+    }
+    unsent
+}
+
+/// The same for runs that are full: more packets are at hand, and may go with the others.
+fn send_full(tunnel: &mut AgentTunnel, wires: &Wires, detour: &mut Detour, now: Instant) -> Unsent {
+    let mut unsent = Unsent::default();
+    while let Some(run) = tunnel.poll_full_transmit() {
+        unsent.note(send(run, wires, detour, now));
+    }
+    unsent
+}
+
+/// `None`: there is no socket for it.
+fn send(run: Transmit<'_>, wires: &Wires, detour: &mut Detour, now: Instant) -> Option<Sent> {
+    let to = detour.way_out(run.to, run.payload.len(), now);
+    let udp = match to {
+        to if to != run.to => Some(&wires.local),
+        SocketAddr::V4(_) => wires.v4.as_ref(),
+        SocketAddr::V6(_) => wires.v6.as_ref(),
+    };
+    udp.map(|udp| udp.send_marked(to, run.payload, run.segment, run.tos))
+}
+
+impl Unsent {
+    fn note(&mut self, sent: Option<Sent>) {
         match sent {
             Some(Sent::Yes) => {}
             Some(Sent::Failed(error)) => {
-                unsent.runs += 1;
-                unsent.too_long |= error.raw_os_error() == Some(nix::libc::EMSGSIZE);
+                self.runs += 1;
+                self.too_long |= error.raw_os_error() == Some(nix::libc::EMSGSIZE);
             }
-            Some(Sent::Full) | None => unsent.runs += 1,
+            Some(Sent::Full) | None => self.runs += 1,
         }
     }
-    unsent
 }
 
 /// Writes what the tunnel has for the home, and returns how many frames nobody took.

@@ -407,6 +407,11 @@ impl AgentTunnel {
         self.outbox.poll()
     }
 
+    /// The same as long as nothing can be added to it; for whoever has more packets at hand.
+    pub fn poll_full_transmit(&mut self) -> Option<Transmit<'_>> {
+        self.outbox.poll_full()
+    }
+
     /// What happened since it was last asked.
     pub fn poll_event(&mut self) -> Option<AgentEvent> {
         self.events.pop_front()

@@ -145,6 +145,19 @@ impl Outbox {
             tos: run.tos,
         })
     }
+
+    /// The next run to which nothing can be added. A run that is left waits at the front of the buffer for more.
+    pub(crate) fn poll_full(&mut self) -> Option<Transmit<'_>> {
+        let is_last = self.runs.len() == 1;
+        let front = self.runs.front_mut()?;
+        if is_last && front.takes(front.segment, front.to, front.tos) {
+            self.bytes.copy_within(front.start..front.end, 0);
+            self.used = front.end - front.start;
+            (front.start, front.end) = (0, self.used);
+            return None;
+        }
+        self.poll()
+    }
 }
 
 impl Run {
@@ -221,6 +234,39 @@ mod tests {
 
         let runs = std::iter::from_fn(|| outbox.poll().map(|run| (run.payload.len(), run.tos)));
         assert_eq!(runs.collect::<Vec<_>>(), [(200, 0), (200, 1), (100, 0)]);
+    }
+
+    #[test]
+    fn a_run_that_has_room_waits_for_what_fits_it_and_is_sent_with_it() {
+        let mut outbox = Outbox::default();
+        let push = |outbox: &mut Outbox, fill: u8, len: usize| {
+            outbox.push(&vec![fill; len], to(1)).unwrap();
+        };
+        let full = |outbox: &mut Outbox| {
+            let run = outbox.poll_full()?;
+            Some((run.payload.len(), run.payload.first().copied()?))
+        };
+        assert_eq!(full(&mut outbox), None);
+        for fill in 0..46 {
+            push(&mut outbox, fill, 1_452);
+        }
+
+        assert_eq!(full(&mut outbox), Some((44 * 1_452, 0)));
+        assert_eq!(full(&mut outbox), None);
+        for fill in 46..89 {
+            push(&mut outbox, fill, 1_452);
+        }
+
+        assert_eq!(full(&mut outbox), Some((44 * 1_452, 44)));
+        assert_eq!(full(&mut outbox), None);
+        push(&mut outbox, 89, 60);
+        assert_eq!(full(&mut outbox), Some((1_452 + 60, 88)));
+        push(&mut outbox, 90, 60);
+        push(&mut outbox, 91, 70);
+        assert_eq!(full(&mut outbox), Some((60, 90)));
+        assert_eq!(full(&mut outbox), None);
+        let rest = outbox.poll().map(|run| run.payload.to_vec());
+        assert_eq!(rest, Some(vec![91; 70]));
     }
 
     #[test]

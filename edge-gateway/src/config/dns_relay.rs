@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use toml::Table;
 
+use super::Mistake;
 use super::fields::Fields;
-use super::{Dns, Mistake, Relay, Tunnel};
 
 /// A descriptor each.
 const DEFAULT_EXCHANGES: u32 = 1024;
@@ -33,14 +33,9 @@ pub struct DnsRelay {
 }
 
 impl DnsRelay {
-    /// The same on a gateway that listens at these places, too.
-    pub(super) fn on(mut self, dns: Option<&Dns>, relay: Option<&Relay>, tunnel: &Tunnel) -> Self {
-        let doors = dns.and_then(|dns| dns.doors.as_ref()).into_iter();
-        let doors = doors.flat_map(|doors| doors.https.iter().chain(&doors.quic));
-        let dns = dns.into_iter().flat_map(|dns| &dns.listen).chain(doors);
-        let relay = relay.into_iter().flat_map(|relay| &relay.listen);
-        self.own = dns.chain(relay).chain(&tunnel.listen).copied().collect();
-        self
+    /// The same on a gateway that listens at these places.
+    pub(super) fn on(self, own: Vec<SocketAddr>) -> Self {
+        Self { own, ..self }
     }
 }
 

@@ -95,17 +95,23 @@ impl Budget {
 
     /// The time from `woken` to `now` was spent on packets.
     pub(super) fn note_packets(&mut self, woken: Instant, now: Instant) {
-        if now.saturating_duration_since(self.since) >= WINDOW {
-            *self = Self::new(self.rush.clone(), now);
-        }
+        self.roll(now);
         self.packets += now.saturating_duration_since(woken);
         if self.packets >= BUSY {
             self.rush.note(now);
         }
     }
 
+    /// Begins a window when the last one is over: what was spent in it no longer counts.
+    fn roll(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            *self = Self::new(self.rush.clone(), now);
+        }
+    }
+
     /// Begins a turn, in which packets wait or do not.
     pub(super) fn turn(&mut self, now: Instant, packets_wait: bool) -> Turn {
+        self.roll(now);
         let left = |is_short: bool, max: Duration, spent| {
             if is_short {
                 max.saturating_sub(spent)
@@ -255,6 +261,19 @@ mod tests {
         let all_us = now.saturating_duration_since(start).as_micros();
         let percent = u128::from(taken * NOTHING_US * 100) / all_us;
         assert!(percent <= 1 && taken > 1_000, "{taken}, {percent} %");
+    }
+
+    #[test]
+    fn a_handshake_among_the_first_packets_after_a_quiet_time_is_not_charged_for_a_crowd_before_it()
+    {
+        let start = Instant::now();
+        let mut budget = Budget::new(nobody(), start);
+        let mut crowd = budget.turn(start, true);
+        crowd.note(start + MAX_WASTED, Worth::Nothing);
+        budget.settle(crowd);
+
+        assert!(!budget.turn(start + WINDOW / 2, true).is_open());
+        assert!(budget.turn(start + WINDOW, true).is_open());
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::time::Instant;
 use netio::poll::{Interest, Ready};
 use netio::tun::{FRAME_BYTES, Written};
 use netio::udp::Sent;
-use netio::{Poller, RecvBuffer, Tun, Udp, Waker};
+use netio::{Poller, RecvBuffer, Tun, Waker};
 use tokio::sync::mpsc;
-use tunnel::EdgeTunnel;
 use tunnel::edge::{EdgeEvent, Taken};
 use tunnel::offload::{Accepts, VNET_BYTES};
+use tunnel::{EdgeTunnel, Transmit};
 
 use super::budget::{Budget, Rush, Worth};
 use super::handover::{Kind, Letter, Post};
@@ -27,9 +27,6 @@ use crate::sampling::Networks;
 
 /// Runs or packets taken from one side before the other has its turn: one `UDP_SEGMENT` run's worth.
 const BATCH: usize = 64;
-/// A frame this long fills a call of its own; shorter ones wait for the next.
-const WORTH_SENDING: usize = 16_384;
-
 const TUN: u32 = 0;
 const DATA_V4: u32 = 1;
 const DATA_V6: u32 = 2;
@@ -380,8 +377,8 @@ impl Engine {
             if let Ok(Taken::Elsewhere(elsewhere)) = self.tunnel.handle_tun_frame(frame, now) {
                 self.post.hand_over(elsewhere.worker, Kind::Frame, frame);
             }
-            if len >= WORTH_SENDING {
-                self.transmit();
+            while let Some(run) = self.tunnel.poll_full_transmit() {
+                self.io.send(run, &mut self.io_dropped);
             }
         }
         self.transmit();
@@ -392,15 +389,7 @@ impl Engine {
 
     fn transmit(&mut self) {
         while let Some(run) = self.tunnel.poll_transmit() {
-            let Some(socket) = self.io.socket_to(run.to) else {
-                self.io_dropped.udp_failed += 1;
-                continue;
-            };
-            match socket.send_marked(run.to, run.payload, run.segment, run.tos) {
-                Sent::Yes => {}
-                Sent::Full => self.io_dropped.udp_full += 1,
-                Sent::Failed(_) => self.io_dropped.udp_failed += 1,
-            }
+            self.io.send(run, &mut self.io_dropped);
         }
     }
 
@@ -488,9 +477,17 @@ impl Io {
         Ok(found)
     }
 
-    fn socket_to(&self, to: SocketAddr) -> Option<&Udp> {
-        let lanes = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        lanes.as_ref().map(|lanes| &lanes.data)
+    fn send(&self, run: Transmit<'_>, dropped: &mut IoDropped) {
+        let lanes = if run.to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let Some(Lanes { data, .. }) = lanes else {
+            dropped.udp_failed += 1;
+            return;
+        };
+        match data.send_marked(run.to, run.payload, run.segment, run.tos) {
+            Sent::Yes => {}
+            Sent::Full => dropped.udp_full += 1,
+            Sent::Failed(_) => dropped.udp_failed += 1,
+        }
     }
 }
 
