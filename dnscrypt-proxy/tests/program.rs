@@ -293,9 +293,10 @@ fn a_file_in_the_place_of_the_status_socket_survives_and_is_told_of() {
     let file = dir.path().join("notes");
     std::fs::write(&file, "precious").unwrap();
 
-    let output = Command::new(PROGRAM)
-        .args(["run", "--listen", "127.0.0.1:0", "--stamp", &nobody()])
-        .arg("--status-socket")
+    // One that starts all the same does not end.
+    let output = Command::new("timeout")
+        .args(["10", PROGRAM, "run", "--listen", "127.0.0.1:0"])
+        .args(["--stamp", &nobody(), "--status-socket"])
         .arg(&file)
         .output()
         .unwrap();
