@@ -31,14 +31,14 @@ use crate::netns::Netns;
 use crate::office::Office;
 use crate::pop::Pop;
 use crate::programs::Programs;
-use crate::topology::Lab;
+use crate::topology::{LIAR, Lab};
 use crate::zones::{
     BOGUS_NAME, EVIL_ZONE, MANY_NAMES, MANY_UNSIGNED_NAMES, PAGE_NAME, SEALED_ZONE,
 };
 use asker::{Asker, Truth};
 use attack::Target;
 use forge::Forge;
-use liar::Liar;
+use liar::{Liar, Role};
 use phase::{Bounds, Found, Phase};
 use resolver::LyingResolver;
 
@@ -49,9 +49,9 @@ const FORGED: &str = "6.6.6.6";
 const FORGED_BYTES: [u8; 4] = [6, 6, 6, 6];
 /// What the lying resolver tells the truth about.
 const CANARY_ZONE: &str = "canary";
-/// The gateway's part of the packets and of the lies; the rest is the stub's.
-const GATEWAYS_PACKETS: f64 = 0.7;
-const GATEWAYS_LIES: f64 = 0.2;
+/// The gateway's part of the packets and of the lies: where it recurses, and where it forwards; the rest is the stub's.
+const RECURSING: [f64; 2] = [0.5, 0.2];
+const FORWARDING: [f64; 2] = [0.2, 0.3];
 /// Questions to liars at the same time: a resolver may wait eight seconds for each, and a router's stub lets 256 in.
 const WINDOW_OF_GATEWAY: usize = 512;
 const WINDOW_OF_STUB: usize = 128;
@@ -77,6 +77,8 @@ pub struct Options {
     pub lies: u64,
     /// What chance is drawn from.
     pub seed: u64,
+    /// Whether a gateway that forwards to a liar is attacked, too.
+    pub forwarding: bool,
     /// One object on the last line of stdout.
     pub json: bool,
 }
@@ -125,30 +127,60 @@ pub fn run(options: Options) -> Result<Report> {
     let programs = Programs::of_this_build()?;
     let mut dice = Dice::new(options.seed);
     let part = |all: u64, share: f64| (all as f64 * share) as u64;
-    let packets = part(options.packets, GATEWAYS_PACKETS);
-    let lies = part(options.lies, GATEWAYS_LIES);
-    let gateway = gateway(&lab, &programs, &internet, (packets, lies), &mut dice, &say)?;
-    let rest = (options.packets - packets, options.lies - lies);
-    let stub = stub(&lab, &programs, rest, &mut dice, &say)?;
+    let part =
+        |[packets, lies]: [f64; 2]| (part(options.packets, packets), part(options.lies, lies));
+    let recursing = part(RECURSING);
+    let forwarding = options.forwarding.then(|| part(FORWARDING));
+    let (packets, lies) = forwarding.unwrap_or_default();
+    let rest = (
+        options.packets - recursing.0 - packets,
+        options.lies - recursing.1 - lies,
+    );
+    let office = Office::init(&lab, &programs)?;
+    let provisioning = office.start()?;
+    let pop = Pop::install(&lab, &programs, &office, &internet.zones)?;
+    let mut found = vec![gateway(
+        &lab,
+        &pop,
+        Role::NameServer,
+        recursing,
+        &mut dice,
+        &say,
+    )?];
+    if let Some(amounts) = forwarding {
+        pop.edit_config(forwarding_to_the_liar)?;
+        let role = Role::Forwarder;
+        found.push(gateway(&lab, &pop, role, amounts, &mut dice, &say)?);
+    }
+    drop(provisioning);
+    found.push(stub(&lab, &programs, rest, &mut dice, &say)?);
     drop(internet);
     lab.remove().context("removing the lab")?;
-    Report::of(options, vec![gateway, stub])
+    Report::of(options, found)
 }
 
-/// The gateway, which recurses, two of whose zones a liar answers for.
+/// The configuration of a gateway that believes one resolver.
+fn forwarding_to_the_liar(text: String) -> String {
+    let kept = text
+        .lines()
+        .filter(|line| !line.starts_with("roots = ") && !line.starts_with("trust-anchor-file = "));
+    let forward = format!("mode = \"forward\"\nforward = [\"{LIAR}:53\"]");
+    let text = kept.collect::<Vec<_>>().join("\n") + "\n";
+    text.replace("mode = \"recurse\"", &forward)
+        .replace("dnssec = true", "dnssec = false")
+}
+
+/// The gateway: it recurses, and a liar answers for two zones, or it forwards to the liar.
 fn gateway(
     lab: &Lab,
-    programs: &Programs,
-    internet: &Internet,
+    pop: &Pop,
+    role: Role,
     (packets, lies): (u64, u64),
     dice: &mut Dice,
     say: &dyn Fn(&str),
 ) -> Result<Found> {
-    let office = Office::init(lab, programs)?;
-    let _provisioning = office.start()?;
-    let pop = Pop::install(lab, programs, &office, &internet.zones)?;
     let figures = Arc::default();
-    let _liar = Liar::start(&lab.internet, &figures, dice)?;
+    let _liar = Liar::start(&lab.internet, role, &figures, dice)?;
     let mut gateway = pop.start()?;
     let stamp: DnsCryptStamp = pop.stamp.parse().context("reading the gateway's stamp")?;
     let asked = |len, policy| certificate(&lab.pop, &stamp, len, policy);
@@ -162,7 +194,10 @@ fn gateway(
     let (mut udp, mut tcp) = (forge(dice)?, forge(dice)?);
     let asker = || Asker::sealed(&lab.pop, stamp.addr, &classical);
     Phase {
-        who: "gateway",
+        who: match role {
+            Role::NameServer => "gateway",
+            Role::Forwarder => "gateway that forwards",
+        },
         target: Target {
             netns: &lab.pop,
             address: stamp.addr,
@@ -178,27 +213,33 @@ fn gateway(
     .run(
         &mut gateway,
         (&mut || udp.packet(), &mut || tcp.packet()),
-        (asker()?, &mut |dice| {
-            if dice.happens(0.6) {
-                let name = format!("r{}.{EVIL_ZONE}", dice.roll(1 << 40));
-                (name, Truth::Anything)
-            } else {
-                let name = format!("n{}.{SEALED_ZONE}", dice.roll(400));
-                (name, Truth::KnownOrNothing)
-            }
-        }),
-        (asker()?, &mut |dice| {
-            let n = dice.roll(400);
-            match dice.roll(8) {
-                0 => (BOGUS_NAME.to_owned(), Truth::Nothing),
-                1 => ("www.plain".to_owned(), Truth::Known),
-                2 => (PAGE_NAME.to_owned(), Truth::Known),
-                3 => (format!("n{n}.{MANY_NAMES}"), Truth::Known),
-                _ => (format!("n{n}.{MANY_UNSIGNED_NAMES}"), Truth::Known),
-            }
-        }),
+        (asker()?, &mut |dice| lied_about(role, dice)),
+        (asker()?, &mut |dice| known(role, dice)),
         (dice, say),
     )
+}
+
+fn lied_about(role: Role, dice: &mut Dice) -> (String, Truth) {
+    let evil = format!("r{}.{EVIL_ZONE}", dice.roll(1 << 40));
+    match role {
+        Role::Forwarder => (evil, Truth::Whatever),
+        Role::NameServer if dice.happens(0.6) => (evil, Truth::Anything),
+        Role::NameServer => {
+            let name = format!("n{}.{SEALED_ZONE}", dice.roll(400));
+            (name, Truth::KnownOrNothing)
+        }
+    }
+}
+
+fn known(role: Role, dice: &mut Dice) -> (String, Truth) {
+    let n = dice.roll(400);
+    match dice.roll(8) {
+        0 if role == Role::NameServer => (BOGUS_NAME.to_owned(), Truth::Nothing),
+        1 => ("www.plain".to_owned(), Truth::Known),
+        2 => (PAGE_NAME.to_owned(), Truth::Known),
+        3 => (format!("n{n}.{MANY_NAMES}"), Truth::Known),
+        _ => (format!("n{n}.{MANY_UNSIGNED_NAMES}"), Truth::Known),
+    }
 }
 
 /// The stub on a machine without an agent, in front of a resolver that lies.

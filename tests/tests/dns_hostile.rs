@@ -10,6 +10,7 @@ fn spoiled_packets_and_lying_servers_crash_nobody_and_make_nobody_say_what_is_no
         packets: 150_000,
         lies: 8_000,
         seed: 1,
+        forwarding: false,
         json: false,
     };
 

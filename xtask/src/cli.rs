@@ -121,6 +121,9 @@ struct HostileArgs {
     /// What chance is drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Attack a gateway that forwards to a liar, too
+    #[arg(long)]
+    forwarding: bool,
     /// End with one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -132,6 +135,7 @@ impl HostileArgs {
             packets: self.packets,
             lies: self.lies,
             seed: self.seed,
+            forwarding: self.forwarding,
             json: self.json,
         }
     }

@@ -61,6 +61,20 @@ impl Draft {
         .concat();
     }
 
+    /// Answers the same question in other letters.
+    pub(super) fn respell(&mut self, which: usize) {
+        // Lengths of labels are less than letters are.
+        let mut letters: Vec<&mut u8> = self
+            .question
+            .iter_mut()
+            .filter(|byte| byte.is_ascii_alphabetic())
+            .collect();
+        let count = letters.len().max(1);
+        if let Some(letter) = letters.get_mut(which % count) {
+            **letter ^= 0x20;
+        }
+    }
+
     /// An address of the name that was asked for.
     pub(super) fn own_address(&mut self, ttl_s: u32, address: [u8; 4]) {
         self.record(Section::Answer, OF_QUESTION.into(), A, ttl_s, &address);
@@ -138,5 +152,20 @@ mod tests {
         assert_eq!(name.to_lowercase(), "www.evil.");
         assert_eq!(read.metadata.id, 9);
         assert_eq!((read.answers.len(), read.authorities.len()), (1, 2));
+    }
+
+    #[test]
+    fn other_letters_are_the_same_name_to_who_reads_and_not_the_same_bytes() {
+        let query = message::query(9, "www.evil", A.into(), 1_232).unwrap();
+        let (plain, _) = Draft::to(&query).unwrap();
+
+        for which in 0..9 {
+            let mut other = plain.clone();
+            other.respell(which);
+
+            let [one, two] = [&plain, &other].map(|draft| Message::from_vec(&draft.bytes()));
+            assert_eq!(one.unwrap().queries, two.unwrap().queries);
+            assert_ne!(plain.bytes(), other.bytes(), "{which}");
+        }
     }
 }

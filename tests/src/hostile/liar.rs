@@ -1,5 +1,5 @@
 //! The name server of two zones, which lies: in all the ways in which a resolver can be led to believe something about
-//! other zones, or about a signed one, that is not so.
+//! other zones, or about a signed one, that is not so. And a resolver that others forward to, with forgers beside it.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use dnscrypt_proxy::proto::Transport;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 
@@ -21,6 +22,8 @@ use crate::zones::{EVIL_ZONE, MANY_NAMES, MANY_UNSIGNED_NAMES, SEALED_ZONE};
 
 /// How long the true server may think.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Questions about its zones, and not about names in them, that are answered with the truth at first.
+const HONEST: u32 = 200;
 /// True answers that are kept.
 const KEPT: usize = 4_096;
 const LARGEST: usize = 4_096;
@@ -30,7 +33,11 @@ const MOST: u64 = 6;
 const TRUTHS: f64 = 0.4;
 const SILENCES: f64 = 0.02;
 const LASTING_S: u32 = 86_400;
+/// Of a forwarder's answers: those that somebody guesses at, and those that tell more than was asked.
+const GUESSES: f64 = 0.1;
+const FOREIGN: f64 = 0.5;
 const OWN: [u8; 4] = [203, 0, 113, 99];
+const RIGHT: [u8; 4] = [203, 0, 113, 10];
 const RRSIG: u16 = 46;
 const NS: u16 = 2;
 const A: u16 = 1;
@@ -40,13 +47,28 @@ const SOA: u16 = 6;
 const TC: u8 = 2;
 const TCP_THREADS: usize = 4;
 
+/// As what it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The only server of two zones.
+    NameServer,
+    /// The one that is asked for everything. It may say what it likes about one zone; all other names have the web server's
+    /// address, and what guesses at those questions is another's.
+    Forwarder,
+}
+
 /// It lies while it lives.
 pub(super) struct Liar {
     _speech: Speech,
 }
 
 impl Liar {
-    pub(super) fn start(netns: &Netns, figures: &Arc<Figures>, dice: &mut Dice) -> Result<Self> {
+    pub(super) fn start(
+        netns: &Netns,
+        role: Role,
+        figures: &Arc<Figures>,
+        dice: &mut Dice,
+    ) -> Result<Self> {
         let at: SocketAddr = format!("{LIAR}:53").parse().context("an address")?;
         let (udp, tcp) = netns.enter(|| {
             let udp = UdpSocket::bind(at).context("binding the liar")?;
@@ -55,33 +77,42 @@ impl Liar {
         })?;
         let mut speech = Speech::default();
         for _ in 0..TCP_THREADS {
-            let mut tongue = Tongue::new(netns, figures, dice)?;
+            let mut tongue = Tongue::new(netns, role, figures, dice)?;
             let tcp = tcp.try_clone().context("sharing a listener")?;
             speech.over_tcp(tcp, move |stream| converse(stream, &mut tongue))?;
         }
-        let mut tongue = Tongue::new(netns, figures, dice)?;
-        speech.over_udp(udp, figures, move |query| tongue.answers(query))?;
+        let mut tongue = Tongue::new(netns, role, figures, dice)?;
+        speech.over_udp(udp, figures, move |query| {
+            tongue.answers(query, Transport::Udp)
+        })?;
         Ok(Self { _speech: speech })
     }
 }
 
-/// One question, and answers in frames that are not all what they say.
+/// Questions, and answers in frames; those of a name server are not all what they say, and it hears one question.
 fn converse(mut stream: TcpStream, tongue: &mut Tongue) -> Result<()> {
-    let query = speech::question(&mut stream)?;
-    let said = tongue.answers(&query);
-    for lie in said.lies {
-        tongue.frame(&mut stream, &lie)?;
-        tongue.figures.told(true);
+    loop {
+        let query = speech::question(&mut stream)?;
+        let said = tongue.answers(&query, Transport::Tcp);
+        for lie in said.lies {
+            tongue.frame(&mut stream, &lie)?;
+            tongue.figures.told(true);
+        }
+        if let Some(truth) = said.truth {
+            tongue.frame(&mut stream, &truth)?;
+        }
+        if tongue.role == Role::NameServer {
+            return Ok(());
+        }
     }
-    if let Some(truth) = said.truth {
-        tongue.frame(&mut stream, &truth)?;
-    }
-    Ok(())
 }
 
 /// What is said to a question.
 struct Tongue {
+    role: Role,
     dice: Dice,
+    /// Questions about its zones that are still answered with the truth.
+    honest: u32,
     figures: Arc<Figures>,
     /// Its own: an answer to another tongue never comes here.
     asking: UdpSocket,
@@ -90,7 +121,7 @@ struct Tongue {
 }
 
 impl Tongue {
-    fn new(netns: &Netns, figures: &Arc<Figures>, dice: &mut Dice) -> Result<Self> {
+    fn new(netns: &Netns, role: Role, figures: &Arc<Figures>, dice: &mut Dice) -> Result<Self> {
         let asking = netns.enter(|| {
             let asking = UdpSocket::bind((LIAR, 0)).context("binding UDP")?;
             asking
@@ -99,14 +130,16 @@ impl Tongue {
             Ok(asking)
         })?;
         Ok(Self {
+            role,
             dice: Dice::new(dice.roll(u64::MAX)),
+            honest: HONEST,
             figures: Arc::clone(figures),
             asking,
             truths: HashMap::new(),
         })
     }
 
-    fn answers(&mut self, query: &[u8]) -> Said {
+    fn answers(&mut self, query: &[u8], transport: Transport) -> Said {
         let mut said = Said::default();
         let Some((draft, name)) = Draft::to(query) else {
             return said;
@@ -116,6 +149,13 @@ impl Tongue {
             let zone = format!("{zone}.");
             lower == zone || lower.ends_with(&format!(".{zone}"))
         };
+        if self.role == Role::Forwarder && !is_below(EVIL_ZONE) {
+            return self.guesses(&draft, &lower, transport);
+        }
+        if let Some(truth) = self.about_itself(query, &draft, &lower) {
+            said.truth = Some(truth);
+            return said;
+        }
         let is_sealed = is_below(SEALED_ZONE);
         if !is_sealed && !is_below(EVIL_ZONE) {
             self.figures.stray(&lower);
@@ -139,9 +179,58 @@ impl Tongue {
         said
     }
 
+    /// What forgers say who see nothing of a question but that it was asked, and the truth. Over TCP nobody guesses.
+    fn guesses(&mut self, draft: &Draft, name: &str, transport: Transport) -> Said {
+        let mut said = Said::default();
+        if transport == Transport::Udp && self.dice.happens(GUESSES) {
+            for _ in 0..=self.dice.roll(MOST) {
+                said.lies.push(self.guess(draft.clone(), name));
+            }
+        }
+        let mut truth = draft.clone();
+        if truth.kind == A {
+            truth.own_address(1, RIGHT);
+        }
+        if self.dice.happens(FOREIGN) {
+            // The truth of what was asked, and more than was asked.
+            for section in [Section::Answer, Section::Authority, Section::Additional] {
+                let victim = self.victim_but(name);
+                truth.address(section, &victim, LASTING_S, super::FORGED_BYTES);
+            }
+            self.take_over(&mut truth);
+            said.lies.push(truth.bytes());
+        } else {
+            said.truth = Some(truth.bytes());
+        }
+        said
+    }
+
+    /// Nearly an answer to the question.
+    fn guess(&mut self, mut draft: Draft, name: &str) -> Vec<u8> {
+        let victim = self.victim_but(name);
+        let whole = |mut draft: Draft| {
+            draft.own_address(LASTING_S, super::FORGED_BYTES);
+            draft.bytes()
+        };
+        match self.dice.roll(6) {
+            0 => draft.id[spoil::place(&mut self.dice, 2)] ^= 1 << self.dice.roll(8),
+            1 => draft.question_of(&victim),
+            2 => draft.respell(spoil::place(&mut self.dice, 64)),
+            3 => draft.flags[0] = 1,
+            4 => draft.flags[0] |= TC,
+            _ => {
+                let mut bytes = whole(draft);
+                bytes.truncate(spoil::place(&mut self.dice, bytes.len()));
+                return bytes;
+            }
+        }
+        whole(draft)
+    }
+
     fn frame(&mut self, stream: &mut TcpStream, answer: &[u8]) -> Result<()> {
         let len = u16::try_from(answer.len())?;
         let told = match self.dice.roll(8) {
+            _ if self.role == Role::Forwarder => len,
             0 => len.wrapping_add(1),
             1 => len / 2,
             2 => 0,
@@ -350,6 +439,16 @@ impl Tongue {
         }
     }
 
+    /// Another name than this one.
+    fn victim_but(&mut self, name: &str) -> String {
+        loop {
+            let victim = self.victim();
+            if victim != name {
+                return victim;
+            }
+        }
+    }
+
     fn victim(&mut self) -> String {
         let n = self.dice.roll(400);
         match self.dice.roll(6) {
@@ -359,6 +458,28 @@ impl Tongue {
             3 => format!("n{n}.{SEALED_ZONE}."),
             _ => format!("n{n}.{MANY_UNSIGNED_NAMES}."),
         }
+    }
+
+    /// Of its zones and where it is, which it does not lie about before it has been asked for a while: whom nobody believes
+    /// to be a name server, or whose keys fail, nobody asks again.
+    fn about_itself(&mut self, query: &[u8], draft: &Draft, name: &str) -> Option<Vec<u8>> {
+        let is_own = [SEALED_ZONE, EVIL_ZONE]
+            .iter()
+            .any(|zone| name == format!("{zone}.") || name == format!("ns.{zone}."));
+        if !is_own || self.honest == 0 {
+            return None;
+        }
+        self.honest -= 1;
+        if name.ends_with(&format!("{SEALED_ZONE}.")) {
+            return self.truth(query);
+        }
+        let (mut draft, zone) = (draft.clone(), format!("{EVIL_ZONE}."));
+        match (draft.kind, name == zone) {
+            (A, false) => draft.own_address(LASTING_S, self.here()),
+            (NS, true) => draft.named(Section::Answer, &zone, NS, LASTING_S, "ns.evil."),
+            _ => draft.soa(&zone, SOA),
+        }
+        Some(draft.bytes())
     }
 
     fn here(&self) -> [u8; 4] {
