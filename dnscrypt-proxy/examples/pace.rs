@@ -14,7 +14,7 @@ use dnscrypt_proxy::proto::cert::{Certificate, Policy, select};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
-use dnscrypt_proxy::serve::{Query, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Duties, Query, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
@@ -66,9 +66,11 @@ async fn serve(how: &str, listen: SocketAddr) -> anyhow::Result<()> {
             let mut sockets = WorkerSockets::default();
             sockets.udp.push(Udp::bind(listen, &options())?);
             sockets.listen(listen)?;
-            server
-                .serve_by_workers(vec![sockets], KEPT_BYTES, answer)
-                .await;
+            let duties = Duties {
+                kept_bytes: KEPT_BYTES,
+                forwarding: None,
+            };
+            server.serve_by_workers(vec![sockets], duties, answer).await;
         }
         _ => {
             let udp = vec![UdpSocket::bind(listen).await?];

@@ -29,6 +29,8 @@ mod clerk;
 mod connections;
 #[cfg(feature = "workers")]
 mod desk;
+#[cfg(feature = "workers")]
+pub mod forward;
 mod keys;
 #[cfg(feature = "workers")]
 mod randomness;
@@ -67,6 +69,8 @@ pub struct Query {
     pub transport: Transport,
     /// The longest answer that will not be truncated.
     pub room: usize,
+    /// `Tcp`: whoever is asked is to be asked over TCP, as what datagrams brought was cut, or perhaps not from there.
+    pub upstream: Transport,
 }
 
 /// Everything a server needs but its sockets and its resolver.
@@ -98,20 +102,19 @@ impl Server {
         listen::run(Arc::new(service), sockets, limits).await
     }
 
-    /// The same with a worker for each set of sockets, and with up to so many bytes of answers kept.
+    /// The same with a worker for each set of sockets.
     #[cfg(feature = "workers")]
     pub async fn serve_by_workers<H, F>(
         self,
         sockets: Vec<WorkerSockets>,
-        kept_bytes: usize,
+        duties: Duties,
         handler: H,
     ) -> Stopped
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Vec<u8>>> + Send + 'static,
     {
-        self.serve_and_relay(sockets, kept_bytes, None, handler)
-            .await
+        self.serve_and_relay(sockets, duties, None, handler).await
     }
 
     /// The same, and by the same sockets forwards packets that are for other resolvers, if there is to be a relay.
@@ -119,7 +122,7 @@ impl Server {
     pub async fn serve_and_relay<H, F>(
         self,
         sockets: Vec<WorkerSockets>,
-        kept_bytes: usize,
+        duties: Duties,
         relay: Option<Relaying>,
         handler: H,
     ) -> Stopped
@@ -128,7 +131,7 @@ impl Server {
         F: Future<Output = Option<Vec<u8>>> + Send + 'static,
     {
         let handler = Arc::new(handler);
-        match workers::Workers::start(&self, sockets, kept_bytes, (&handler, relay)) {
+        match workers::Workers::start(&self, sockets, &duties, (&handler, relay)) {
             Ok(mut workers) => workers.ended().await,
             Err(error) => tracing::error!(%error, "the DNSCrypt workers cannot start"),
         }
@@ -146,6 +149,16 @@ impl Server {
             self.counters.count(Counted::PostQuantum);
         }
     }
+}
+
+/// What workers do by themselves before they ask the handler.
+#[cfg(feature = "workers")]
+#[derive(Clone, Debug)]
+pub struct Duties {
+    /// They keep up to so many bytes of answers together.
+    pub kept_bytes: usize,
+    /// They ask these resolvers, within their own threads.
+    pub forwarding: Option<forward::Forwarding>,
 }
 
 struct Serving<H> {
@@ -233,6 +246,7 @@ where
             source,
             transport,
             room: opened.reply.room(),
+            upstream: Transport::Udp,
         };
         let answer = timeout(HANDLER, (self.handler)(query)).await;
         let answer = answer.ok().flatten().ok_or(Dropped::Unanswered)?;

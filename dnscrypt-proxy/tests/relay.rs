@@ -15,7 +15,7 @@ use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::relay::{PREFIX, Reach, RelayPolicy, wrap};
 use dnscrypt_proxy::proto::stamp::Props;
 use dnscrypt_proxy::proto::{Transport, message};
-use dnscrypt_proxy::serve::{Query, Relaying, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Duties, Query, Relaying, Server, WorkerSockets};
 use dnscrypt_proxy::upstream::{ResolveError, Route, Settings, Upstream};
 use dnscrypt_proxy::{Counters, DnsCryptStamp, Dropped, clock};
 use ed25519_dalek::SigningKey;
@@ -119,8 +119,12 @@ impl Site {
                 count.fetch_add(1, Ordering::Relaxed);
                 answer(&query)
             };
+            let duties = Duties {
+                kept_bytes: 1 << 20,
+                forwarding: None,
+            };
             server
-                .serve_and_relay(sockets, 1 << 20, relay, handler)
+                .serve_and_relay(sockets, duties, relay, handler)
                 .await;
         });
         Self {

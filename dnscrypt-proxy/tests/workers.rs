@@ -12,7 +12,7 @@ use dnscrypt_proxy::listen::{Homes, Limits};
 use dnscrypt_proxy::proto::cert::{Certificate, System};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
-use dnscrypt_proxy::serve::{Query, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Duties, Query, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, Dropped, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
@@ -24,6 +24,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const DUTIES: Duties = Duties {
+    kept_bytes: 1 << 20,
+    forwarding: None,
+};
 
 struct Rig {
     address: SocketAddr,
@@ -79,7 +83,7 @@ impl Rig {
                 answer(query)
             };
             server
-                .serve_by_workers(sockets.into(), 1 << 20, handler)
+                .serve_by_workers(sockets.into(), DUTIES, handler)
                 .await;
         });
         Self {

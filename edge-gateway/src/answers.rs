@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dnscrypt_proxy::listen::Homes;
+use dnscrypt_proxy::proto::Transport;
 use dnscrypt_proxy::proto::message::Query;
 use tokio::sync::Semaphore;
 
@@ -41,8 +42,13 @@ impl Answers {
         }
     }
 
-    /// Answers one query; `None` when it is not a query at all.
-    pub(crate) async fn answer(&self, query: &[u8], from: IpAddr) -> Option<Vec<u8>> {
+    /// Answers one query, over TCP alone where `upstream` says so; `None` when it is not a query at all.
+    pub(crate) async fn answer(
+        &self,
+        query: &[u8],
+        from: IpAddr,
+        upstream: Transport,
+    ) -> Option<Vec<u8>> {
         if let Some(answer) = self.own.answer(query) {
             self.figures.count(Outcome::Answered);
             return Some(answer);
@@ -52,7 +58,7 @@ impl Answers {
             self.figures.count(Outcome::Busy);
             return Some(Query::read(query).ok()?.refuse(RCODE_SERVFAIL, None));
         };
-        let (answer, outcome) = self.resolver.answer(query).await;
+        let (answer, outcome) = self.resolver.answer(query, upstream).await;
         self.figures.count(outcome);
         answer
     }

@@ -12,13 +12,16 @@ use dnscrypt_proxy::listen::{Homes, Limits, Rate};
 use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::relay::{Reach, RelayPolicy};
 use dnscrypt_proxy::proto::stamp::Props;
-use dnscrypt_proxy::serve::{Relaying, Server, WorkerSockets};
+use dnscrypt_proxy::serve::forward::{Event, Events, Forwarding, Zone};
+use dnscrypt_proxy::serve::{Duties, Relaying, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, DnsCryptStamp, Stamp, clock};
+use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::BinEncodable as _;
 use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 
 use crate::answers::Answers;
-use crate::config::{self, Certificates, DnsRelay};
+use crate::config::{self, Certificates, DnsRelay, Upstream};
 use crate::doors::{self, Doors};
 use crate::exit::{Exit, Fault};
 use crate::own_names::OwnNames;
@@ -40,6 +43,8 @@ pub(crate) struct Dns {
     homes: Homes,
     doors: Option<Doors>,
     relay: Option<Relaying>,
+    /// What the workers ask by themselves.
+    zones: Vec<Zone>,
     provider_name: String,
     figures: Arc<Figures>,
 }
@@ -52,6 +57,8 @@ pub(crate) struct Figures {
     pub server: Arc<Counters>,
     /// The relay's, which stay zero without one.
     pub relay: Arc<Counters>,
+    /// What its workers asked by themselves.
+    pub upstream: Arc<Events>,
 }
 
 impl Figures {
@@ -79,13 +86,15 @@ impl Figures {
             .map(|count| count.load(Ordering::Relaxed));
         let outcomes = Outcome::ALL.into_iter().zip(counts);
         outcomes.map(|(outcome, count)| {
-            let shared = match outcome {
-                Outcome::Answered => Some(Counted::Shared),
-                Outcome::Failed => Some(Counted::SharedFailure),
-                Outcome::Bogus | Outcome::Busy | Outcome::Refused | Outcome::Malformed => None,
+            let (shared, forwarded) = match outcome {
+                Outcome::Answered => (Counted::Shared, Event::Answered),
+                Outcome::Failed => (Counted::SharedFailure, Event::Failed),
+                Outcome::Bogus | Outcome::Busy | Outcome::Refused | Outcome::Malformed => {
+                    return (outcome, count);
+                }
             };
-            let shared = shared.map_or(0, |counted| self.server.get(counted) as u64);
-            (outcome, count + shared)
+            let elsewhere = self.server.get(shared) + self.upstream.get(forwarded);
+            (outcome, count + elsewhere as u64)
         })
     }
 }
@@ -113,10 +122,10 @@ impl Dns {
         }
         let figures = Arc::<Figures>::default();
         let homes = dns.homes();
+        let own = OwnNames::new(dns);
         Ok(Self {
             sockets,
             certs: certs(dns)?,
-            own: OwnNames::new(dns),
             resolver: Resolver::new(dns)?,
             rate: dns.rate,
             doors: (dns.doors.as_ref())
@@ -124,6 +133,8 @@ impl Dns {
                 .transpose()?,
             homes,
             relay: relay.map(|relay| relaying(relay, &figures)),
+            zones: forwarded(dns, &own),
+            own,
             provider_name: dns.provider_name.clone(),
             figures,
         })
@@ -154,12 +165,23 @@ impl Dns {
             counters: Arc::clone(&self.figures.server),
             clock: clock::system(),
         };
+        let forwarding = (!self.zones.is_empty()).then(|| Forwarding {
+            zones: self.zones,
+            events: Arc::clone(&self.figures.upstream),
+        });
         let answers = Answers::new(self.own, self.resolver, self.homes.clone(), self.figures);
         let doors = open(self.doors, answers.clone(), self.rate);
         let (sockets, relay) = (self.sockets, self.relay);
-        let answering = server.serve_and_relay(sockets, KEPT_BYTES, relay, move |query| {
+        let duties = Duties {
+            kept_bytes: KEPT_BYTES,
+            forwarding,
+        };
+        let answering = server.serve_and_relay(sockets, duties, relay, move |query| {
             let answers = answers.clone();
-            async move { answers.answer(&query.message, query.source.ip()).await }
+            async move {
+                let from = query.source.ip();
+                answers.answer(&query.message, from, query.upstream).await
+            }
         });
         tokio::select! {
             error = answering => stopped(&error.to_string()),
@@ -174,6 +196,23 @@ async fn open(doors: Option<Doors>, answers: Answers, rate: Option<Rate>) -> Fau
         Some(doors) => doors.serve(answers, rate).await,
         None => std::future::pending().await,
     }
+}
+
+/// What needs no judgement but that of the resolvers it is forwarded to.
+fn forwarded(dns: &config::Dns, own: &OwnNames) -> Vec<Zone> {
+    let zone = |name: &Name, servers: &[SocketAddr]| {
+        let suffix = name.to_lowercase().to_bytes().ok()?.into_boxed_slice();
+        let servers = servers.to_vec();
+        Some(Zone { suffix, servers })
+    };
+    let Upstream::Forward(servers) = &dns.upstream else {
+        return Vec::new();
+    };
+    if dns.dnssec {
+        return Vec::new();
+    }
+    let own = own.names().filter_map(|name| zone(name, &[]));
+    own.chain(zone(&Name::root(), servers)).collect()
 }
 
 fn udp_options() -> UdpOptions {

@@ -55,6 +55,7 @@ pub(crate) struct Metrics {
     doors_refused: LabelledCounter,
     forwarded: LabelledCounter,
     forwarded_dropped: LabelledCounter,
+    upstream: LabelledCounter,
     worker_packets: LabelledCounter,
     worker_bytes: LabelledCounter,
     worker_handshakes: LabelledCounter,
@@ -100,6 +101,7 @@ impl Metrics {
             forwarded: registry.labelled_counter(names::GATEWAY_DNS_RELAYED, "what"),
             forwarded_dropped: registry
                 .labelled_counter(names::GATEWAY_DNS_RELAY_DROPPED, "reason"),
+            upstream: registry.labelled_counter(names::GATEWAY_DNS_UPSTREAM, "event"),
             worker_packets: registry.labelled_counter(names::GATEWAY_WORKER_PACKETS, "worker"),
             worker_bytes: registry.labelled_counter(names::GATEWAY_WORKER_BYTES, "worker"),
             worker_handshakes: registry
@@ -160,6 +162,9 @@ impl Metrics {
         }
         for (seal, count) in dns.into_iter().flat_map(dns::Figures::seals) {
             follow(&self.lookup_seals.with(seal), count);
+        }
+        for (event, count) in dns.into_iter().flat_map(|dns| dns.upstream.all()) {
+            follow(&self.upstream.with(event.as_label()), count as u64);
         }
         for (reason, count) in dns.into_iter().flat_map(|dns| dns.server.all_dropped()) {
             if count > 0 {

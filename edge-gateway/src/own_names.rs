@@ -84,6 +84,14 @@ impl OwnNames {
         }
     }
 
+    /// Names under which all, or some, questions are answered here.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        let designation = self.designation.iter();
+        let designated = designation.flat_map(|it| [&it.host, &it.service]);
+        let always = [&self.localhost, &self.resolver].into_iter();
+        always.chain(designated).chain(&self.nowhere)
+    }
+
     /// The answer to a query for one of them; `None` for every other query.
     pub(crate) fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let request = Message::from_vec(query).ok()?;

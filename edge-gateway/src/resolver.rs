@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dnscrypt_proxy::proto::Transport;
 use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
 use hickory_proto::op::{
     DnsRequestOptions, Edns, Message, MessageType, OpCode, Query, ResponseCode,
@@ -104,6 +105,8 @@ enum Source {
 /// cache keeps no reason for what was refused, and the second one is asked for it.
 struct Forwarders {
     cached: TokioResolver,
+    /// Asks over TCP alone and keeps nothing.
+    by_tcp: TokioResolver,
     validating: Option<DnssecDnsHandle<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>>,
 }
 
@@ -144,8 +147,8 @@ impl Resolver {
         })
     }
 
-    /// Answers one query; `None` when it is not a query at all.
-    pub async fn answer(&self, query: &[u8]) -> (Option<Vec<u8>>, Outcome) {
+    /// Answers one query, having asked over TCP alone where `upstream` says so; `None` when it is not a query at all.
+    pub async fn answer(&self, query: &[u8], upstream: Transport) -> (Option<Vec<u8>>, Outcome) {
         let Ok(request) = Message::from_vec(query) else {
             return (None, Outcome::Malformed);
         };
@@ -157,7 +160,7 @@ impl Resolver {
         }
         let (response, outcome) = match unserved(&request, question) {
             Some(code) => (error(&request, code), Outcome::Refused),
-            None => self.resolve(&request, question.clone()).await,
+            None => self.resolve(&request, question.clone(), upstream).await,
         };
         match response.to_vec() {
             Ok(bytes) => (Some(bytes), outcome),
@@ -169,7 +172,12 @@ impl Resolver {
         }
     }
 
-    async fn resolve(&self, request: &Message, question: Query) -> (Message, Outcome) {
+    async fn resolve(
+        &self,
+        request: &Message,
+        question: Query,
+        upstream: Transport,
+    ) -> (Message, Outcome) {
         let failure = |outcome| (error(request, ResponseCode::ServFail), outcome);
         let Ok(_slot) = self.lookups.try_acquire() else {
             return failure(Outcome::Busy);
@@ -178,7 +186,7 @@ impl Resolver {
             .edns
             .as_ref()
             .is_some_and(|edns| edns.flags().dnssec_ok);
-        let lookup = Box::pin(self.lookup(question));
+        let lookup = Box::pin(self.lookup(question, upstream));
         let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
             Ok(Ok(found)) => found,
             Ok(Err(outcome)) => return failure(outcome),
@@ -201,14 +209,18 @@ impl Resolver {
 
     /// What the source says, if it may be believed. Where it may not, the name may be an alias, whose target is
     /// judged by itself.
-    async fn lookup(&self, mut question: Query) -> Result<Found, Outcome> {
+    async fn lookup(
+        &self,
+        mut question: Query,
+        upstream: Transport,
+    ) -> Result<Found, Outcome> {
         let mut aliases: Option<Found> = None;
         let join = |aliases: Option<Found>, found| match aliases {
             Some(before) => denial::join(before, found),
             None => found,
         };
         for _ in 0..denial::MOST_ALIASES {
-            let believed = match self.source.lookup(question.clone()).await {
+            let believed = match self.source.lookup(question.clone(), upstream).await {
                 Ok(found) if self.validates && found.answers.is_empty() => {
                     denial::stands(question.name(), &found).then_some(found)
                 }
@@ -224,7 +236,7 @@ impl Resolver {
             }
             let name = question.name().clone();
             let alias = Query::query(name.clone(), RecordType::CNAME);
-            let alias = self.source.lookup(alias).await?;
+            let alias = self.source.lookup(alias, upstream).await?;
             let target = denial::target(&name, &alias).ok_or(Outcome::Bogus)?;
             question = Query::query(target, question.query_type());
             aliases = Some(join(aliases, alias));
@@ -294,7 +306,15 @@ fn forwarders(
     servers: &[SocketAddr],
     anchors: Option<Arc<TrustAnchors>>,
 ) -> Result<Forwarders, Fault> {
-    let servers: Vec<_> = servers.iter().map(name_server).collect();
+    let both = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    let tcp = [ConnectionConfig::tcp()];
+    let over = |connections: &[ConnectionConfig]| -> Vec<NameServerConfig> {
+        let servers = servers.iter();
+        servers
+            .map(|server| name_server(server, connections))
+            .collect()
+    };
+    let (servers, servers_by_tcp) = (over(&both), over(&tcp));
     let mut options = ResolverOpts::default();
     options.timeout = FORWARD_TIMEOUT;
     options.cache_size = CACHE_ENTRIES;
@@ -303,6 +323,17 @@ fn forwarders(
     options.case_randomization = true;
     options.edns_payload_len = EDNS_PAYLOAD_BYTES;
     options.validate = anchors.is_some();
+    let mut tcp_options = options.clone();
+    tcp_options.cache_size = 0;
+    let mut by_tcp = Forwarder::builder_with_config(
+        ResolverConfig::from_name_servers(servers_by_tcp),
+        TokioRuntimeProvider::default(),
+    )
+    .with_options(tcp_options);
+    if let Some(anchors) = &anchors {
+        by_tcp = by_tcp.with_trust_anchor(Arc::clone(anchors));
+    }
+    let by_tcp = by_tcp.build().map_err(|error| set_up(&error))?;
     let builder = Forwarder::builder_with_config(
         ResolverConfig::from_name_servers(servers.clone()),
         TokioRuntimeProvider::default(),
@@ -312,6 +343,7 @@ fn forwarders(
         let cached = builder.build().map_err(|error| set_up(&error))?;
         return Ok(Forwarders {
             cached,
+            by_tcp,
             validating: None,
         });
     };
@@ -326,16 +358,17 @@ fn forwarders(
     let cached = builder.with_trust_anchor(anchors).build();
     Ok(Forwarders {
         cached: cached.map_err(|error| set_up(&error))?,
+        by_tcp,
         validating: Some(validating),
     })
 }
 
-fn name_server(server: &SocketAddr) -> NameServerConfig {
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+fn name_server(server: &SocketAddr, connections: &[ConnectionConfig]) -> NameServerConfig {
+    let mut connections = connections.to_vec();
+    for connection in &mut connections {
         connection.port = server.port();
-        connection
-    });
-    NameServerConfig::new(server.ip(), true, connections.into())
+    }
+    NameServerConfig::new(server.ip(), true, connections)
 }
 
 fn recursor(
@@ -354,6 +387,7 @@ fn recursor(
         ns_cache_size: SERVER_CACHE_ENTRIES,
         response_cache_size: CACHE_ENTRIES,
         edns_payload_len: EDNS_PAYLOAD_BYTES,
+        case_randomization: true,
         ..RecursorOptions::default()
     };
     // Roots of one's own mean a closed network, whose servers may well have private addresses.
@@ -378,9 +412,13 @@ fn set_up(error: &dyn std::error::Error) -> Fault {
 }
 
 impl Forwarders {
-    async fn lookup(&self, question: Query) -> Result<Found, Outcome> {
+    async fn lookup(&self, question: Query, upstream: Transport) -> Result<Found, Outcome> {
         let name = question.name().clone();
-        let error = match self.cached.lookup(name, question.query_type()).await {
+        let asked = match upstream {
+            Transport::Udp => &self.cached,
+            Transport::Tcp => &self.by_tcp,
+        };
+        let error = match asked.lookup(name, question.query_type()).await {
             Ok(lookup) => return Ok(found(lookup.message().clone())),
             Err(error) => error,
         };
@@ -399,9 +437,9 @@ impl Forwarders {
 }
 
 impl Source {
-    async fn lookup(&self, question: Query) -> Result<Found, Outcome> {
+    async fn lookup(&self, question: Query, upstream: Transport) -> Result<Found, Outcome> {
         match self {
-            Self::Forward(forwarders) => forwarders.lookup(question).await,
+            Self::Forward(forwarders) => forwarders.lookup(question, upstream).await,
             Self::Recurse(recursor) => {
                 match recursor.resolve(question, Instant::now(), true).await {
                     Ok(message) => Ok(found(message)),

@@ -190,6 +190,9 @@ pub(crate) struct DnsStatus {
     pub seals: BTreeMap<String, u64>,
     /// Packets that were no lookups, by reason.
     pub dropped: BTreeMap<String, u64>,
+    /// Questions to other resolvers and what came back, by event.
+    #[serde(default)]
+    pub upstream: BTreeMap<String, u64>,
     /// What went through the relay; none where none is configured, or nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relayed: Option<RelayedStatus>,
@@ -469,6 +472,9 @@ impl Status {
         lines.extend(self.doors.iter().map(DoorsStatus::in_words));
         let relayed = self.dns.as_ref().and_then(|dns| dns.relayed.as_ref());
         lines.extend(relayed.map(RelayedStatus::in_words));
+        if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.upstream.is_empty()) {
+            lines.push(format!("upstream   {}", counts(&dns.upstream)));
+        }
         if let Some(relay) = &self.relay {
             lines.push(format!(
                 "relay      {} routers now; {} over QUIC and {} over TLS so far, {} refused",

@@ -12,7 +12,7 @@ pub use batch::{Batch, MAX_BATCH};
 pub use path::Fragment;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -159,6 +159,26 @@ impl Udp {
             socket: UdpSocket::from(fd),
             segments: AtomicBool::new(offload),
         })
+    }
+
+    /// A socket under a port that the kernel draws, which hears of `peer` alone: what others send there is answered by the
+    /// kernel as if the port were closed.
+    ///
+    /// # Errors
+    /// By cause, see [`UdpError`].
+    pub fn connected(peer: SocketAddr, options: &UdpOptions) -> Result<Self, UdpError> {
+        let any = match peer {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let udp = Self::bind(any, options)?;
+        let connected = udp.socket.connect(peer);
+        connected.map_err(|source| UdpError::Os {
+            what: "connecting",
+            address: peer,
+            source,
+        })?;
+        Ok(udp)
     }
 
     /// The address and port in use.

@@ -129,17 +129,22 @@ impl Query {
     /// this query is for nobody else.
     #[must_use]
     pub fn marked_key(&self) -> Option<Box<[u8]>> {
-        let is_ordinary = self.opcode == OpCode::Query
-            && self.recursion_desired
-            && self.qclass == CLASS_IN
-            && self.edns.is_none_or(|edns| edns.version == 0);
-        is_ordinary.then(|| {
+        self.is_ordinary().then(|| {
             let mut key = self.key();
             if let Some(flags) = key.last_mut() {
                 *flags |= u8::from(self.authentic_data) << 2;
             }
             key
         })
+    }
+
+    /// Whether it wants what every resolver gives: a lookup in class IN, on behalf of the asker.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        self.opcode == OpCode::Query
+            && self.recursion_desired
+            && self.qclass == CLASS_IN
+            && self.edns.is_none_or(|edns| edns.version == 0)
     }
 
     /// Whether a message has this question, letter case of the name aside.

@@ -56,6 +56,8 @@ pub(super) struct Now {
     pub(super) uptime_s: u64,
     /// As the rates have it.
     pub(super) moment_us: u64,
+    /// In milliseconds.
+    pub(super) uptime_ms: u64,
 }
 
 /// What a packet was.
@@ -72,6 +74,8 @@ pub(super) enum Taken {
 pub(super) struct Ask {
     pub(super) number: u64,
     pub(super) query: Query,
+    /// The same, read.
+    pub(super) asked: message::Query,
 }
 
 /// Sealed answers and questions to be asked, for the worker to take out.
@@ -233,9 +237,15 @@ impl Clerk {
             source: waiter.place.peer,
             transport: waiter.place.transport(),
             room: waiter.reply.room(),
+            upstream: Transport::Udp,
         };
+        let asked = message.clone();
         match self.desk.wait(message, waiter) {
-            Wait::Ask(number) => self.out.asks.push(Ask { number, query }),
+            Wait::Ask(number) => self.out.asks.push(Ask {
+                number,
+                query,
+                asked,
+            }),
             Wait::Joined => {}
             Wait::Full(waiter) => self.drop(waiter.place, Dropped::Overloaded),
         }

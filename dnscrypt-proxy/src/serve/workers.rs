@@ -20,8 +20,9 @@ use tokio::time::timeout;
 
 use super::clerk::{Ask, Clerk, Now, Place, Taken, Way};
 use super::connections::{Arrived, Connections, SILENCE};
+use super::forward::Forwarder;
 use super::relay::{self, Relayed, Relaying};
-use super::{HANDLER, Query, Rates, Server};
+use super::{Duties, HANDLER, Query, Rates, Server};
 use crate::clock::Clock;
 use crate::listen::Limits;
 use crate::proto::MAX_QUERY;
@@ -65,11 +66,11 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a worker for each set of sockets, which keep so many bytes of answers together, and a relay behind them.
+    /// Starts a worker for each set of sockets, and a relay behind them.
     pub(super) fn start<H, F>(
         server: &Server,
         sockets: Vec<WorkerSockets>,
-        kept_bytes: usize,
+        duties: &Duties,
         (handler, relay): (&Arc<H>, Option<Relaying>),
     ) -> io::Result<Self>
     where
@@ -84,7 +85,7 @@ impl Workers {
             asking: JoinSet::new(),
         };
         let count = sockets.len().max(1);
-        let kept_bytes = kept_bytes / count;
+        let kept_bytes = duties.kept_bytes / count;
         let rates = Rates::of(server).map(Arc::new);
         let mut desk = relay::Desk::open(relay, &server.homes, sockets.first())?;
         for (number, sockets) in sockets.into_iter().enumerate() {
@@ -109,6 +110,7 @@ impl Workers {
             let (ended, end) = oneshot::channel();
             let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
             let rates = rates.clone();
+            let forwarder = duties.forwarding.as_ref().map(Forwarder::new);
             let thread = std::thread::Builder::new().name(format!("dns-{number}"));
             let thread = thread.spawn(move || {
                 Worker {
@@ -120,6 +122,7 @@ impl Workers {
                     clock: Arc::clone(&server.clock),
                     clerk: Clerk::new(server, kept_bytes, rates).before(door),
                     relayed,
+                    forwarder,
                     asks,
                     answers: answered,
                     began: Instant::now(),
@@ -204,7 +207,7 @@ where
     F: Future<Output = Option<Vec<u8>>> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
-    while let Some(Ask { number, query }) = asked.recv().await {
+    while let Some(Ask { number, query, .. }) = asked.recv().await {
         while tasks.try_join_next().is_some() {}
         let promise = Promise {
             number,
@@ -236,6 +239,7 @@ struct Worker {
     clock: Clock,
     clerk: Clerk,
     relayed: Option<Receiver<Relayed>>,
+    forwarder: Option<Forwarder>,
     asks: mpsc::Sender<Ask>,
     answers: Receiver<Answer>,
     began: Instant,
@@ -247,12 +251,11 @@ impl Worker {
         // One byte more than the longest query, and what goes before it to a relay: what fills it is too long.
         let mut batch = Batch::new(PREFIX + MAX_QUERY + 1);
         let mut ready = Vec::new();
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.flush(&self.poller, 0);
+        }
         while !self.stop.load(Ordering::Relaxed) {
-            let wait = if self.clerk.is_idle() {
-                self.connections.patience()
-            } else {
-                Some(Duration::ZERO)
-            };
+            let wait = self.patience();
             match self.poller.wait(wait) {
                 Ok(events) => ready.extend(events.filter_map(|event| match event {
                     Ready::Descriptor { token, .. } => Some(token),
@@ -273,17 +276,23 @@ impl Worker {
         let began = Instant::now();
         let now = Now {
             unix_s: (self.clock)(),
-            uptime_s: began.saturating_duration_since(self.began).as_secs(),
+            uptime_s: self.uptime(began).as_secs(),
             moment_us: self.clerk.moment_us(began),
+            uptime_ms: millis(self.uptime(began)),
         };
         let mut is_busy = self.take_answers(now);
         self.take_relayed(now);
         for token in ready {
-            is_busy |= match self.sockets.get(*token as usize) {
-                Some(_) => self.receive(*token as usize, batch, now),
-                None => self.serve_connections(Some(*token), now),
+            is_busy |= match (&mut self.forwarder, self.sockets.get(*token as usize)) {
+                (_, Some(_)) => self.receive(*token as usize, batch, now),
+                (Some(forwarder), _) if Forwarder::has(*token) => {
+                    forwarder.receive(*token, now.uptime_ms);
+                    true
+                }
+                _ => self.serve_connections(Some(*token), now),
             };
         }
+        self.hear_upstream(now);
         is_busy |= self.serve_connections(None, now);
         self.hand_out(now);
         self.clerk.begin_strangers(if is_busy {
@@ -300,6 +309,33 @@ impl Worker {
         self.hand_out(now);
         let at = (&self.poller, &*self.counters, now.uptime_s);
         self.connections.sweep(at);
+    }
+
+    /// How long nothing has to be done unless something comes.
+    fn patience(&self) -> Option<Duration> {
+        if !self.clerk.is_idle() {
+            return Some(Duration::ZERO);
+        }
+        let due_ms = self.forwarder.as_ref().and_then(Forwarder::poll_timeout);
+        let now_ms = millis(self.uptime(Instant::now()));
+        let due = due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)));
+        let first = [self.connections.patience(), due].into_iter().flatten();
+        first.min()
+    }
+
+    /// What the resolvers said that this worker asks by itself.
+    fn hear_upstream(&mut self, now: Now) {
+        let Some(forwarder) = &mut self.forwarder else {
+            return;
+        };
+        forwarder.handle_timeout(now.uptime_ms);
+        for (number, answer) in forwarder.answers() {
+            self.clerk.answered(number, answer, now);
+        }
+    }
+
+    fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
     }
 
     /// Answers that came back; whether there were any.
@@ -368,7 +404,14 @@ impl Worker {
 
     /// Sends what the clerk has answered, and asks what it wants to know.
     fn hand_out(&mut self, now: Now) {
-        for ask in self.clerk.out.asks.drain(..) {
+        let mut asks = std::mem::take(&mut self.clerk.out.asks);
+        if let Some(forwarder) = &mut self.forwarder {
+            let own = |ask| forwarder.ask(ask, now.uptime_ms).err();
+            asks = asks.into_iter().filter_map(own).collect();
+            asks.extend(forwarder.elsewhere());
+            forwarder.flush(&self.poller, now.uptime_ms);
+        }
+        for ask in asks {
             // There is room for all; without the other end the server is ending.
             let _ending = self.asks.try_send(ask);
         }
@@ -398,4 +441,8 @@ impl Worker {
             outbox.clear();
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -190,7 +190,11 @@ fn dns_status(figures: &dns::Figures) -> DnsStatus {
         answers: relay.get(Counted::Answer) as u64,
         dropped: dropped(relay),
     };
+    let upstream = figures.upstream.all();
     DnsStatus {
+        upstream: upstream
+            .map(|(event, count)| (event.as_label().to_owned(), count as u64))
+            .collect(),
         queries: outcomes.values().sum(),
         outcomes,
         seals: figures

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::cache::Cache;
 use dnscrypt_proxy::listen::{Homes, Rate};
+use dnscrypt_proxy::proto::Transport;
 use dnscrypt_proxy::proto::message::{Query, Response, pad_answer};
 use dnscrypt_proxy::serve::{Rates, answers};
 use tokio::time::timeout;
@@ -180,7 +181,8 @@ impl Front {
         let Some(_place) = self.waiting.enter(from) else {
             return query.refuse(RCODE_SERVFAIL, None);
         };
-        let answer = timeout(HANDLER, self.answers.answer(message, from)).await;
+        let asking = self.answers.answer(message, from, Transport::Udp);
+        let answer = timeout(HANDLER, asking).await;
         let Some(answer) = answer.ok().flatten() else {
             return query.refuse(RCODE_SERVFAIL, None);
         };

@@ -169,7 +169,9 @@ fn query(name: &str, record_type: RecordType) -> Message {
 }
 
 async fn ask(resolver: &Resolver, query: &Message) -> (Message, Outcome) {
-    let (answer, outcome) = resolver.answer(&query.to_vec().unwrap()).await;
+    let (answer, outcome) = resolver
+        .answer(&query.to_vec().unwrap(), Transport::Udp)
+        .await;
     (
         Message::from_vec(&answer.expect("a query has an answer")).unwrap(),
         outcome,
@@ -318,7 +320,7 @@ async fn questions_that_are_not_served_never_go_upstream() {
     let response = Message::response(7, OpCode::Query).to_vec().unwrap();
     for not_a_query in [&response[..], b"", b"\0\x01", &[0xff; 64]] {
         assert_eq!(
-            resolver.answer(not_a_query).await,
+            resolver.answer(not_a_query, Transport::Udp).await,
             (None, Outcome::Malformed)
         );
     }

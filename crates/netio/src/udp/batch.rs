@@ -99,52 +99,74 @@ impl Udp {
     /// buffer is full the rest is left out.
     #[must_use]
     pub fn send_batch(&self, datagrams: &[(SocketAddr, Vec<u8>)]) -> usize {
-        let (mut rest, mut sent) = (datagrams, 0);
-        while !rest.is_empty() {
-            let taken = match self.send_some(rest) {
-                Ok(taken) => {
-                    sent += taken;
-                    taken
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The first of them cannot be sent: no route, too long. The others may.
-                Err(_) => 1,
-            };
-            rest = rest.get(taken.max(1)..).unwrap_or_default();
-        }
-        sent
+        send_all(datagrams, |rest| {
+            let named = rest.iter().map(|(to, bytes)| (Some(*to), bytes.as_slice()));
+            self.send_some(named)
+        })
+    }
+
+    /// The same from a connected socket ([`Udp::connected`]), whose peer they all go to.
+    #[must_use]
+    pub fn send_batch_to_peer(&self, datagrams: &[Vec<u8>]) -> usize {
+        send_all(datagrams, |rest| {
+            self.send_some(rest.iter().map(|bytes| (None, bytes.as_slice())))
+        })
     }
 
     #[expect(unsafe_code, reason = "sendmmsg over the caller's datagrams")]
-    fn send_some(&self, datagrams: &[(SocketAddr, Vec<u8>)]) -> io::Result<usize> {
+    fn send_some<'a>(
+        &self,
+        datagrams: impl Iterator<Item = (Option<SocketAddr>, &'a [u8])>,
+    ) -> io::Result<usize> {
         let mut iovs = [NO_BYTES; MAX_BATCH];
         let mut headers = no_headers();
         // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
         let mut names: [libc::sockaddr_storage; MAX_BATCH] = unsafe { mem::zeroed() };
-        let parts = datagrams.iter().zip(&mut names).zip(&mut iovs);
+        let mut count = 0;
+        let parts = datagrams.zip(&mut names).zip(&mut iovs);
         for ((((to, bytes), name), iov), header) in parts.zip(&mut headers) {
-            let (address, len) = to_storage(*to);
-            *name = address;
+            if let Some(to) = to {
+                let (address, len) = to_storage(to);
+                *name = address;
+                header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+                header.msg_hdr.msg_namelen = len;
+            }
             iov.iov_base = bytes.as_ptr().cast_mut().cast();
             iov.iov_len = bytes.len();
-            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-            header.msg_hdr.msg_namelen = len;
             header.msg_hdr.msg_iov = ptr::from_mut(iov);
             header.msg_hdr.msg_iovlen = 1;
+            count += 1;
         }
-        let count = datagrams.len().min(MAX_BATCH);
-        // SAFETY: each of the first `count` headers points to an address of `names`, to a place in `iovs` and by that to
-        // a datagram, all alive; the kernel only reads through them and writes the headers' lengths.
+        // SAFETY: each of the first `count` headers points to an address of `names` or to none, to a place in `iovs` and
+        // by that to a datagram, all alive; the kernel only reads through them and writes the headers' lengths.
         let sent = unsafe {
             libc::sendmmsg(
                 self.as_fd().as_raw_fd(),
                 headers.as_mut_ptr(),
-                count as libc::c_uint,
+                count,
                 libc::MSG_DONTWAIT as _,
             )
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
+}
+
+/// Sends by runs of [`MAX_BATCH`] until the socket's buffer is full.
+fn send_all<D>(datagrams: &[D], send_some: impl Fn(&[D]) -> io::Result<usize>) -> usize {
+    let (mut rest, mut sent) = (datagrams, 0);
+    while !rest.is_empty() {
+        let taken = match send_some(rest) {
+            Ok(taken) => {
+                sent += taken;
+                taken
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // The first of them cannot be sent: no route, too long. The others may.
+            Err(_) => 1,
+        };
+        rest = rest.get(taken.max(1)..).unwrap_or_default();
+    }
+    sent
 }
 
 const NO_BYTES: libc::iovec = libc::iovec {
@@ -234,6 +256,28 @@ mod tests {
             assert_eq!(peer.recv(&mut buffer).unwrap(), 2);
             assert_eq!(buffer[0], n as u8);
         }
+    }
+
+    #[test]
+    fn a_connected_socket_hears_of_nobody_but_its_peer() {
+        let ((peer, peer_is), (other, _)) = (peer(), peer());
+        let options = UdpOptions {
+            offload: Offload::Never,
+            ..UdpOptions::default()
+        };
+        let udp = Udp::connected(peer_is, &options).unwrap();
+        let mut batch = Batch::new(16);
+
+        let sent = udp.send_batch_to_peer(&[b"a".to_vec(), b"b".to_vec()]);
+        let (_, own) = peer.recv_from(&mut [0; 8]).unwrap();
+        let own_port = udp.local_addr().unwrap().port();
+        assert_eq!((sent, own.port()), (2, own_port));
+        other.send_to(b"forged", own).unwrap();
+        peer.send_to(b"real", own).unwrap();
+
+        assert_eq!(udp.recv_batch(&mut batch).unwrap(), 1);
+        let came: Vec<_> = batch.iter().collect();
+        assert_eq!(came, [(peer_is, &b"real"[..])]);
     }
 
     #[test]

@@ -128,6 +128,11 @@ pub const GATEWAY_DNS_RELAY_DROPPED: Name = name(
     "culvert_gateway_dns_relay_dropped",
     "Packets that the DNSCrypt relay dropped, by reason",
 );
+/// Questions to other resolvers, and what came back.
+pub const GATEWAY_DNS_UPSTREAM: Name = name(
+    "culvert_gateway_dns_upstream",
+    "Questions that DNS workers asked of other resolvers by themselves, and what came back, by event",
+);
 /// Inner packets, by worker.
 pub const GATEWAY_WORKER_PACKETS: Name = name(
     "culvert_gateway_worker_packets",

@@ -18,6 +18,7 @@ const NOW: Now = Now {
     unix_s: START,
     uptime_s: 5,
     moment_us: 5_000_000,
+    uptime_ms: 5_000,
 };
 const AGREEMENT: Duration = Duration::from_micros(50);
 
