@@ -198,6 +198,13 @@ pub(crate) struct DnsStatus {
     pub relayed: Option<RelayedStatus>,
 }
 
+impl DnsStatus {
+    fn upstream_in_words(&self) -> Option<String> {
+        let is_any = !self.upstream.is_empty();
+        is_any.then(|| format!("upstream   {}", counts(&self.upstream)))
+    }
+}
+
 /// Lookups forwarded to other resolvers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RelayedStatus {
@@ -472,9 +479,7 @@ impl Status {
         lines.extend(self.doors.iter().map(DoorsStatus::in_words));
         let relayed = self.dns.as_ref().and_then(|dns| dns.relayed.as_ref());
         lines.extend(relayed.map(RelayedStatus::in_words));
-        if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.upstream.is_empty()) {
-            lines.push(format!("upstream   {}", counts(&dns.upstream)));
-        }
+        lines.extend(self.dns.iter().filter_map(DnsStatus::upstream_in_words));
         if let Some(relay) = &self.relay {
             lines.push(format!(
                 "relay      {} routers now; {} over QUIC and {} over TLS so far, {} refused",
