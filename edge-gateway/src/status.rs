@@ -199,9 +199,20 @@ pub(crate) struct DnsStatus {
 }
 
 impl DnsStatus {
-    fn upstream_in_words(&self) -> Option<String> {
-        let is_any = !self.upstream.is_empty();
-        is_any.then(|| format!("upstream   {}", counts(&self.upstream)))
+    fn lines(&self) -> Vec<String> {
+        let mut lines = if self.queries > 0 {
+            vec![
+                format!("lookups    {} ({})", self.queries, counts(&self.outcomes)),
+                format!("sealed     {}", counts(&self.seals)),
+            ]
+        } else {
+            vec!["lookups    none yet".to_owned()]
+        };
+        let others = [("unanswered", &self.dropped), ("upstream  ", &self.upstream)];
+        let others = others.into_iter().filter(|(_, of)| !of.is_empty());
+        lines.extend(others.map(|(title, of)| format!("{title} {}", counts(of))));
+        lines.extend(self.relayed.iter().map(RelayedStatus::in_words));
+        lines
     }
 }
 
@@ -460,26 +471,10 @@ impl Status {
         }
         lines.extend(self.worker_lines());
         match &self.dns {
-            Some(dns) if dns.queries > 0 => {
-                lines.push(format!(
-                    "lookups    {} ({})",
-                    dns.queries,
-                    counts(&dns.outcomes)
-                ));
-            }
-            Some(_) => lines.push("lookups    none yet".to_owned()),
+            Some(dns) => lines.extend(dns.lines()),
             None => lines.push("lookups    no resolver configured".to_owned()),
         }
-        if let Some(dns) = self.dns.as_ref().filter(|dns| dns.queries > 0) {
-            lines.push(format!("sealed     {}", counts(&dns.seals)));
-        }
-        if let Some(dns) = self.dns.as_ref().filter(|dns| !dns.dropped.is_empty()) {
-            lines.push(format!("unanswered {}", counts(&dns.dropped)));
-        }
         lines.extend(self.doors.iter().map(DoorsStatus::in_words));
-        let relayed = self.dns.as_ref().and_then(|dns| dns.relayed.as_ref());
-        lines.extend(relayed.map(RelayedStatus::in_words));
-        lines.extend(self.dns.iter().filter_map(DnsStatus::upstream_in_words));
         if let Some(relay) = &self.relay {
             lines.push(format!(
                 "relay      {} routers now; {} over QUIC and {} over TLS so far, {} refused",

@@ -97,16 +97,7 @@ impl Workers {
             let connections = Connections::new(tcp, share(server.limits, count), &poller)?;
             let waker = poller.waker();
             let (door, relayed) = relay::door(desk.as_mut(), &waker, server.limits);
-            // Every question on its way has a place in both, so that neither is ever full.
-            let (asks, asked) = mpsc::channel(server.limits.in_flight.max(1));
-            let (answers, answered) = sync_channel(server.limits.in_flight.max(1));
-            let back = Back {
-                answers,
-                waker: waker.clone(),
-            };
-            workers
-                .asking
-                .spawn(ask_all(asked, back, Arc::clone(handler)));
+            let (asks, answers) = workers.ask_by(handler, &waker, server.limits.in_flight);
             let (ended, end) = oneshot::channel();
             let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
             let rates = rates.clone();
@@ -124,7 +115,7 @@ impl Workers {
                     relayed,
                     forwarder,
                     asks,
-                    answers: answered,
+                    answers,
                     began: Instant::now(),
                     stop,
                 }
@@ -139,6 +130,29 @@ impl Workers {
             workers.asking.spawn(desk.serve());
         }
         Ok(workers)
+    }
+
+    /// Has a task ask for one worker, over a channel there and one back.
+    fn ask_by<H, F>(
+        &mut self,
+        handler: &Arc<H>,
+        waker: &Waker,
+        in_flight: usize,
+    ) -> (mpsc::Sender<Ask>, Receiver<Answer>)
+    where
+        H: Fn(Query) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+    {
+        // Every question on its way has a place in both, so that neither is ever full.
+        let (asks, asked) = mpsc::channel(in_flight.max(1));
+        let (answers, answered) = sync_channel(in_flight.max(1));
+        let back = Back {
+            answers,
+            waker: waker.clone(),
+        };
+        self.asking
+            .spawn(ask_all(asked, back, Arc::clone(handler)));
+        (asks, answered)
     }
 
     /// Ends when a worker has ended, which it never should.
