@@ -209,11 +209,7 @@ impl Resolver {
 
     /// What the source says, if it may be believed. Where it may not, the name may be an alias, whose target is
     /// judged by itself.
-    async fn lookup(
-        &self,
-        mut question: Query,
-        upstream: Transport,
-    ) -> Result<Found, Outcome> {
+    async fn lookup(&self, mut question: Query, upstream: Transport) -> Result<Found, Outcome> {
         let mut aliases: Option<Found> = None;
         let join = |aliases: Option<Found>, found| match aliases {
             Some(before) => denial::join(before, found),

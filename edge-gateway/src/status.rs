@@ -208,7 +208,10 @@ impl DnsStatus {
         } else {
             vec!["lookups    none yet".to_owned()]
         };
-        let others = [("unanswered", &self.dropped), ("upstream  ", &self.upstream)];
+        let others = [
+            ("unanswered", &self.dropped),
+            ("upstream  ", &self.upstream),
+        ];
         let others = others.into_iter().filter(|(_, of)| !of.is_empty());
         lines.extend(others.map(|(title, of)| format!("{title} {}", counts(of))));
         lines.extend(self.relayed.iter().map(RelayedStatus::in_words));

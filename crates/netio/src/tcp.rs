@@ -20,7 +20,7 @@ pub struct Listener(TcpListener);
 
 impl Listener {
     /// Listens on `address`, which other listeners of the same user may share. An IPv6 listener takes IPv6 only. Nobody is
-    /// accepted before the first byte has come; who sends none is given up by the kernel after about `silence`.
+    /// accepted before the first byte has come, or `silence` is over.
     ///
     /// # Errors
     /// When the address is not there, another program listens on it, or the right to a low port is missing.
@@ -35,6 +35,8 @@ impl Listener {
         if address.is_ipv6() {
             setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
         }
+        // Accepted connections inherit it: an answer that follows another never waits for the other's acknowledgement.
+        setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
         // Connections of a server that was killed may still be closing.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         setsockopt(&fd, sockopt::ReusePort, &true)?;

@@ -143,8 +143,9 @@ impl Clerk {
         let keyring = self.keys.current();
         if !keyring.claims(bytes) {
             if let Some(door) = self.door.as_ref().filter(|_| is_anonymized(bytes)) {
+                // The relay has counted what it refused.
                 if door.hand_over(place, bytes).is_err() {
-                    self.drop(place, Dropped::Overloaded);
+                    self.refuse(place);
                 }
                 return Taken::Stranger;
             }
@@ -270,6 +271,10 @@ impl Clerk {
 
     fn drop(&mut self, place: Place, reason: Dropped) {
         self.server.counters.drop_packet(reason);
+        self.refuse(place);
+    }
+
+    fn refuse(&mut self, place: Place) {
         if let Way::Tcp(connection) = place.way {
             self.out.refused.push(connection);
         }

@@ -305,9 +305,9 @@ impl Connections {
     fn arrival(&mut self, id: Id) -> Option<Arrived> {
         let connection = self.get(id)?;
         let end = PREFIX + frame_len(&connection.unread)?;
-        let rest = connection.unread.get(end..)?.to_vec();
-        let packet = connection.unread.get(PREFIX..end)?.to_vec();
-        connection.unread = rest;
+        let rest = (connection.unread.len() >= end).then(|| connection.unread.split_off(end))?;
+        let mut packet = std::mem::replace(&mut connection.unread, rest);
+        packet.drain(..PREFIX);
         connection.state = State::Waiting;
         let source = connection.source;
         Some(Arrived { id, source, packet })
@@ -338,7 +338,11 @@ impl Connections {
                 counters.drop_packet(Dropped::TooLong);
                 self.close(id);
             }
-            Some(len) if connection.unread.len() >= PREFIX + len => self.next.push(id),
+            Some(len) if connection.unread.len() >= PREFIX + len => {
+                // `take_next` takes it; nothing is read before that.
+                connection.state = State::Waiting;
+                self.next.push(id);
+            }
             _ => self.watch(id, Some(Interest::Readable), poller),
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! `questions` decides, without sockets or clocks; `verdict` reads answers; `servers` knows whom to ask.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use netio::{Poller, Udp, UdpOptions};
 
 use super::clerk::Ask;
 use super::randomness::Page;
+use crate::listen::Homes;
 use crate::proto::message::OUR_UDP_SIZE;
 
 mod counts;
@@ -55,16 +56,24 @@ pub(super) struct Forwarder {
     ports: HashMap<u32, Udp>,
     next_port: u32,
     batch: Batch,
+    homes: Homes,
+    /// Questions of others that wait, by number.
+    strangers: HashSet<u64>,
+    max_strangers: usize,
 }
 
 impl Forwarder {
-    pub(super) fn new(forwarding: &Forwarding) -> Self {
+    /// At most so many questions that do not come from the homes wait at a time.
+    pub(super) fn new(forwarding: &Forwarding, homes: Homes, max_strangers: usize) -> Self {
         let zones = Zones::new(&forwarding.zones);
         Self {
             questions: Questions::new(zones, Arc::clone(&forwarding.events), Page::new()),
             ports: HashMap::new(),
             next_port: FIRST_PORT,
             batch: Batch::new(usize::from(OUR_UDP_SIZE)),
+            homes,
+            strangers: HashSet::new(),
+            max_strangers,
         }
     }
 
@@ -75,7 +84,16 @@ impl Forwarder {
 
     /// Takes a question, or gives it back.
     pub(super) fn ask(&mut self, ask: Ask, now_ms: u64) -> Result<(), Ask> {
-        self.questions.ask(ask, now_ms)
+        let number = ask.number;
+        let is_stranger = !self.homes.hold(ask.query.source.ip());
+        if is_stranger && self.strangers.len() >= self.max_strangers {
+            return Err(ask);
+        }
+        self.questions.ask(ask, now_ms)?;
+        if is_stranger {
+            self.strangers.insert(number);
+        }
+        Ok(())
     }
 
     /// Reads what came on a port.
@@ -108,12 +126,20 @@ impl Forwarder {
 
     /// Answers, by the numbers of their questions.
     pub(super) fn answers(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
-        std::mem::take(&mut self.questions.out.answers)
+        let answers = std::mem::take(&mut self.questions.out.answers);
+        for (number, _) in &answers {
+            self.strangers.remove(number);
+        }
+        answers
     }
 
     /// Questions that have to be asked over TCP.
     pub(super) fn elsewhere(&mut self) -> Vec<Ask> {
-        std::mem::take(&mut self.questions.out.elsewhere)
+        let elsewhere = std::mem::take(&mut self.questions.out.elsewhere);
+        for ask in &elsewhere {
+            self.strangers.remove(&ask.number);
+        }
+        elsewhere
     }
 
     /// Sends what was made in this turn, and sees to the ports.

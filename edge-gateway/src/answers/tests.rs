@@ -33,7 +33,7 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
     let ask = |n: usize, from: &str| {
         let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
         let (answers, from) = (answers.clone(), from.parse().unwrap());
-        Box::pin(async move { answers.answer(&query, from).await })
+        Box::pin(async move { answers.answer(&query, from, Transport::Udp).await })
     };
     let mut waiting = Vec::new();
 

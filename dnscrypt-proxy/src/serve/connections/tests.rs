@@ -176,3 +176,25 @@ fn one_too_many_is_closed_and_an_answer_for_one_that_is_gone_reaches_nobody_else
     assert_eq!(rig.counters.dropped(Dropped::TooManyConnections), 1);
     assert!(matches!(fourth.read(&mut answer), Ok(0) | Err(_)));
 }
+
+#[test]
+fn of_queries_that_come_together_one_is_under_way_at_a_time() {
+    let mut rig = Rig::new();
+    let mut client = rig.client(&WHOLE[..2]);
+    assert!(rig.turn().is_empty());
+    client.write_all(&WHOLE[2..]).unwrap();
+    let first = rig.turn();
+    rig.answer(first[0].id, b"1");
+
+    client.write_all(&[WHOLE, WHOLE].concat()).unwrap();
+    let second = rig.turn();
+    assert_eq!(second.len(), 1);
+    rig.answer(second[0].id, b"2");
+    client.write_all(&WHOLE).unwrap();
+    let mut arrived = rig.turn();
+    rig.connections.take_next(&mut arrived);
+
+    assert_eq!(arrived.len(), 1);
+    rig.answer(arrived[0].id, b"3");
+    assert_eq!(rig.turn().len(), 1, "the fourth");
+}

@@ -34,7 +34,8 @@ fn rig() -> Rig {
         }],
         events: Arc::default(),
     };
-    let mut forwarder = Forwarder::new(&forwarding);
+    let homes = Homes::within([("10.64.0.0".parse().unwrap(), 16)]);
+    let mut forwarder = Forwarder::new(&forwarding, homes, 2);
     forwarder.flush(&poller, 0);
     Rig {
         forwarder,
@@ -47,11 +48,16 @@ fn rig() -> Rig {
 impl Rig {
     /// Asks; what arrives at the resolver, and from where.
     fn ask(&mut self, number: u64) -> (Vec<u8>, SocketAddr) {
+        self.ask_from("10.64.0.9:9", number).unwrap()
+    }
+
+    /// `None`: the question is given back.
+    fn ask_from(&mut self, source: &str, number: u64) -> Option<(Vec<u8>, SocketAddr)> {
         let query = message::query(7, "www.example", RecordType::A, 1232).unwrap();
         let asked = Query::read(&query).unwrap();
         let query = serve::Query {
             message: query,
-            source: "192.0.2.9:9".parse().unwrap(),
+            source: source.parse().unwrap(),
             transport: Transport::Udp,
             room: 512,
             upstream: Transport::Udp,
@@ -61,12 +67,12 @@ impl Rig {
             query,
             asked,
         };
-        self.forwarder.ask(ask, 0).unwrap();
+        self.forwarder.ask(ask, 0).ok()?;
         self.forwarder.flush(&self.poller, 0);
         let mut datagram = vec![0; 512];
         let (len, from) = self.upstream.recv_from(&mut datagram).unwrap();
         datagram.truncate(len);
-        (datagram, from)
+        Some((datagram, from))
     }
 
     /// Hears what has come, having waited for it so long.
@@ -132,6 +138,22 @@ fn guesses_from_the_resolvers_own_address_close_the_port_and_leave_the_question_
     assert_eq!(rig.forwarder.answers(), []);
     let (_, next) = rig.ask(2);
     assert_ne!(next, port);
+}
+
+#[test]
+fn strangers_that_wait_leave_room_for_the_homes_and_have_it_again_when_they_are_answered() {
+    const STRANGER: &str = "192.0.2.9:9";
+    let mut rig = rig();
+    let (datagram, port) = rig.ask_from(STRANGER, 1).unwrap();
+    rig.ask_from(STRANGER, 2).unwrap();
+
+    assert!(rig.ask_from(STRANGER, 3).is_none());
+    assert!(rig.ask_from("10.64.0.9:9", 4).is_some());
+    rig.upstream.send_to(&answer(&datagram), port).unwrap();
+    rig.hear(PATIENCE);
+    assert_eq!(rig.forwarder.answers().len(), 1);
+
+    assert!(rig.ask_from(STRANGER, 5).is_some());
 }
 
 #[test]
