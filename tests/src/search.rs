@@ -19,6 +19,14 @@ pub struct Marker {
     what: String,
     /// As it may stand somewhere.
     forms: Vec<Vec<u8>>,
+    spelling: Spelling,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Exact,
+    /// In small letters or capitals or both, as resolvers ask.
+    AnyCase,
 }
 
 /// A marker, and where it was found.
@@ -47,6 +55,7 @@ impl Marker {
         Self {
             what: what.to_owned(),
             forms: vec![bytes.to_vec()],
+            spelling: Spelling::Exact,
         }
     }
 
@@ -54,7 +63,8 @@ impl Marker {
     pub fn text(text: &str) -> Self {
         Self {
             what: text.to_owned(),
-            forms: vec![text.as_bytes().to_vec(), text.to_uppercase().into_bytes()],
+            forms: vec![text.to_ascii_lowercase().into_bytes()],
+            spelling: Spelling::AnyCase,
         }
     }
 
@@ -72,6 +82,7 @@ impl Marker {
                 base64.into_bytes(),
                 URL_SAFE_NO_PAD.encode(key).into_bytes(),
             ],
+            spelling: Spelling::Exact,
         }
     }
 
@@ -79,7 +90,12 @@ impl Marker {
         self.forms.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    fn is_in(&self, piece: &[u8]) -> bool {
+    /// A piece, and the same in small letters.
+    fn is_in(&self, piece: &[u8], small: &[u8]) -> bool {
+        let piece = match self.spelling {
+            Spelling::Exact => piece,
+            Spelling::AnyCase => small,
+        };
         self.forms.iter().any(|form| contains(piece, form))
     }
 }
@@ -162,7 +178,8 @@ impl Searched {
             piece.truncate(kept + len);
             at += len as u64;
             self.bytes += len as u64;
-            for marker in markers.iter().filter(|marker| marker.is_in(&piece)) {
+            let small = piece.to_ascii_lowercase();
+            for marker in markers.iter().filter(|it| it.is_in(&piece, &small)) {
                 let finding = Finding {
                     what: marker.what.clone(),
                     place: place.to_owned(),

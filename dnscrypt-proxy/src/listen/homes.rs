@@ -29,7 +29,7 @@ impl Homes {
                 (IpAddr::V6(own), IpAddr::V6(other)) => {
                     (own.to_bits(), other.to_bits(), u128::BITS)
                 }
-                _ => return false,
+                (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
             };
             let rest = width.saturating_sub(u32::from(*len));
             prefix(own, rest) == prefix(other, rest)
