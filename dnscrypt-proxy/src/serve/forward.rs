@@ -83,6 +83,10 @@ impl Forwarder {
     }
 
     /// Takes a question, or gives it back.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the question goes on in another way"
+    )]
     pub(super) fn ask(&mut self, ask: Ask, now_ms: u64) -> Result<(), Ask> {
         let number = ask.number;
         let is_stranger = !self.homes.hold(ask.query.source.ip());

@@ -104,6 +104,10 @@ impl<R: RngCore> Questions<R> {
     }
 
     /// Takes a question, or gives it back: it is for nobody here.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the question goes on in another way"
+    )]
     pub(super) fn ask(&mut self, ask: Ask, now_ms: u64) -> Result<(), Ask> {
         let Some(zone) = self.zones.of(&ask.asked) else {
             return Err(ask);
@@ -180,10 +184,10 @@ impl<R: RngCore> Questions<R> {
             self.wait_on(due, now_ms);
         }
         while let Some(due) = pop_due(&mut self.forget, now_ms) {
-            if let Some(port) = self.ports.get_mut(&due.port) {
-                if port.expects(due) {
-                    port.tries.remove(&due.id);
-                }
+            if let Some(port) = self.ports.get_mut(&due.port)
+                && port.expects(due)
+            {
+                port.tries.remove(&due.id);
             }
         }
         let idle = self.zones.retired();

@@ -12,6 +12,8 @@ use crate::proto::message::{HEADER, Query, is_truncated, rcode_low};
 
 /// Aliases that are followed within one answer.
 const MAX_CHAIN: usize = 16;
+/// What proves that there is nothing.
+const PROOFS: [RecordType; 3] = [RecordType::NSEC, RecordType::NSEC3, RecordType::RRSIG];
 const RCODE_NOERROR: u8 = 0;
 const RCODE_NXDOMAIN: u8 = 3;
 
@@ -97,19 +99,15 @@ impl Chain {
     /// Whether a record of the answer section belongs to it.
     fn has(&self, record: &Seen, qtype: RecordType) -> bool {
         let of_chain = self.names.contains(&record.owner);
+        let mut below = (self.names.iter()).filter(|name| record.owner.zone_of(name));
         let kind = record.rtype;
         record.is_internet
-            && match kind {
-                RecordType::DNAME if kind != qtype => {
-                    let mut names = self.names.iter();
-                    names.any(|name| record.owner.zone_of(name) && record.owner != *name)
-                }
-                RecordType::RRSIG if kind != qtype => {
-                    let mut names = self.names.iter();
-                    names.any(|name| record.owner.zone_of(name))
-                }
-                RecordType::CNAME => of_chain,
-                _ => of_chain && kind == qtype,
+            && if kind == RecordType::DNAME && kind != qtype {
+                below.any(|name| record.owner != *name)
+            } else if kind == RecordType::RRSIG && kind != qtype {
+                below.next().is_some()
+            } else {
+                of_chain && (kind == qtype || kind == RecordType::CNAME)
             }
     }
 }
@@ -188,12 +186,10 @@ impl Sections {
         };
         record.is_internet
             && in_zone
-            && match kind {
-                RecordType::SOA => {
-                    !chain.ends_well && chain.end().is_some_and(|end| record.owner.zone_of(end))
-                }
-                RecordType::NSEC | RecordType::NSEC3 | RecordType::RRSIG => wants_proofs,
-                _ => false,
+            && if kind == RecordType::SOA {
+                !chain.ends_well && chain.end().is_some_and(|end| record.owner.zone_of(end))
+            } else {
+                wants_proofs && PROOFS.contains(&kind)
             }
     }
 

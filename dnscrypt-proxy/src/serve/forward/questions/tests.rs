@@ -87,6 +87,7 @@ impl Rig {
         }
     }
 
+    #[expect(clippy::result_large_err, reason = "as what is tested")]
     fn try_ask(&mut self, asked: Query, now_ms: u64) -> Result<u64, Ask> {
         self.asked += 1;
         let query = serve::Query {
