@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use crate::config::{self, Upstream};
 use crate::exit::{Exit, Fault};
 
+mod chain;
 mod denial;
 mod roots;
 mod wildcard;
@@ -435,7 +436,13 @@ impl Forwarders {
 impl Source {
     async fn lookup(&self, question: Query, upstream: Transport) -> Result<Found, Outcome> {
         match self {
-            Self::Forward(forwarders) => forwarders.lookup(question, upstream).await,
+            Self::Forward(forwarders) => {
+                let (name, kind) = (question.name().clone(), question.query_type());
+                let mut found = forwarders.lookup(question, upstream).await?;
+                chain::keep(&mut found.answers, &name, kind);
+                chain::keep_proofs(&mut found.authorities);
+                Ok(found)
+            }
             Self::Recurse(recursor) => {
                 match recursor.resolve(question, Instant::now(), true).await {
                     Ok(message) => Ok(found(message)),
