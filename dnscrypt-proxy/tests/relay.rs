@@ -1,5 +1,5 @@
-//! Both ends of Anonymized DNSCrypt over real sockets: our client, our relay, our resolver. The relay is 127.0.0.1, which is
-//! this machine to it, and resolvers are 127.0.0.2, which is not.
+//! Both ends of Anonymized DNSCrypt over real sockets: our client, our relay, our resolver. They listen on addresses that nobody
+//! connects from, so that a port which is free for datagrams is free for connections; 127.0.0.1 is this machine to the relay.
 
 #![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
 
@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 const PROVIDER: &str = "2.dnscrypt-cert.relay.example";
-const RELAY: &str = "127.0.0.1:0";
+const RELAY: &str = "127.0.0.4:0";
 const RESOLVER: &str = "127.0.0.2:0";
 /// Too much for one packet, and less than what a relay can let through.
 const BIG: usize = 3_000;

@@ -23,6 +23,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+/// Nobody connects from it, so a port that is free for datagrams is free for connections.
+const OWN: &str = "127.0.0.5:0";
 const PATIENCE: Duration = Duration::from_secs(10);
 const DUTIES: Duties = Duties {
     kept_bytes: 1 << 20,
@@ -57,7 +59,7 @@ impl Rig {
             ..UdpOptions::default()
         };
         // Held from the first moment on: nobody else is given the port.
-        let first = Udp::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let first = Udp::bind(OWN.parse().unwrap(), &options).unwrap();
         let address = first.local_addr().unwrap();
         let second = Udp::bind(address, &options).unwrap();
         let sockets = [first, second].map(|udp| {

@@ -187,17 +187,28 @@ impl Rules<'_> {
         forward
     }
 
-    /// The masquerade, and what it does not concern: what comes to the gateway itself or goes out from it. What is
-    /// answered to these ports is for the gateway, so homes never send from them.
+    /// The masquerade, and what it does not concern: what comes to the gateway itself or goes out from it, and IPv6. What
+    /// is answered to the gateway's ports is for the gateway, so homes do not send from them.
     fn masquerading(&self, nat: &Nat) -> String {
         let (inside, outside) = (&self.tunnel.interface, &nat.interface);
         let ports: BTreeSet<u16> = self.listeners.iter().map(SocketAddr::port).collect();
+        let (first, last) = widest_gap(&ports);
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let ports = ports.join(", ");
         let own = |side: &str| format!("meta l4proto {{ tcp, udp }} th {side} {{ {ports} }}");
         let (to_own, from_own) = (own("dport"), own("sport"));
-        let mut arriving =
-            format!("    iifname != \"{inside}\" {to_own} fib daddr type local notrack\n");
+        let mut arriving = format!(
+            "    {to_own} fib daddr type local notrack\n    iifname \"{inside}\" meta nfproto ipv6 notrack\n"
+        );
+        for net in self
+            .tunnel
+            .addresses
+            .iter()
+            .filter(|net| net.addr().is_ipv6())
+        {
+            let homes = net.trunc();
+            arriving += &format!("    iifname \"{outside}\" ip6 daddr {homes} notrack\n");
+        }
         for own in self.own_addresses("daddr") {
             arriving += &format!("    iifname {{ \"{inside}\", \"lo\" }} {own} notrack\n");
         }
@@ -210,7 +221,7 @@ impl Rules<'_> {
             "  chain arriving {{\n    type filter hook prerouting priority raw; policy accept;\n{arriving}  }}\n  \
              chain leaving {{\n    type filter hook output priority raw; policy accept;\n{leaving}  }}\n  \
              chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n\
-             {homes} {from_own} masquerade to :1024-65535 random\n{homes} masquerade\n  }}\n"
+             {homes} {from_own} masquerade to :{first}-{last} random\n{homes} masquerade\n  }}\n"
         )
     }
 
@@ -224,6 +235,21 @@ impl Rules<'_> {
         let both = [of("ip", IpAddr::is_ipv4), of("ip6", IpAddr::is_ipv6)];
         both.into_iter().flatten().collect()
     }
+}
+
+/// The most ports of everybody's in a row that none of `own` is among.
+fn widest_gap(own: &BTreeSet<u16>) -> (u16, u16) {
+    const FIRST: u16 = 1024;
+    let mut widest = (FIRST, FIRST);
+    let mut from = FIRST;
+    let own = own.iter().copied().filter(|port| *port >= FIRST);
+    for to in own.map(|port| port - 1).chain([u16::MAX]) {
+        if to >= from && to - from > widest.1 - widest.0 {
+            widest = (from, to);
+        }
+        from = to.saturating_add(2);
+    }
+    widest
 }
 
 #[cfg(test)]
@@ -312,11 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_at_the_gateway_is_not_tracked() {
+    fn what_ends_at_the_gateway_or_is_ipv6_is_not_tracked() {
         let rules = masquerading(true);
 
         for rule in [
-            "iifname != \"culvert0\" meta l4proto { tcp, udp } th dport { 443, 51820 } fib daddr type local notrack",
+            "    meta l4proto { tcp, udp } th dport { 443, 51820 } fib daddr type local notrack",
+            "    iifname \"culvert0\" meta nfproto ipv6 notrack",
+            "    iifname \"inet0\" ip6 daddr fd64::/48 notrack",
             "iifname { \"culvert0\", \"lo\" } ip daddr { 10.64.0.1 } notrack",
             "iifname { \"culvert0\", \"lo\" } ip6 daddr { fd64::1 } notrack",
             "    meta l4proto { tcp, udp } th sport { 443, 51820 } notrack",
@@ -325,6 +353,16 @@ mod tests {
         ] {
             assert!(rules.contains(rule), "{rule} is not in {rules}");
         }
+    }
+
+    #[test]
+    fn homes_have_the_widest_range_that_no_port_of_the_gateway_is_in() {
+        let gap = |own: &[u16]| widest_gap(&own.iter().copied().collect());
+
+        assert_eq!(gap(&[443]), (1024, 65_535));
+        assert_eq!(gap(&[443, 51_820]), (1024, 51_819));
+        assert_eq!(gap(&[1024, 1025, 65_535]), (1026, 65_534));
+        assert_eq!(gap(&[2_000, 40_000, 40_001]), (2_001, 39_999));
     }
 
     #[test]
@@ -340,7 +378,7 @@ mod tests {
             masquerades,
             [
                 format!(
-                    "{from_homes} meta l4proto {{ tcp, udp }} th sport {{ 443, 51820 }} masquerade to :1024-65535 random"
+                    "{from_homes} meta l4proto {{ tcp, udp }} th sport {{ 443, 51820 }} masquerade to :1024-51819 random"
                 ),
                 format!("{from_homes} masquerade"),
             ]

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::net::UdpSocket;
+use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lab::{GATEWAY_INNER, WEB, World};
+use lab::{GATEWAY_INNER, WEB, WEB_V6, World};
 
 const SOON: Duration = Duration::from_secs(5);
 const ECHO: u16 = 9_000;
@@ -23,7 +23,7 @@ fn tracked(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn tunnels_and_lookups_are_not_tracked_and_a_home_may_send_from_the_tunnels_port() {
+fn tunnels_lookups_and_ipv6_are_not_tracked_and_a_home_may_send_from_the_tunnels_port() {
     let world = World::protected().unwrap();
     let lab = &world.lab;
     let at = |address, port| UdpSocket::bind((address, port)).context("binding UDP");
@@ -33,6 +33,8 @@ fn tunnels_and_lookups_are_not_tracked_and_a_home_may_send_from_the_tunnels_port
         socket.set_read_timeout(Some(SOON)).unwrap();
     }
     world.page_within(SOON).unwrap();
+    let ping = ["ping", "-6", "-c", "1", "-W", "2", WEB_V6];
+    lab.home.run(&ping).unwrap();
 
     let mut buffer = [0; 16];
     home.send_to(b"question", (WEB, ECHO)).unwrap();
@@ -48,4 +50,7 @@ fn tunnels_and_lookups_are_not_tracked_and_a_home_may_send_from_the_tunnels_port
     assert_eq!(of(format!("dst={WEB} sport={TUNNEL} dport={ECHO}")), 1);
     assert_eq!(of(format!("dport={TUNNEL} ")), 0, "{tracked:?}");
     assert_eq!(of(format!("={GATEWAY_INNER} ")), 0, "{tracked:?}");
+    let web_v6: Ipv6Addr = WEB_V6.parse().unwrap();
+    let words = web_v6.segments().map(|word| format!("{word:04x}"));
+    assert_eq!(of(words.join(":")), 0, "{tracked:?}");
 }

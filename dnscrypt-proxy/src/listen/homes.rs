@@ -17,6 +17,12 @@ impl Homes {
         }
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+
     /// Whether an address is in one of the networks.
     #[must_use]
     pub fn hold(&self, address: IpAddr) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connections::Id;
-use super::desk::{Desk, Served, Share, Wait};
+use super::desk::{Class, Desk, Served, Share, Wait};
 use super::keys::Keys;
 use super::randomness::Page;
 use super::relay::Door;
@@ -241,7 +241,13 @@ impl Clerk {
             upstream: Transport::Udp,
         };
         let asked = message.clone();
-        match self.desk.wait(message, waiter) {
+        let homes = &self.server.homes;
+        let class = if homes.is_empty() || homes.hold(waiter.place.peer.ip()) {
+            Class::Home
+        } else {
+            Class::Stranger
+        };
+        match self.desk.wait(message, waiter, class) {
             Wait::Ask(number) => self.out.asks.push(Ask {
                 number,
                 query,

@@ -17,7 +17,15 @@ pub(super) struct Desk<W> {
     by_key: HashMap<Box<[u8]>, u64>,
     last: u64,
     waiting: usize,
+    strangers: usize,
     most: usize,
+}
+
+/// Who waits: the homes have three quarters of the places for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Home,
+    Stranger,
 }
 
 /// A question on its way.
@@ -25,7 +33,7 @@ pub(super) struct Desk<W> {
 struct Asked<W> {
     /// None: its answer is for nobody else.
     key: Option<Box<[u8]>>,
-    waiting: Vec<(Query, W)>,
+    waiting: Vec<(Query, W, Class)>,
 }
 
 /// What becomes of one who waits.
@@ -65,6 +73,7 @@ impl<W> Desk<W> {
             by_key: HashMap::new(),
             last: 0,
             waiting: 0,
+            strangers: 0,
             most,
         }
     }
@@ -75,25 +84,27 @@ impl<W> Desk<W> {
     }
 
     /// Lets somebody wait for the answer to a query.
-    pub(super) fn wait(&mut self, query: Query, to: W) -> Wait<W> {
-        if self.waiting >= self.most {
+    pub(super) fn wait(&mut self, query: Query, to: W, class: Class) -> Wait<W> {
+        let is_stranger = class == Class::Stranger;
+        if self.waiting >= self.most || is_stranger && self.strangers >= self.most / 4 {
             return Wait::Full(to);
         }
         self.waiting += 1;
+        self.strangers += usize::from(is_stranger);
         let key = query.marked_key();
         if let Some(asked) = key
             .as_deref()
             .and_then(|key| self.by_key.get(key))
             .and_then(|number| self.asked.get_mut(number))
         {
-            asked.waiting.push((query, to));
+            asked.waiting.push((query, to, class));
             return Wait::Joined;
         }
         self.last += 1;
         if let Some(key) = &key {
             self.by_key.insert(key.clone(), self.last);
         }
-        let waiting = vec![(query, to)];
+        let waiting = vec![(query, to, class)];
         self.asked.insert(self.last, Asked { key, waiting });
         Wait::Ask(self.last)
     }
@@ -109,8 +120,11 @@ impl<W> Desk<W> {
             return Vec::new();
         };
         self.waiting = self.waiting.saturating_sub(asked.waiting.len());
+        let strangers = asked.waiting.iter();
+        let strangers = strangers.filter(|(_, _, class)| *class == Class::Stranger);
+        self.strangers = self.strangers.saturating_sub(strangers.count());
         let Some(key) = asked.key else {
-            let own = asked.waiting.into_iter().map(|(_, to)| Served {
+            let own = asked.waiting.into_iter().map(|(_, to, _)| Served {
                 to,
                 answer: answer.clone(),
                 share: Share::Own,
@@ -118,12 +132,12 @@ impl<W> Desk<W> {
             return own.collect();
         };
         self.by_key.remove(&key);
-        let first = asked.waiting.first().map(|(query, _)| query);
+        let first = asked.waiting.first().map(|(query, ..)| query);
         let response =
             first.and_then(|query| keep(&mut self.kept, query, answer.as_deref()?, now_s));
         let served = asked.waiting.into_iter().enumerate();
         served
-            .map(|(place, (query, to))| Served {
+            .map(|(place, (query, to, _))| Served {
                 to,
                 answer: match &response {
                     Some(response) => Some(query.adopt(&response.stored, None)),

@@ -4,7 +4,7 @@
 //!
 //! `questions` decides, without sockets or clocks; `verdict` reads answers; `servers` knows whom to ask.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,7 +14,6 @@ use netio::{Poller, Udp, UdpOptions};
 
 use super::clerk::Ask;
 use super::randomness::Page;
-use crate::listen::Homes;
 use crate::proto::message::OUR_UDP_SIZE;
 
 mod counts;
@@ -29,6 +28,8 @@ use servers::Zones;
 /// Tokens of its ports; below are the worker's datagrams, above its listeners and connections.
 const FIRST_PORT: u32 = 1 << 20;
 const LAST_PORT: u32 = 1 << 29;
+/// A server to which there is no way, or no descriptor, is left alone for so long.
+const UNREACHABLE_MS: u64 = 1_000;
 /// The kernel's buffer of each port: some hundred answers.
 const BUFFER_BYTES: usize = 512 << 10;
 
@@ -56,24 +57,20 @@ pub(super) struct Forwarder {
     ports: HashMap<u32, Udp>,
     next_port: u32,
     batch: Batch,
-    homes: Homes,
-    /// Questions of others that wait, by number.
-    strangers: HashSet<u64>,
-    max_strangers: usize,
+    /// Servers without a way to them, and until when nobody tries.
+    unreachable: HashMap<usize, u64>,
 }
 
 impl Forwarder {
-    /// At most so many questions that do not come from the homes wait at a time.
-    pub(super) fn new(forwarding: &Forwarding, homes: Homes, max_strangers: usize) -> Self {
+    pub(super) fn new(forwarding: &Forwarding) -> Self {
         let zones = Zones::new(&forwarding.zones);
         Self {
             questions: Questions::new(zones, Arc::clone(&forwarding.events), Page::new()),
             ports: HashMap::new(),
             next_port: FIRST_PORT,
-            batch: Batch::new(usize::from(OUR_UDP_SIZE)),
-            homes,
-            strangers: HashSet::new(),
-            max_strangers,
+            // One byte more than is asked for: what fills it is too long, and cut.
+            batch: Batch::new(usize::from(OUR_UDP_SIZE) + 1),
+            unreachable: HashMap::new(),
         }
     }
 
@@ -88,16 +85,7 @@ impl Forwarder {
         reason = "the question goes on in another way"
     )]
     pub(super) fn ask(&mut self, ask: Ask, now_ms: u64) -> Result<(), Ask> {
-        let number = ask.number;
-        let is_stranger = !self.homes.hold(ask.query.source.ip());
-        if is_stranger && self.strangers.len() >= self.max_strangers {
-            return Err(ask);
-        }
-        self.questions.ask(ask, now_ms)?;
-        if is_stranger {
-            self.strangers.insert(number);
-        }
-        Ok(())
+        self.questions.ask(ask, now_ms)
     }
 
     /// Reads what came on a port.
@@ -130,20 +118,12 @@ impl Forwarder {
 
     /// Answers, by the numbers of their questions.
     pub(super) fn answers(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
-        let answers = std::mem::take(&mut self.questions.out.answers);
-        for (number, _) in &answers {
-            self.strangers.remove(number);
-        }
-        answers
+        std::mem::take(&mut self.questions.out.answers)
     }
 
     /// Questions that have to be asked over TCP.
     pub(super) fn elsewhere(&mut self) -> Vec<Ask> {
-        let elsewhere = std::mem::take(&mut self.questions.out.elsewhere);
-        for ask in &elsewhere {
-            self.strangers.remove(&ask.number);
-        }
-        elsewhere
+        std::mem::take(&mut self.questions.out.elsewhere)
     }
 
     /// Sends what was made in this turn, and sees to the ports.
@@ -162,7 +142,11 @@ impl Forwarder {
 
     /// Opens the ports that are missing; without descriptors for them there are fewer to draw from.
     pub(super) fn renew_ports(&mut self, poller: &Poller, now_ms: u64) {
+        self.unreachable.retain(|_, until_ms| now_ms < *until_ms);
         for (server, address) in self.questions.wanted_ports(now_ms) {
+            if self.unreachable.contains_key(&server) {
+                continue;
+            }
             let opened = Udp::connected(address, &options())
                 .map_err(|error| error.to_string())
                 .and_then(|socket| {
@@ -180,7 +164,7 @@ impl Forwarder {
                 }
                 Err(error) => {
                     tracing::debug!(error, "the forwarder gets no port");
-                    return;
+                    self.unreachable.insert(server, now_ms + UNREACHABLE_MS);
                 }
             }
         }

@@ -101,7 +101,7 @@ impl Workers {
             let (ended, end) = oneshot::channel();
             let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
             let rates = rates.clone();
-            let forwarder = forwarder(duties, &server);
+            let forwarder = duties.forwarding.as_ref().map(Forwarder::new);
             let thread = std::thread::Builder::new().name(format!("dns-{number}"));
             let thread = thread.spawn(move || {
                 Worker {
@@ -232,17 +232,6 @@ where
             promise.keep(timeout(HANDLER, answer).await.ok().flatten());
         });
     }
-}
-
-/// The homes have three quarters of the questions that may wait for themselves.
-fn forwarder(duties: &Duties, server: &Server) -> Option<Forwarder> {
-    let max_strangers = server.limits.in_flight / 4;
-    let forwarding = duties.forwarding.as_ref()?;
-    Some(Forwarder::new(
-        forwarding,
-        server.homes.clone(),
-        max_strangers,
-    ))
 }
 
 /// What one of several workers lets in: clients are spread over them.

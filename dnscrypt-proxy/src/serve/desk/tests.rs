@@ -71,7 +71,7 @@ fn desk() -> Desk<u32> {
 fn desk_that_knows(ttl_s: u32) -> Desk<u32> {
     let mut desk = desk();
     let query = PLAIN.query();
-    assert_eq!(desk.wait(query.clone(), 0), Wait::Ask(1));
+    assert_eq!(desk.wait(query.clone(), 0, Class::Home), Wait::Ask(1));
     desk.answered(1, Some(answer(&query, ttl_s)), 1000);
     desk
 }
@@ -139,7 +139,7 @@ fn an_answer_to_another_question_than_was_asked_is_not_kept_and_reaches_nobody()
         name: "ww2.example.com",
         ..PLAIN
     };
-    desk.wait(PLAIN.query(), 0);
+    desk.wait(PLAIN.query(), 0, Class::Home);
 
     let served = desk.answered(1, Some(answer(&other.query(), 300)), 0);
 
@@ -152,7 +152,7 @@ fn an_answer_to_another_question_than_was_asked_is_not_kept_and_reaches_nobody()
 #[test]
 fn failures_are_not_kept() {
     let mut desk = desk();
-    desk.wait(PLAIN.query(), 0);
+    desk.wait(PLAIN.query(), 0, Class::Home);
 
     let served = desk.answered(1, Some(PLAIN.query().refuse(2, None)), 0);
 
@@ -210,7 +210,7 @@ fn the_same_question_at_the_same_time_is_asked_once_and_answers_everybody_in_the
     let waits: Vec<_> = queries
         .iter()
         .zip(0..)
-        .map(|(query, to)| desk.wait(query.clone(), to))
+        .map(|(query, to)| desk.wait(query.clone(), to, Class::Home))
         .collect();
     let served = desk.answered(1, Some(answer(&queries[0], 300)), 0);
 
@@ -237,8 +237,8 @@ fn what_is_no_ordinary_question_is_asked_for_each_and_its_answer_left_as_it_is()
         ..PLAIN
     };
 
-    let first = desk.wait(notify.query(), 0);
-    let second = desk.wait(notify.query(), 1);
+    let first = desk.wait(notify.query(), 0, Class::Home);
+    let second = desk.wait(notify.query(), 1, Class::Home);
     let served = desk.answered(1, Some(vec![1, 2, 3]), 0);
 
     assert_eq!((first, second), (Wait::Ask(1), Wait::Ask(2)));
@@ -249,27 +249,27 @@ fn what_is_no_ordinary_question_is_asked_for_each_and_its_answer_left_as_it_is()
 #[test]
 fn without_an_answer_everybody_who_waits_is_told_so_and_the_question_can_be_asked_again() {
     let mut desk = desk();
-    desk.wait(PLAIN.query(), 0);
-    desk.wait(PLAIN.query(), 1);
+    desk.wait(PLAIN.query(), 0, Class::Home);
+    desk.wait(PLAIN.query(), 1, Class::Home);
 
     let served = desk.answered(1, None, 0);
 
     assert!(served.iter().all(|served| served.answer.is_none()));
     assert_eq!(served.len(), 2);
-    assert_eq!(desk.wait(PLAIN.query(), 2), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home), Wait::Ask(2));
 }
 
 #[test]
 fn one_more_than_may_wait_is_not_let_in_until_somebody_has_left() {
     let mut desk: Desk<u32> = Desk::new(1 << 20, 2);
-    desk.wait(PLAIN.query(), 0);
-    desk.wait(PLAIN.query(), 1);
+    desk.wait(PLAIN.query(), 0, Class::Home);
+    desk.wait(PLAIN.query(), 1, Class::Home);
 
-    let third = desk.wait(PLAIN.query(), 2);
+    let third = desk.wait(PLAIN.query(), 2, Class::Home);
     desk.answered(1, None, 0);
 
     assert_eq!(third, Wait::Full(2));
-    assert_eq!(desk.wait(PLAIN.query(), 2), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home), Wait::Ask(2));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn the_bound_in_bytes_holds_under_100_000_names() {
         let name = format!("n{n}.example.com");
         let query = message::query(1, &name, RecordType::A, 1232).unwrap();
         let query = Query::read(&query).unwrap();
-        assert_eq!(desk.wait(query.clone(), 0), Wait::Ask(n));
+        assert_eq!(desk.wait(query.clone(), 0, Class::Home), Wait::Ask(n));
         desk.answered(n, Some(answer(&query, 300)), 0);
         assert!(desk.kept.used_bytes() <= bytes);
         if n == 100_000 {
@@ -291,4 +291,23 @@ fn the_bound_in_bytes_holds_under_100_000_names() {
 
     assert!(desk.kept.len() > 100);
     assert!(desk.asked.is_empty() && desk.by_key.is_empty());
+}
+
+#[test]
+fn strangers_that_wait_for_one_question_or_many_leave_places_for_the_homes() {
+    let mut desk = Desk::new(1 << 16, 8);
+    let stranger = Class::Stranger;
+    assert_eq!(desk.wait(PLAIN.query(), 0, stranger), Wait::Ask(1));
+    assert_eq!(desk.wait(PLAIN.query(), 1, stranger), Wait::Joined);
+
+    assert_eq!(desk.wait(PLAIN.query(), 2, stranger), Wait::Full(2));
+    for home in 3..9 {
+        assert_eq!(desk.wait(PLAIN.query(), home, Class::Home), Wait::Joined);
+    }
+    assert_eq!(desk.wait(PLAIN.query(), 9, Class::Home), Wait::Full(9));
+    desk.answered(1, None, 0);
+
+    assert_eq!(desk.wait(PLAIN.query(), 0, stranger), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 1, stranger), Wait::Joined);
+    assert_eq!(desk.wait(PLAIN.query(), 2, stranger), Wait::Full(2));
 }

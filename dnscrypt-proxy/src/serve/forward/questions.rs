@@ -23,8 +23,8 @@ pub(super) const TRY_MS: u64 = 750;
 const MAX_TRIES: usize = 4;
 /// A question is given up after so many times of [`TRY_MS`]: before stubs ask again, which they do after 5 s.
 const MAX_WAITS: usize = 6;
-/// An answer that comes later than that has to be to something else.
-const LINGER_MS: u64 = 5_000;
+/// An answer that comes later than that has to be to something else: resolvers give a dead name up within ten seconds.
+const LINGER_MS: u64 = 12_000;
 /// Answers to nothing on one port, after which all that was asked from it is asked over TCP.
 pub(super) const MAX_MISMATCHES: u32 = 8;
 /// The port of what waits for none in particular.
@@ -241,8 +241,12 @@ impl<R: RngCore> Questions<R> {
         let Some(open) = self.open.get_mut(&number) else {
             return Sent::No;
         };
-        let server = self.zones.choose(open.zone, open.tries, now_ms);
-        let drawn = server.and_then(|server| server.draw(&mut self.random));
+        // A server without a port is passed over.
+        let servers = self.zones.servers_of(open.zone);
+        let drawn = (open.tries..open.tries + servers).find_map(|tries| {
+            let server = self.zones.choose(open.zone, tries, now_ms)?;
+            server.draw(&mut self.random)
+        });
         let Some((drawn, port)) =
             drawn.and_then(|drawn| Some((drawn, self.ports.get_mut(&drawn)?)))
         else {

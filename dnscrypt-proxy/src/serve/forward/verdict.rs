@@ -8,7 +8,7 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, DecodeError};
 
-use crate::proto::message::{HEADER, Query, is_truncated, rcode_low};
+use crate::proto::message::{HEADER, OUR_UDP_SIZE, Query, is_truncated, rcode_low};
 
 /// Aliases that are followed within one answer.
 const MAX_CHAIN: usize = 16;
@@ -34,7 +34,7 @@ pub(super) enum Verdict {
 
 /// Judges a datagram that is an answer to the question: id and question have been compared.
 pub(super) fn judge(datagram: &[u8], asked: &Query) -> Verdict {
-    if is_truncated(datagram) {
+    if is_truncated(datagram) || datagram.len() > usize::from(OUR_UDP_SIZE) {
         return Verdict::Cut;
     }
     let rcode = rcode_low(datagram);
