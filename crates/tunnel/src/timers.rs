@@ -19,6 +19,8 @@ const REJECT_AFTER: Duration = Duration::from_secs(180);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most between two tries; with the jitter it stays under the whitepaper's `REKEY_TIMEOUT` of 5 s.
 const MAX_RETRY: Duration = Duration::from_millis(4_600);
+/// Between two tries of a home that waits for its gateway.
+const EAGER_RETRY: Duration = Duration::from_secs(1);
 /// The whitepaper's jitter between two tries.
 const MAX_JITTER_MS: u64 = 333;
 /// The longest silence that is suspicious (whitepaper: `KEEPALIVE_TIMEOUT + REKEY_TIMEOUT`).
@@ -29,8 +31,9 @@ const REKEY_ON_RECEIVE: Duration = Duration::from_secs(165);
 /// How eager a side is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// The wait before the second try; it doubles up to [`MAX_RETRY`].
+    /// The wait before the second try; it doubles up to the longest.
     pub(crate) first_retry: Duration,
+    pub(crate) longest_retry: Duration,
     /// Data sent and nothing heard for this long starts a handshake; doubles while handshakes prove the peer alive.
     pub(crate) silence: Duration,
     /// An empty packet after this long without one of ours, to hold NAT's mapping.
@@ -49,10 +52,11 @@ pub(crate) enum Renewal {
 }
 
 impl Pace {
-    /// The agent's: a gateway that was restarted is found again in a few seconds.
+    /// The agent's: a gateway that comes back is found within a second or so.
     pub(crate) fn agent(keepalive: Duration) -> Self {
         Self {
-            first_retry: Duration::from_secs(1),
+            first_retry: EAGER_RETRY,
+            longest_retry: EAGER_RETRY,
             silence: Duration::from_secs(3),
             keepalive: (!keepalive.is_zero()).then_some(keepalive),
             renewal: Renewal::Always,
@@ -72,6 +76,14 @@ impl Pace {
         Self {
             keepalive: None,
             renewal: Renewal::WhenUsed,
+            ..self.patient()
+        }
+    }
+
+    /// The same for a peer that has been away for long, or has more callers than it can answer.
+    pub(crate) fn patient(self) -> Self {
+        Self {
+            longest_retry: MAX_RETRY,
             ..self
         }
     }
@@ -79,6 +91,7 @@ impl Pace {
     /// The gateway's: the whitepaper's figures.
     pub(crate) const EDGE: Self = Self {
         first_retry: MAX_RETRY,
+        longest_retry: MAX_RETRY,
         silence: MAX_SILENCE,
         keepalive: None,
         renewal: Renewal::WhenUsed,
@@ -206,12 +219,17 @@ impl Timers {
             .pace
             .first_retry
             .saturating_mul(1 << tries.min(8))
-            .min(MAX_RETRY);
+            .min(self.pace.longest_retry);
         self.attempt = Some(Attempt {
             since: self.attempt.map_or(now, |attempt| attempt.since),
             tries: tries.saturating_add(1),
             next: now + wait + jitter.draw(),
         });
+    }
+
+    /// The peer has more callers than it can answer, and said so by a cookie.
+    pub(crate) fn on_cookie(&mut self) {
+        self.pace = self.pace.patient();
     }
 
     pub(crate) fn on_established(&mut self, role: Role, since: Instant, now: Instant) {

@@ -288,7 +288,8 @@ impl Wg {
         Ok(())
     }
 
-    /// Keeps packets for the session to come.
+    /// Keeps packets for the session to come; those of earlier frames make room, the oldest first, as whoever sent them has
+    /// sent again or given up.
     fn keep(
         &mut self,
         packets: &Segments<'_>,
@@ -296,9 +297,16 @@ impl Wg {
         now: Instant,
     ) -> Result<Sealed, Dropped> {
         self.timers.want_handshake(now);
+        let mut kept = Ok(Sealed::Waiting);
+        let mut earlier = self.waiting.len();
         for index in 0..packets.count() {
             if self.waiting.len() >= self.shape.max_waiting {
-                return Err(Dropped::QueueFull);
+                if earlier == 0 {
+                    return Err(Dropped::QueueFull);
+                }
+                kept = Err(Dropped::QueueFull);
+                earlier -= 1;
+                self.give_up_oldest(outbox);
             }
             let mut packet = vec![0; packets.longest()];
             let len = packets.write(index, &mut packet)?;
@@ -306,7 +314,14 @@ impl Wg {
             outbox.note_waiting(len);
             self.waiting.push_back(packet.into());
         }
-        Ok(Sealed::Waiting)
+        kept
+    }
+
+    fn give_up_oldest(&mut self, outbox: &mut Outbox) {
+        if let Some(packet) = self.waiting.pop_front() {
+            outbox.note_fetched(packet.len());
+            outbox.note_given_up(packet.len());
+        }
     }
 
     /// Answers an initiation of this peer, to where it came from.
@@ -340,6 +355,7 @@ impl Wg {
             }
             Message::Cookie { .. } => {
                 self.noise.take_cookie(datagram, now)?;
+                self.timers.on_cookie();
                 return Ok(Heard::Cookie);
             }
             Message::Data { index } => index,

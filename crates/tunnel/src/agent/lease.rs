@@ -1,13 +1,16 @@
 //! The paths follow the lease: one for each of its gateways, kept where it stays.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::path::Path;
-use super::{AgentConfigError, AgentTunnel, GatewayConfig, MAX_GATEWAYS};
+use super::{AgentConfigError, AgentTunnel, GatewayConfig, Link, MAX_GATEWAYS};
 use crate::timers::Pace;
 use crate::wg::{Shape, Wg};
+
+/// How long a home without a gateway tries every second; it may be a router that nobody serves any more.
+const EAGER_FOR: Duration = Duration::from_secs(900);
 
 impl AgentTunnel {
     /// Takes over the gateways and addresses of a renewed lease; the session stays if its gateway does.
@@ -94,7 +97,10 @@ impl AgentTunnel {
 
     /// A session to be made, and its number: a late answer to an earlier one must not meet the index of this one.
     fn session(&mut self, gateway: &GatewayConfig, index: usize, now: Instant) -> (Wg, u32) {
-        let pace = pace_of(self.shape, index == self.active);
+        let mut pace = pace_of(self.shape, index == self.active);
+        if matches!(self.link, Link::Connecting { since } if now >= since + EAGER_FOR) {
+            pace = pace.patient();
+        }
         let number = self.next_number;
         self.next_number = (number + 1) & 0x00ff_ffff;
         let shape = Shape { pace, ..self.shape };

@@ -149,24 +149,35 @@ fn the_persistent_keepalive_counts_from_the_last_packet() {
     );
 }
 
+/// The waits in milliseconds before each of the first tries, of which the `told`-th is answered by a cookie.
+fn waits(pace: Pace, told: Option<usize>) -> Vec<u64> {
+    let start = Instant::now();
+    let mut timers = Timers::new(pace, start);
+    let mut jitter = Jitter(7);
+    timers.want_handshake(start);
+    let mut now = start;
+    let mut waits = Vec::new();
+    for n in 0..8 {
+        let (after, due) = first_due(&mut timers, now, secs(60)).unwrap();
+        assert_eq!(due, Due::Handshake);
+        now += after;
+        waits.push(u64::try_from(after.as_millis()).unwrap());
+        timers.on_initiation(&mut jitter, now);
+        if told == Some(n) {
+            timers.on_cookie();
+        }
+    }
+    assert_eq!(timers.attempt().unwrap().since, start);
+    assert_eq!(waits[0], 0);
+    waits
+}
+
 #[test]
 fn retries_slow_down_and_stay_under_five_seconds() {
-    for (pace, first) in [(Pace::agent(Duration::ZERO), 1_000), (Pace::EDGE, 4_600)] {
-        let start = Instant::now();
-        let mut timers = Timers::new(pace, start);
-        let mut jitter = Jitter(7);
-        timers.want_handshake(start);
-        let mut now = start;
-        let mut waits = Vec::new();
-        for _ in 0..8 {
-            let (after, due) = first_due(&mut timers, now, secs(60)).unwrap();
-            assert_eq!(due, Due::Handshake);
-            now += after;
-            waits.push(u64::try_from(after.as_millis()).unwrap());
-            timers.on_initiation(&mut jitter, now);
-        }
-
-        assert_eq!(waits[0], 0);
+    let patient = Pace::agent(Duration::ZERO).patient();
+    let standby = Pace::agent(Duration::ZERO).standby();
+    for (pace, first) in [(patient, 1_000), (standby, 1_000), (Pace::EDGE, 4_600)] {
+        let waits = waits(pace, None);
         assert!(
             (first..first + MAX_JITTER_MS).contains(&waits[1]),
             "{waits:?}"
@@ -175,8 +186,21 @@ fn retries_slow_down_and_stay_under_five_seconds() {
             waits[4..].iter().all(|wait| (4_600..5_000).contains(wait)),
             "{waits:?}"
         );
-        assert_eq!(timers.attempt().unwrap().since, start);
     }
+}
+
+#[test]
+fn a_home_that_waits_for_its_gateway_tries_each_second_until_a_cookie_says_that_it_is_busy() {
+    let eager = waits(Pace::agent(Duration::ZERO), None);
+    let told = waits(Pace::agent(Duration::ZERO), Some(2));
+
+    let second = 1_000..1_000 + MAX_JITTER_MS;
+    assert!(eager[1..].iter().all(|w| second.contains(w)), "{eager:?}");
+    assert!(told[1..4].iter().all(|w| second.contains(w)), "{told:?}");
+    assert!(
+        told[4..].iter().all(|wait| (4_600..5_000).contains(wait)),
+        "{told:?}"
+    );
 }
 
 #[test]

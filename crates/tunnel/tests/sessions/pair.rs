@@ -314,7 +314,7 @@ fn an_only_gateway_is_tried_for_ever_at_a_bounded_rate() {
     pair.advance(seconds(3_600));
     let initiations = pair.seen_of_kind(1).len();
     assert!(
-        (700..2_000).contains(&initiations),
+        (1_000..2_200).contains(&initiations),
         "{initiations} in an hour"
     );
 
@@ -323,6 +323,26 @@ fn an_only_gateway_is_tried_for_ever_at_a_bounded_rate() {
     pair.connect();
 
     assert!(pair.now - back < seconds(6));
+}
+
+#[test]
+fn a_gateway_that_was_away_for_ten_minutes_is_found_at_once_and_told_the_latest() {
+    let mut pair = Pair::connected();
+    pair.gateways[0].is_up = false;
+    for n in 0..600 {
+        let _sent = pair.home_sends(&packet(INNER, WEB, 100, n));
+        pair.advance(seconds(1));
+    }
+    pair.at_internet.clear();
+
+    pair.gateways[0].is_up = true;
+    let back = pair.now;
+    pair.run_until(seconds(60), |pair| !pair.at_internet.is_empty());
+
+    assert!(pair.now - back < Duration::from_millis(1_500));
+    pair.advance(seconds(1));
+    assert_eq!(pair.at_internet.len(), 64);
+    assert_eq!(pair.at_internet.last(), Some(&packet(INNER, WEB, 100, 599)));
 }
 
 #[test]

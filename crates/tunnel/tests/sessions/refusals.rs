@@ -430,7 +430,7 @@ fn a_cookie_of_anothers_address_is_worth_nothing() {
 }
 
 #[test]
-fn what_waits_for_a_session_is_bounded() {
+fn what_waits_for_a_session_is_bounded_and_the_oldest_makes_room() {
     let mut pair = Pair::new();
     pair.gateways[0].is_up = false;
 
@@ -440,6 +440,11 @@ fn what_waits_for_a_session_is_bounded() {
 
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 64);
     assert_eq!(results.last(), Some(&Err(Dropped::QueueFull)));
+    pair.gateways[0].is_up = true;
+    pair.connect();
+    pair.advance(Duration::from_secs(1));
+    let kept: Vec<_> = (6..70).map(|n| packet(INNER, WEB, 100, n)).collect();
+    assert_eq!(pair.at_internet, kept);
 }
 
 #[test]
