@@ -72,7 +72,7 @@ impl Site {
         let certs = Certs::signing(provider, Rotation::default(), clock::system()).unwrap();
         let options = UdpOptions {
             reuse_port: true,
-            offload: Offload::Never,
+            offload: Offload::Sending,
             ..UdpOptions::default()
         };
         let [counters, relayed] = <[Arc<Counters>; 2]>::default();

@@ -55,7 +55,7 @@ impl Rig {
             .unwrap();
         let options = UdpOptions {
             reuse_port: true,
-            offload: Offload::Never,
+            offload: Offload::Sending,
             ..UdpOptions::default()
         };
         // Held from the first moment on: nobody else is given the port.

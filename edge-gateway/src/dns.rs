@@ -220,7 +220,7 @@ fn udp_options() -> UdpOptions {
         reuse_port: true,
         buffer_bytes: BUFFER_BYTES,
         // Queries are not runs of equal datagrams, and each is wanted by itself.
-        offload: Offload::Never,
+        offload: Offload::Sending,
         ..UdpOptions::default()
     }
 }

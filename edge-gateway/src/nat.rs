@@ -161,7 +161,7 @@ impl Rules<'_> {
     fn input(&self) -> String {
         let inside = &self.tunnel.interface;
         let own = self.own_addresses("daddr").into_iter();
-        own.map(|own| format!("    iifname != {{ \"{inside}\", \"lo\" }} {own} drop\n"))
+        own.map(|own| format!("    {own} iifname != {{ \"{inside}\", \"lo\" }} drop\n"))
             .collect()
     }
 
@@ -197,7 +197,12 @@ impl Rules<'_> {
         let ports = ports.join(", ");
         let own = |side: &str| format!("meta l4proto {{ tcp, udp }} th {side} {{ {ports} }}");
         let (to_own, from_own) = (own("dport"), own("sport"));
-        let mut arriving = format!(
+        // Lookups come first, by one comparison: what is asked most often must not go through all of the rules.
+        let untracked = |own: String| format!("    {own} notrack accept\n");
+        let mut arriving: String = (self.own_addresses("daddr").into_iter())
+            .map(untracked)
+            .collect();
+        arriving += &format!(
             "    {to_own} fib daddr type local notrack\n    iifname \"{inside}\" meta nfproto ipv6 notrack\n"
         );
         for net in self
@@ -209,13 +214,10 @@ impl Rules<'_> {
             let homes = net.trunc();
             arriving += &format!("    iifname \"{outside}\" ip6 daddr {homes} notrack\n");
         }
-        for own in self.own_addresses("daddr") {
-            arriving += &format!("    iifname {{ \"{inside}\", \"lo\" }} {own} notrack\n");
-        }
-        let mut leaving = format!("    {from_own} notrack\n");
-        for own in self.own_addresses("saddr") {
-            leaving += &format!("    {own} notrack\n");
-        }
+        let mut leaving: String = (self.own_addresses("saddr").into_iter())
+            .map(untracked)
+            .collect();
+        leaving += &format!("    {from_own} notrack\n");
         let homes = format!("    iifname \"{inside}\" oifname \"{outside}\" meta nfproto ipv4");
         format!(
             "  chain arriving {{\n    type filter hook prerouting priority raw; policy accept;\n{arriving}  }}\n  \
@@ -230,7 +232,12 @@ impl Rules<'_> {
         let of = |family: &str, wanted: fn(&IpAddr) -> bool| {
             let addresses = self.tunnel.addresses.iter().map(IpNet::addr).filter(wanted);
             let listed: Vec<String> = addresses.map(|address| address.to_string()).collect();
-            (!listed.is_empty()).then(|| format!("{family} {field} {{ {} }}", listed.join(", ")))
+            match listed.as_slice() {
+                [] => None,
+                // A set would be looked up where a comparison does.
+                [only] => Some(format!("{family} {field} {only}")),
+                several => Some(format!("{family} {field} {{ {} }}", several.join(", "))),
+            }
         };
         let both = [of("ip", IpAddr::is_ipv4), of("ip6", IpAddr::is_ipv6)];
         both.into_iter().flatten().collect()
@@ -288,11 +295,11 @@ mod tests {
         let rules = ruleset(None, Others::Pass);
 
         assert!(
-            rules.contains("iifname != { \"culvert0\", \"lo\" } ip daddr { 10.64.0.1 } drop"),
+            rules.contains("    ip daddr 10.64.0.1 iifname != { \"culvert0\", \"lo\" } drop"),
             "{rules}"
         );
         assert!(
-            rules.contains("iifname != { \"culvert0\", \"lo\" } ip6 daddr { fd64::1 } drop"),
+            rules.contains("    ip6 daddr fd64::1 iifname != { \"culvert0\", \"lo\" } drop"),
             "{rules}"
         );
         assert!(!rules.contains("masquerade"));
@@ -345,11 +352,11 @@ mod tests {
             "    meta l4proto { tcp, udp } th dport { 443, 51820 } fib daddr type local notrack",
             "    iifname \"culvert0\" meta nfproto ipv6 notrack",
             "    iifname \"inet0\" ip6 daddr fd64::/48 notrack",
-            "iifname { \"culvert0\", \"lo\" } ip daddr { 10.64.0.1 } notrack",
-            "iifname { \"culvert0\", \"lo\" } ip6 daddr { fd64::1 } notrack",
+            "    ip daddr 10.64.0.1 notrack accept",
+            "    ip6 daddr fd64::1 notrack accept",
             "    meta l4proto { tcp, udp } th sport { 443, 51820 } notrack",
-            "    ip saddr { 10.64.0.1 } notrack",
-            "    ip6 saddr { fd64::1 } notrack",
+            "    ip saddr 10.64.0.1 notrack accept",
+            "    ip6 saddr fd64::1 notrack accept",
         ] {
             assert!(rules.contains(rule), "{rule} is not in {rules}");
         }

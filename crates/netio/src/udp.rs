@@ -65,7 +65,9 @@ pub enum Offload {
     /// Where the kernel has it.
     #[default]
     Auto,
-    /// Never: every datagram is its own system call.
+    /// For what is sent alone: what comes is told apart by the kernel, as [`Udp::recv_batch`] needs it.
+    Sending,
+    /// Never: the kernel neither joins nor cuts.
     Never,
 }
 
@@ -150,14 +152,13 @@ impl Udp {
             SocketAddr::V4(_) => setsockopt(&fd, sockopt::IpRecvTos, &true),
             SocketAddr::V6(_) => setsockopt(&fd, sockopt::Ipv6RecvTClass, &true),
         };
-        let offload = options.offload == Offload::Auto;
-        if offload {
+        if options.offload == Offload::Auto {
             // A kernel without it hands over one datagram at a time, which `recv` takes as well.
             let _without = setsockopt(&fd, sockopt::UdpGroSegment, &true);
         }
         Ok(Self {
             socket: UdpSocket::from(fd),
-            segments: AtomicBool::new(offload),
+            segments: AtomicBool::new(options.offload != Offload::Never),
         })
     }
 
@@ -223,32 +224,29 @@ impl Udp {
             match message::send_run(self.socket.as_fd(), to, payload, Some(segment), tos) {
                 Ok(()) => return Sent::Yes,
                 Err(e) if is_full(&e) => return Sent::Full,
-                Err(e) => match e.raw_os_error() {
-                    // No offload in this kernel, or none on the interface that the route leads to; or, said with the
-                    // same words by older kernels, datagrams longer than the path takes.
-                    Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => {
-                        is_refused = true;
-                    }
-                    Some(libc::EMSGSIZE) => {}
-                    _ => return Sent::Failed(e),
-                },
+                Err(e) if lacks_segments(&e) => is_refused = true,
+                Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => {}
+                Err(e) => return Sent::Failed(e),
             }
         }
         for datagram in payload.chunks(segment) {
             match self.send_one(to, datagram, tos) {
                 Sent::Yes if is_refused => {
                     is_refused = false;
-                    if self.segments.swap(false, Ordering::Relaxed) {
-                        tracing::info!(
-                            "no UDP segmentation offload on the way out; sending one by one"
-                        );
-                    }
+                    self.go_without_segments();
                 }
                 Sent::Yes => {}
                 refused @ (Sent::Full | Sent::Failed(_)) => return refused,
             }
         }
         Sent::Yes
+    }
+
+    /// A run was refused of which the first datagram alone was not.
+    fn go_without_segments(&self) {
+        if self.segments.swap(false, Ordering::Relaxed) {
+            tracing::info!("no UDP segmentation offload on the way out; sending one by one");
+        }
     }
 
     fn send_one(&self, to: SocketAddr, datagram: &[u8], tos: u8) -> Sent {
@@ -352,6 +350,15 @@ fn refusal(what: &'static str, address: SocketAddr, e: Errno) -> UdpError {
             source: e.into(),
         },
     }
+}
+
+/// No offload in this kernel, or none on the interface that the route leads to; or, said with the same words by older kernels,
+/// datagrams longer than the path takes; or an address that nothing can be sent to.
+fn lacks_segments(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT)
+    )
 }
 
 fn is_full(e: &io::Error) -> bool {

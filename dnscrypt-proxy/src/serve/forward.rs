@@ -179,7 +179,7 @@ impl Forwarder {
 fn options() -> UdpOptions {
     UdpOptions {
         buffer_bytes: BUFFER_BYTES,
-        offload: Offload::Never,
+        offload: Offload::Sending,
         ..UdpOptions::default()
     }
 }

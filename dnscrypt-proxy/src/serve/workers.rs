@@ -35,7 +35,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// Sockets of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerSockets {
-    /// Made with [`Offload::Never`](netio::udp::Offload).
+    /// Made with [`Offload::Sending`](netio::udp::Offload).
     pub udp: Vec<Udp>,
     /// Made by [`listen`](Self::listen).
     pub tcp: Vec<Listener>,

@@ -5,12 +5,17 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
+use std::sync::atomic::Ordering;
 
-use super::message::{from_storage, to_storage};
-use super::{Udp, is_transient};
+use super::message::{Control, from_storage, to_storage};
+use super::{MAX_RUN_BYTES, MAX_SEGMENTS, Udp, is_transient, lacks_segments};
 
 /// The most datagrams that go through one system call.
 pub const MAX_BATCH: usize = 64;
+
+/// Longer datagrams leave by themselves: every path takes this (RFC 8200 section 5), and the kernel cuts no run into
+/// what would have to be fragmented.
+const LONGEST_JOINED: usize = 1_232;
 
 /// Where [`Udp::recv_batch`] puts datagrams; one per worker, reused for ever.
 pub struct Batch {
@@ -49,7 +54,7 @@ impl Batch {
 impl Udp {
     /// Receives what has arrived, up to [`MAX_BATCH`] datagrams, and gives how many. Never waits.
     ///
-    /// The socket must have been made with [`Offload::Never`](super::Offload): joined datagrams would be taken for one.
+    /// The socket must not have been made with [`Offload::Auto`](super::Offload): joined datagrams would be taken for one.
     ///
     /// # Errors
     /// When the socket is unusable; an ICMP error that came back is not one.
@@ -96,49 +101,93 @@ impl Udp {
     }
 
     /// Sends datagrams, each to its own peer, and gives how many the kernel took. It never waits: once the socket's
-    /// buffer is full the rest is left out.
+    /// buffer is full the rest is left out. Neighbours of one length and one peer pass through the kernel as one, unless the socket
+    /// was made with [`Offload::Never`](super::Offload).
     #[must_use]
     pub fn send_batch(&self, datagrams: &[(SocketAddr, Vec<u8>)]) -> usize {
-        send_all(datagrams, |rest| {
-            let named = rest.iter().map(|(to, bytes)| (Some(*to), bytes.as_slice()));
-            self.send_some(named)
-        })
+        self.send_all(datagrams, |(to, bytes)| (Some(*to), bytes))
     }
 
     /// The same from a connected socket ([`Udp::connected`]), whose peer they all go to.
     #[must_use]
     pub fn send_batch_to_peer(&self, datagrams: &[Vec<u8>]) -> usize {
-        send_all(datagrams, |rest| {
-            self.send_some(rest.iter().map(|bytes| (None, bytes.as_slice())))
-        })
+        self.send_all(datagrams, |bytes| (None, bytes))
+    }
+
+    /// Sends by calls of up to [`MAX_BATCH`] until the socket's buffer is full.
+    fn send_all<D>(&self, datagrams: &[D], parts: Parts<D>) -> usize {
+        let (mut rest, mut sent) = (datagrams, 0);
+        let mut joins = self.segments.load(Ordering::Relaxed);
+        let mut is_refused = false;
+        while !rest.is_empty() {
+            let taken = match self.send_some(rest, parts, joins) {
+                Ok(taken) => {
+                    if std::mem::take(&mut is_refused) {
+                        self.go_without_segments();
+                    }
+                    sent += taken;
+                    taken
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if joins => {
+                    (joins, is_refused) = (false, lacks_segments(&error));
+                    continue;
+                }
+                // The first of them cannot be sent: no route, too long. The others may.
+                Err(_) => {
+                    is_refused = false;
+                    1
+                }
+            };
+            rest = rest.get(taken.max(1)..).unwrap_or_default();
+        }
+        sent
     }
 
     #[expect(unsafe_code, reason = "sendmmsg over the caller's datagrams")]
-    fn send_some<'a>(
-        &self,
-        datagrams: impl Iterator<Item = (Option<SocketAddr>, &'a [u8])>,
-    ) -> io::Result<usize> {
+    fn send_some<D>(&self, datagrams: &[D], parts: Parts<D>, joins: bool) -> io::Result<usize> {
         let mut iovs = [NO_BYTES; MAX_BATCH];
         let mut headers = no_headers();
+        let mut controls = [const { Control::EMPTY }; MAX_BATCH];
         // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
         let mut names: [libc::sockaddr_storage; MAX_BATCH] = unsafe { mem::zeroed() };
-        let mut count = 0;
-        let parts = datagrams.zip(&mut names).zip(&mut iovs);
-        for ((((to, bytes), name), iov), header) in parts.zip(&mut headers) {
+        let mut lens = [0; MAX_BATCH];
+        let mut rest = datagrams
+            .get(..datagrams.len().min(MAX_BATCH))
+            .unwrap_or_default();
+        let (mut iovs_left, mut count) = (&mut iovs[..], 0);
+        let places = names.iter_mut().zip(&mut controls).zip(&mut lens);
+        for (((name, control), len), header) in places.zip(&mut headers) {
+            let Some((to, segment)) = rest.first().map(parts) else {
+                break;
+            };
+            *len = if joins { run_length(rest, parts) } else { 1 };
+            let (run, after) = rest.split_at(*len);
+            let (own, others) = iovs_left.split_at_mut(*len);
+            (rest, iovs_left) = (after, others);
+            for (iov, datagram) in own.iter_mut().zip(run) {
+                let (_, bytes) = parts(datagram);
+                iov.iov_base = bytes.as_ptr().cast_mut().cast();
+                iov.iov_len = bytes.len();
+            }
             if let Some(to) = to {
                 let (address, len) = to_storage(to);
                 *name = address;
                 header.msg_hdr.msg_name = ptr::from_mut(name).cast();
                 header.msg_hdr.msg_namelen = len;
             }
-            iov.iov_base = bytes.as_ptr().cast_mut().cast();
-            iov.iov_len = bytes.len();
-            header.msg_hdr.msg_iov = ptr::from_mut(iov);
-            header.msg_hdr.msg_iovlen = 1;
+            if *len > 1 {
+                let used = control.put_segment(segment.len() as u16);
+                header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+                header.msg_hdr.msg_controllen = used as _;
+            }
+            header.msg_hdr.msg_iov = own.as_mut_ptr();
+            header.msg_hdr.msg_iovlen = *len as _;
             count += 1;
         }
-        // SAFETY: each of the first `count` headers points to an address of `names` or to none, to a place in `iovs` and
-        // by that to a datagram, all alive; the kernel only reads through them and writes the headers' lengths.
+        // SAFETY: each of the first `count` headers points to an address of `names` or to none, to a control message of
+        // `controls` or to none, to places in `iovs` of its own and by those to datagrams, all alive; the kernel only reads
+        // through them and writes the headers' lengths.
         let sent = unsafe {
             libc::sendmmsg(
                 self.as_fd().as_raw_fd(),
@@ -147,26 +196,36 @@ impl Udp {
                 libc::MSG_DONTWAIT as _,
             )
         };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+        Ok(lens.iter().take(sent).sum())
     }
 }
 
-/// Sends by runs of [`MAX_BATCH`] until the socket's buffer is full.
-fn send_all<D>(datagrams: &[D], send_some: impl Fn(&[D]) -> io::Result<usize>) -> usize {
-    let (mut rest, mut sent) = (datagrams, 0);
-    while !rest.is_empty() {
-        let taken = match send_some(rest) {
-            Ok(taken) => {
-                sent += taken;
-                taken
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // The first of them cannot be sent: no route, too long. The others may.
-            Err(_) => 1,
-        };
-        rest = rest.get(taken.max(1)..).unwrap_or_default();
+/// Where a datagram goes, unless the socket knows, and its bytes.
+type Parts<D> = for<'a> fn(&'a D) -> (Option<SocketAddr>, &'a [u8]);
+
+/// How many of these datagrams, at least one, can be one message that the kernel cuts: all go where the first goes and are as
+/// long, but for the last, which may be shorter.
+fn run_length<D>(datagrams: &[D], parts: Parts<D>) -> usize {
+    let Some((to, first)) = datagrams.first().map(parts) else {
+        return 0;
+    };
+    if first.is_empty() || first.len() > LONGEST_JOINED {
+        return 1;
     }
-    sent
+    let most = (MAX_RUN_BYTES / first.len()).clamp(1, MAX_SEGMENTS);
+    let mut count = 0;
+    for datagram in datagrams.iter().take(most) {
+        let (next, bytes) = parts(datagram);
+        if next != to || bytes.is_empty() || bytes.len() > first.len() {
+            break;
+        }
+        count += 1;
+        if bytes.len() < first.len() {
+            break;
+        }
+    }
+    count
 }
 
 const NO_BYTES: libc::iovec = libc::iovec {
@@ -256,6 +315,63 @@ mod tests {
             assert_eq!(peer.recv(&mut buffer).unwrap(), 2);
             assert_eq!(buffer[0], n as u8);
         }
+    }
+
+    #[test]
+    fn neighbours_of_one_length_and_peer_arrive_as_they_were_and_each_where_it_goes() {
+        let options = UdpOptions {
+            offload: Offload::Sending,
+            ..UdpOptions::default()
+        };
+        let udp = Udp::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let peers = [peer(), peer()];
+        let nowhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let lens = [
+            64, 64, 64, 40, 64, 0, 0, 64, 1_300, 1_300, 128, 128, 200, 64,
+        ];
+        let mut datagrams = Vec::new();
+        for (n, len) in lens.into_iter().cycle().take(150).enumerate() {
+            let (_, to) = &peers[n / 9 % 2];
+            datagrams.push((*to, vec![n as u8; len]));
+        }
+        datagrams[20].0 = nowhere;
+        datagrams[100].0 = nowhere;
+
+        let sent = udp.send_batch(&datagrams);
+
+        assert_eq!(sent, 148);
+        let mut buffer = [0; 2_000];
+        for (socket, address) in &peers {
+            for (_, datagram) in datagrams.iter().filter(|(to, _)| to == address) {
+                let len = socket.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..len], datagram);
+            }
+        }
+        let joins = udp.segments.load(Ordering::Relaxed);
+        assert!(joins, "nobody else's bad address ends the joining");
+    }
+
+    #[test]
+    fn runs_end_where_length_or_peer_changes_and_where_the_kernel_has_its_limits() {
+        let to = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let run = |datagrams: &[(u16, usize)]| {
+            let datagrams: Vec<_> = datagrams
+                .iter()
+                .map(|(port, len)| (to(*port), vec![0; *len]))
+                .collect();
+            run_length(&datagrams, |(to, bytes)| (Some(*to), bytes))
+        };
+
+        assert_eq!(run(&[]), 0);
+        assert_eq!(run(&[(1, 64)]), 1);
+        assert_eq!(run(&[(1, 64), (1, 64), (2, 64)]), 2);
+        assert_eq!(run(&[(1, 64), (1, 65)]), 1);
+        assert_eq!(run(&[(1, 64), (1, 63), (1, 63)]), 2);
+        assert_eq!(run(&[(1, 64), (1, 0)]), 1);
+        assert_eq!(run(&[(1, 0), (1, 0)]), 1);
+        assert_eq!(run(&[(1, 1_233), (1, 1_233)]), 1);
+        assert_eq!(run(&[(1, 64); 80]), 64);
+        assert_eq!(run(&[(1, 1_232); 80]), 52);
     }
 
     #[test]

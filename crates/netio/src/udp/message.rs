@@ -12,7 +12,7 @@ const UDP_GRO: libc::c_int = 104;
 
 /// Room for two control messages of an integer each, aligned for `cmsghdr` on every target.
 #[repr(align(8))]
-struct Control([u8; 64]);
+pub(super) struct Control([u8; 64]);
 
 /// Sends `payload`, as datagrams of `segment` bytes if there is one, under an outer TOS byte, in one call.
 #[expect(
@@ -29,10 +29,10 @@ pub(super) fn send_run(
     let segment = segment.map(u16::try_from).transpose();
     let segment = segment.map_err(|_| io::ErrorKind::InvalidInput)?;
     let (mut name, name_len) = to_storage(to);
-    let mut control = Control([0; 64]);
+    let mut control = Control::EMPTY;
     let mut used = 0;
     if let Some(segment) = segment {
-        used = control.put(used, libc::IPPROTO_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
+        used = control.put_segment(segment);
     }
     if tos != 0 {
         let (level, kind) = match to {
@@ -75,7 +75,7 @@ pub(super) struct Message {
 pub(super) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message> {
     // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
     let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    let mut control = Control([0; 64]);
+    let mut control = Control::EMPTY;
     let mut iov = libc::iovec {
         iov_base: buf.as_mut_ptr().cast(),
         iov_len: buf.len(),
@@ -118,6 +118,17 @@ pub(super) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message>
 }
 
 impl Control {
+    pub(super) const EMPTY: Self = Self([0; 64]);
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
+    }
+
+    /// Writes the length of the datagrams that a message is to be cut into, and gives how many bytes that took.
+    pub(super) fn put_segment(&mut self, segment: u16) -> usize {
+        self.put(0, libc::IPPROTO_UDP, UDP_SEGMENT, &segment.to_ne_bytes())
+    }
+
     /// Writes one control message at `at`, which is 0 or what the last call returned; the caller's messages fit together.
     #[expect(
         unsafe_code,
