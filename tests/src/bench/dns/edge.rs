@@ -8,7 +8,7 @@ use super::questions::{AGAIN, Names, Questions};
 use super::servers::{DNSDIST, ENCRYPTED_DNS, Server};
 use super::strangers::{CLASSICAL_PER_S, POST_QUANTUM_PER_S, Strangers};
 use super::table::{Measure, Results, Table, interleaved};
-use crate::bench::probe::peak_mb;
+use crate::bench::probe::{cpu_seconds, peak_mb};
 use crate::bench::report::{Better, Row, quantile};
 use crate::certificates::session_with_ticket;
 
@@ -40,6 +40,8 @@ struct Round {
     pq_resumed: Option<f64>,
     pq_full: Option<f64>,
     tcp: f64,
+    /// The server's processor time for one lookup over TCP.
+    tcp_us: f64,
     miss: f64,
     times_ms: [f64; 3],
     peak_mb: f64,
@@ -116,7 +118,9 @@ fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
     let hit = load.saturate(&hits, pace.trial).context("hits")?;
     let steady = (STEADY, pace.steady);
     let mut times = load.steady(&hits, steady, &mut Strangers::default())?;
+    let used = cpu_seconds(&[server.pid])?;
     let tcp = load.over_tcp(&hits, pace.trial).context("TCP")?;
+    let used = cpu_seconds(&[server.pid])? - used;
     drop(hits);
     let count = pace.of_a_trial(NEW_KEYS_PER_S);
     let new_keys = Questions::new_keys(&server.classical, count)?;
@@ -134,6 +138,7 @@ fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
         pq_resumed,
         pq_full,
         tcp,
+        tcp_us: used * 1e6 / (tcp * pace.trial.as_secs_f64()),
         miss,
         times_ms: [part(0.5)?, part(0.99)?, part(0.999)?],
         peak_mb: peak_mb(&[server.pid])?,
@@ -162,13 +167,14 @@ fn told(round: usize, of: usize, name: &str, m: &Round) -> String {
     let or_not = |value: Option<f64>| value.map_or("not served".to_owned(), |v| format!("{v:.0}"));
     let [p50, p99, p999] = m.times_ms;
     format!(
-        "round {round}/{of}, {name:<14}: hit {:.0}, new key {:.0}, pq resumed {}, pq full {}, tcp {:.0}, miss {:.0} a second; \
+        "round {round}/{of}, {name:<14}: hit {:.0}, new key {:.0}, pq resumed {}, pq full {}, tcp {:.0} (of {:.1} us), miss {:.0} a second; \
          p50 {p50:.3} p99 {p99:.3} p99.9 {p999:.3} ms; peak {:.1} MB",
         m.hit,
         m.new_key,
         or_not(m.pq_resumed),
         or_not(m.pq_full),
         m.tcp,
+        m.tcp_us,
         m.miss,
         m.peak_mb
     )
@@ -196,6 +202,13 @@ const MEASURES: &[Measure<Round>] = &[
         |peer| against(peer, GOAL_POST_QUANTUM),
     ),
     rate("tcp", |m| Some(m.tcp), |peer| against(peer, GOAL_TCP)),
+    Measure {
+        what: "tcp processor time",
+        unit: "us",
+        better: Better::Less,
+        of: |m| Some(m.tcp_us),
+        goal: |_| None,
+    },
     rate("miss", |m| Some(m.miss), |peer| against(peer, GOAL_MISS)),
     time(
         "p50 at 2000/s",
@@ -259,6 +272,7 @@ mod tests {
             hit: 15.0,
             new_key: 12.0,
             tcp: 2.0,
+            tcp_us: 20.0,
             miss: 1.0,
             times_ms: [0.1, 0.5, 1.0],
             peak_mb: 20.0,
