@@ -168,6 +168,10 @@ impl Rules<'_> {
     fn forward(&self) -> String {
         let inside = &self.tunnel.interface;
         let mut forward = format!("    iifname \"{inside}\" accept\n");
+        // Routers believe what comes from the gateway's own address.
+        for own in self.own_addresses("saddr") {
+            forward += &format!("    {own} drop\n");
+        }
         if let Some(Nat { interface, ipv4 }) = self.nat {
             if *ipv4 {
                 forward += &format!(
@@ -303,6 +307,28 @@ mod tests {
             "{rules}"
         );
         assert!(!rules.contains("masquerade"));
+    }
+
+    #[test]
+    fn nobody_outside_speaks_to_homes_as_the_gateway() {
+        let interface = "inet0".to_owned();
+        let nat = Nat {
+            interface,
+            ipv4: true,
+        };
+        for rules in [
+            ruleset(Some(&nat), Others::Pass),
+            ruleset(None, Others::Pass),
+        ] {
+            let (_, chain) = rules.split_once("chain forward").unwrap();
+            let rules: Vec<_> = chain.lines().map(str::trim).collect();
+            let first_open = rules
+                .iter()
+                .position(|rule| rule.contains("oifname") && rule.ends_with("accept"));
+            let [v4, v6] = ["ip saddr 10.64.0.1 drop", "ip6 saddr fd64::1 drop"]
+                .map(|drop| rules.iter().position(|rule| *rule == drop));
+            assert!(v4.is_some() && v6.is_some() && v4 < first_open && v6 < first_open);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //!  12  moves         ask: how often the agent has changed gateways; answer: 0
 //! ```
 //!
-//! The tunnel authenticates them, so nothing here does. A gateway of another hand has nobody on the port and says so
+//! The tunnel authenticates them, so nothing here does: an agent lets nobody at home send to that port of its gateway. A gateway of another hand has nobody on the port and says so
 //! or is silent; neither is held against it.
 
 use std::net::IpAddr;
@@ -142,6 +142,17 @@ pub fn decode_answer(packet: &[u8]) -> Option<Answer> {
         _ => return None,
     };
     Some(Answer { service, sequence })
+}
+
+/// Whether [`decode_ask`] may take a packet, or one of those that a frame with this header stands for.
+#[must_use]
+pub fn is_for_its_port(packet: &[u8]) -> bool {
+    let (protocol, udp) = match packet.first() {
+        Some(0x45) => (packet.get(9), 20),
+        Some(first) if first >> 4 == 6 => (packet.get(6), 40),
+        Some(_) | None => return false,
+    };
+    protocol == Some(&UDP) && packet.get(udp + 2..udp + 4) == Some(&PORT.to_be_bytes())
 }
 
 fn encode(
@@ -287,6 +298,25 @@ mod tests {
             mtu: 1_420,
         };
         encode_ask(from.parse().unwrap(), to.parse().unwrap(), ask).unwrap()
+    }
+
+    #[test]
+    fn whatever_may_be_taken_for_an_ask_is_known_by_its_port_and_nothing_else_is() {
+        for (from, to) in PAIRS {
+            let ask = ask(from, to);
+            let mut longer = ask.as_bytes().to_vec();
+            longer.extend([0; 16]);
+            assert!(is_for_its_port(ask.as_bytes()) && is_for_its_port(&longer));
+
+            let udp = ask.as_bytes().len() - UDP_BYTES;
+            let protocol = if udp == 20 { 9 } else { 6 };
+            for (at, value) in [(udp + 2, 0), (udp + 3, 0), (protocol, 6)] {
+                let mut other = ask.as_bytes().to_vec();
+                other[at] = value;
+                assert!(!is_for_its_port(&other) && decode_ask(&other).is_none());
+            }
+        }
+        assert!(!is_for_its_port(&[]) && !is_for_its_port(&[0x45]));
     }
 
     #[test]

@@ -40,6 +40,8 @@ const COOKIE_AGE: Duration = Duration::from_secs(120);
 
 /// An answer that comes later is held back by somebody, and whoever gave it has forgotten the session by then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// So many initiations are remembered by their indexes after later ones replaced them.
+const REPLACED: u32 = 16;
 /// A peer's initiations are answered no faster: each costs four key agreements.
 const BETWEEN_ANSWERS: Duration = Duration::from_millis(20);
 
@@ -167,6 +169,15 @@ impl Noise {
         self.next = Some(Box::new(Session::new(secrets, now)));
         self.add_macs(&mut message, now);
         Ok(message)
+    }
+
+    /// Whether this is the receiver index of an initiation of ours that later ones have replaced.
+    pub(crate) fn was_replaced(&self, index: u32) -> bool {
+        let pending = self.pending.as_ref().map(|(_, pending)| pending.index());
+        pending.is_some_and(|pending| {
+            let back = (pending & 0xff).wrapping_sub(index & 0xff) & 0xff;
+            pending >> 8 == index >> 8 && (1..=REPLACED).contains(&back)
+        })
     }
 
     /// Takes the answer to our initiation: there is a session.

@@ -123,6 +123,8 @@ pub(crate) struct Attempt {
     pub(crate) since: Instant,
     /// How many initiations were sent.
     pub(crate) tries: u32,
+    /// When the last one was.
+    sent: Instant,
     next: Instant,
 }
 
@@ -152,7 +154,9 @@ impl Jitter {
 /// The timers of one peer.
 #[derive(Debug)]
 pub(crate) struct Timers {
+    /// Until the next session, the usual one or a slower.
     pace: Pace,
+    usual: Pace,
     session: Option<(Role, Instant)>,
     attempt: Option<Attempt>,
     last_sent: Instant,
@@ -167,6 +171,7 @@ impl Timers {
     pub(crate) fn new(pace: Pace, now: Instant) -> Self {
         Self {
             pace,
+            usual: pace,
             session: None,
             attempt: None,
             last_sent: now,
@@ -183,7 +188,7 @@ impl Timers {
     }
 
     pub(crate) fn set_pace(&mut self, pace: Pace) {
-        self.pace = pace;
+        (self.pace, self.usual) = (pace, pace);
         self.silence = pace.silence;
         self.is_sooner = true;
     }
@@ -204,6 +209,7 @@ impl Timers {
         self.attempt.get_or_insert(Attempt {
             since: now,
             tries: 0,
+            sent: now,
             next: now,
         });
     }
@@ -223,17 +229,36 @@ impl Timers {
         self.attempt = Some(Attempt {
             since: self.attempt.map_or(now, |attempt| attempt.since),
             tries: tries.saturating_add(1),
+            sent: now,
             next: now + wait + jitter.draw(),
         });
     }
 
-    /// The peer has more callers than it can answer, and said so by a cookie.
-    pub(crate) fn on_cookie(&mut self) {
+    /// Tries less often until there is a session: the peer has been away for long, or said by a cookie that it has more
+    /// callers than it can answer.
+    pub(crate) fn be_patient(&mut self) {
         self.pace = self.pace.patient();
+    }
+
+    /// An answer came to an initiation that a later one had replaced: answers take longer than the wait between two, and would come
+    /// too late for ever. Until there is a session the whitepaper's wait is kept, for the last initiation too.
+    pub(crate) fn on_late_answer(&mut self) {
+        self.pace.first_retry = MAX_RETRY;
+        self.pace.longest_retry = MAX_RETRY;
+        if let Some(attempt) = &mut self.attempt {
+            attempt.next = attempt.next.max(attempt.sent + MAX_RETRY);
+        }
+    }
+
+    /// Goes on as slowly as these did, with the same peer.
+    pub(crate) fn keep_pace_of(&mut self, before: &Self) {
+        self.pace.first_retry = self.pace.first_retry.max(before.pace.first_retry);
+        self.pace.longest_retry = self.pace.longest_retry.max(before.pace.longest_retry);
     }
 
     pub(crate) fn on_established(&mut self, role: Role, since: Instant, now: Instant) {
         self.session = Some((role, since));
+        self.pace = self.usual;
         self.attempt = None;
         self.unanswered_since = None;
         self.last_sent = now;

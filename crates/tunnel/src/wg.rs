@@ -26,6 +26,8 @@ const PADDING_BYTES: usize = 16;
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(1);
 /// How long an answered initiation may stay without its first packet.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
+/// A peer changes where it is carried no more often; it repeats what was not answered.
+const BETWEEN_STANDINGS: Duration = Duration::from_millis(50);
 /// A peer that comes by two ways in turn is greeted no more often.
 const BETWEEN_GREETINGS: Duration = Duration::from_millis(250);
 
@@ -162,6 +164,7 @@ impl Gate {
             traffic: Traffic::default(),
             renewed: None,
             greeted: None,
+            stood: None,
         }
     }
 }
@@ -190,6 +193,8 @@ pub(crate) struct Wg {
     /// When an initiation came inside a session.
     renewed: Option<Instant>,
     greeted: Option<Instant>,
+    /// When an ask of the peer's changed where it is carried.
+    stood: Option<Instant>,
 }
 
 impl Wg {
@@ -348,14 +353,17 @@ impl Wg {
     ) -> Result<Heard<'b>, Dropped> {
         let index = match message {
             Message::Initiation => return Err(Dropped::Unexpected),
-            Message::Response { .. } => {
+            Message::Response { index } => {
+                if self.noise.was_replaced(index) {
+                    self.timers.on_late_answer();
+                }
                 self.noise.finish(datagram, now)?;
                 self.on_response(from, outbox, now);
                 return Ok(Heard::Response);
             }
             Message::Cookie { .. } => {
                 self.noise.take_cookie(datagram, now)?;
-                self.timers.on_cookie();
+                self.timers.be_patient();
                 return Ok(Heard::Cookie);
             }
             Message::Data { index } => index,
@@ -443,6 +451,16 @@ impl Wg {
             return false;
         }
         self.renewed = Some(now);
+        true
+    }
+
+    /// Whether the peer may change where it is carried: each change is a route's, which all peers' share a queue.
+    pub(crate) fn may_stand(&mut self, now: Instant) -> bool {
+        let is_soon = |at| now.saturating_duration_since(at) < BETWEEN_STANDINGS;
+        if self.stood.is_some_and(is_soon) {
+            return false;
+        }
+        self.stood = Some(now);
         true
     }
 

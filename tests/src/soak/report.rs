@@ -14,7 +14,8 @@ use super::{Options, Soak};
 /// A dead gateway is left after 1.5 s without an answer, on a good line; here answers are lost and late, and the
 /// handshake with the next one may be too.
 const GATEWAY_OUTAGE_S: f64 = 5.0;
-/// From the agent's start: its handshake may be lost, and is sent again after five seconds (WireGuard's Rekey-Timeout).
+/// From the agent's start: its handshakes may be lost, and are sent again after a second or, when told that they are too many, five (WireGuard's
+/// Rekey-Timeout).
 const AGENT_OUTAGE_S: f64 = 12.0;
 /// The kernels before the cable may drop one frame in so many, of their own accord, on a machine that has much else to do.
 const DROPPED_ONE_IN: u64 = 10_000;

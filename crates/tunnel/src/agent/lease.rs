@@ -97,15 +97,16 @@ impl AgentTunnel {
 
     /// A session to be made, and its number: a late answer to an earlier one must not meet the index of this one.
     fn session(&mut self, gateway: &GatewayConfig, index: usize, now: Instant) -> (Wg, u32) {
-        let mut pace = pace_of(self.shape, index == self.active);
-        if matches!(self.link, Link::Connecting { since } if now >= since + EAGER_FOR) {
-            pace = pace.patient();
-        }
+        let pace = pace_of(self.shape, index == self.active);
         let number = self.next_number;
         self.next_number = (number + 1) & 0x00ff_ffff;
         let shape = Shape { pace, ..self.shape };
         let (public, psk) = (gateway.public, gateway.psk.as_ref());
-        (self.gate.peer(public, psk, number, shape, now), number)
+        let mut wg = self.gate.peer(public, psk, number, shape, now);
+        if matches!(self.link, Link::Connecting { since } if now >= since + EAGER_FOR) {
+            wg.timers.be_patient();
+        }
+        (wg, number)
     }
 }
 

@@ -100,6 +100,7 @@ impl Path {
     /// Begins anew with another session, at the same or the next endpoint; what waits goes along.
     pub(super) fn renew(&mut self, (mut wg, number): (Wg, u32), is_active: bool, now: Instant) {
         wg.set_waiting(self.wg.take_waiting());
+        wg.timers.keep_pace_of(&self.wg.timers);
         if is_active {
             wg.timers.want_handshake(now);
         }

@@ -18,6 +18,7 @@ use crate::health::{self, Answer, Ask, Intent, Service};
 use crate::packet::Header;
 use crate::policy::Slot;
 use crate::share::WORKER_BITS;
+use crate::wg::Wg;
 
 /// Peers looked at in one call while draining, and those told: packets come first.
 const PLACES_PER_CALL: u32 = 4_096;
@@ -138,7 +139,9 @@ impl EdgeTunnel {
         match ask {
             Some(ask) => {
                 self.ledger.answered.count_received(header.len);
-                self.on_ask(slot, ask);
+                if !self.on_ask(slot, ask, now) {
+                    return true;
+                }
                 let answer = Answer {
                     service: self.duty.service,
                     sequence: ask.sequence,
@@ -154,22 +157,32 @@ impl EdgeTunnel {
         }
     }
 
-    fn on_ask(&mut self, slot: Slot, ask: Ask) {
+    /// Does as an ask wants; whether it is to be answered.
+    fn on_ask(&mut self, slot: Slot, ask: Ask, now: Instant) -> bool {
         let is_active = ask.intent != Intent::Standby;
         let standing = Standing {
             intent: Some(ask.intent),
             moves: ask.moves,
             is_active,
         };
-        let Some(before) = self.peers.stand(slot, standing) else {
-            return;
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return true;
         };
+        let before = peer.standing;
+        let comes = is_active && !(before.is_active && before.moves == ask.moves);
+        let leaves = before.is_active && !is_active;
+        let is_hasty = |wg: &mut Wg| !wg.may_stand(now);
+        if (comes || leaves) && peer.awake.as_deref_mut().is_some_and(is_hasty) {
+            return false;
+        }
+        self.peers.stand(slot, standing);
         self.narrow(slot, ask.mtu);
-        if is_active && !(before.is_active && before.moves == ask.moves) {
+        if comes {
             self.tell_carried(slot);
-        } else if before.is_active && !is_active {
+        } else if leaves {
             self.tell_left(slot);
         }
+        true
     }
 
     /// Sends the peer nothing that is longer than what it says its path takes.

@@ -164,7 +164,7 @@ fn waits(pace: Pace, told: Option<usize>) -> Vec<u64> {
         waits.push(u64::try_from(after.as_millis()).unwrap());
         timers.on_initiation(&mut jitter, now);
         if told == Some(n) {
-            timers.on_cookie();
+            timers.be_patient();
         }
     }
     assert_eq!(timers.attempt().unwrap().since, start);

@@ -130,7 +130,7 @@ pub(crate) fn agent_config(gateways: &[(u8, &[&str])], addresses: &[&str]) -> Ag
 }
 
 /// The inner addresses of the gateway with this key; those beyond the rig's have none.
-fn inner_of(n: u8) -> Vec<IpAddr> {
+pub(crate) fn inner_of(n: u8) -> Vec<IpAddr> {
     match n {
         100..103 => vec![
             ip(&format!("10.64.0.{}", n - 99)),

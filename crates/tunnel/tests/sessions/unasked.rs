@@ -6,10 +6,11 @@ use boringtun::noise::TunnResult;
 use boringtun::noise::rate_limiter::RateLimiter;
 use tunnel::agent::AgentTunnel;
 use tunnel::edge::Taken;
+use tunnel::health::{self, Ask, Intent};
 use tunnel::{Dropped, EdgeTunnel, KEEPALIVE_BYTES};
 
 use crate::rig::{
-    AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, key, lease, packet, public, socket,
+    AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, inner_of, key, lease, packet, public, socket,
 };
 
 fn seconds(n: u64) -> Duration {
@@ -216,4 +217,39 @@ fn a_cookie_which_anybody_can_make_proves_no_gateway_and_a_packet_does() {
     let sent = line.sent();
     line.down(&sent);
     assert_eq!(line.home.proofs(), before + 1);
+}
+
+#[test]
+fn a_router_that_comes_and_goes_all_the_time_changes_routes_twenty_times_a_second() {
+    let mut line = Line::connected();
+    line.edge.set_inner(inner_of(100));
+    while line.edge.poll_event().is_some() {}
+    let start = line.now;
+    let (mut answers, mut changes) = (0, 0);
+
+    for n in 1..=1_000 {
+        line.now = start + Duration::from_millis(n);
+        let intent = if n % 2 == 0 {
+            Intent::Active
+        } else {
+            Intent::Standby
+        };
+        let ask = Ask {
+            intent,
+            sequence: n as u32,
+            moves: 1,
+            mtu: 0,
+        };
+        let ask = health::encode_ask(INNER.parse().unwrap(), inner_of(100)[0], ask);
+        let sent = line
+            .home
+            .handle_tun_input(ask.unwrap().as_bytes(), line.now);
+        sent.unwrap();
+        line.up();
+        answers += line.sent().len();
+        changes += std::iter::from_fn(|| line.edge.poll_event()).count();
+    }
+
+    assert!((10..=21).contains(&changes), "{changes}");
+    assert!(answers < 1_000, "what was not done is not answered");
 }
