@@ -14,7 +14,7 @@ use dnscrypt_proxy::proto::cert::{Certificate, Policy, select};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
 use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
-use dnscrypt_proxy::serve::{Duties, Query, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Duties, Heard, Query, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
@@ -68,9 +68,11 @@ async fn serve(how: &str, listen: SocketAddr) -> anyhow::Result<()> {
             sockets.listen(listen)?;
             let duties = Duties {
                 kept_bytes: KEPT_BYTES,
+                ahead: 0,
                 forwarding: None,
             };
-            server.serve_by_workers(vec![sockets], duties, answer).await;
+            let heard = |query| async { Heard::from(answer(query).await) };
+            server.serve_by_workers(vec![sockets], duties, heard).await;
         }
         _ => {
             let udp = vec![UdpSocket::bind(listen).await?];

@@ -8,6 +8,12 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use crate::proto::message::{Query, Response, age};
 
+#[cfg(feature = "workers")]
+mod served;
+
+#[cfg(feature = "workers")]
+pub(crate) use served::Look;
+
 /// Nothing is kept longer, whatever its records say.
 const MAX_TTL_S: u32 = 24 * 3600;
 /// Nor any negative answer (RFC 2308, section 5).
@@ -62,6 +68,9 @@ struct Slot {
     used: bool,
     /// How often it was given, up to what counts as often; beyond that, its end was told.
     given: u8,
+    /// Until when nobody should wait for a better one than this, after its end, in [`served`]'s units.
+    #[cfg(feature = "workers")]
+    vain_until: u16,
 }
 
 impl Slot {
@@ -77,6 +86,8 @@ impl Slot {
             lifetime_s: response.lifetime_s?.min(most_s),
             used: false,
             given: 0,
+            #[cfg(feature = "workers")]
+            vain_until: 0,
         })
     }
 
@@ -111,14 +122,19 @@ impl Slot {
 
     /// Counts a use, and says once that it is time to ask anew.
     fn is_ending(&mut self, age_s: u32) -> bool {
+        let is_ending = self.is_near_end(age_s);
+        self.given += u8::from(is_ending);
+        is_ending
+    }
+
+    /// Counts a use, and says whether it is time to ask anew and nobody was told.
+    fn is_near_end(&mut self, age_s: u32) -> bool {
         if self.given < OFTEN {
             self.given += 1;
             return false;
         }
         let end_s = self.lifetime_s / END_PARTS;
-        let is_ending = self.given == OFTEN && end_s > 0 && self.lifetime_s - age_s <= end_s;
-        self.given += u8::from(is_ending);
-        is_ending
+        self.given == OFTEN && end_s > 0 && self.lifetime_s - age_s <= end_s
     }
 }
 
@@ -164,20 +180,6 @@ impl Cache {
         }
         age(&mut answer, slot.ttl_at(), u32::MAX, STALE_TTL_S);
         Found::Stale(answer)
-    }
-
-    /// An answer within its lifetime as a query gets it; `key` is one that the query has.
-    #[cfg(feature = "workers")]
-    pub(crate) fn fresh(&mut self, key: &[u8], query: &Query, now_s: u64) -> Option<Vec<u8>> {
-        let (_, slot) = self.find(key)?;
-        let age_s = slot.age_s(now_s);
-        if age_s >= slot.lifetime_s {
-            return None;
-        }
-        slot.used = true;
-        let mut answer = query.adopt(slot.stored(), None);
-        age(&mut answer, slot.ttl_at(), age_s, 0);
-        Some(answer)
     }
 
     /// Keeps a response, if it may be kept and fits.

@@ -31,6 +31,8 @@ mod connections;
 mod desk;
 #[cfg(feature = "workers")]
 pub mod forward;
+#[cfg(feature = "workers")]
+mod heard;
 mod keys;
 #[cfg(feature = "workers")]
 mod randomness;
@@ -43,6 +45,8 @@ mod strangers;
 #[cfg(feature = "workers")]
 mod workers;
 
+#[cfg(feature = "workers")]
+pub use heard::Heard;
 use keys::Keys;
 #[cfg(feature = "workers")]
 pub use rates::Rates;
@@ -69,8 +73,19 @@ pub struct Query {
     pub transport: Transport,
     /// The longest answer that will not be truncated.
     pub room: usize,
-    /// `Tcp`: whoever is asked is to be asked over TCP, as what datagrams brought was cut, or perhaps not from there.
-    pub upstream: Transport,
+    /// How whoever is asked is to be asked.
+    pub asking: Asking,
+}
+
+/// How a question is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// In any way, and of any memory.
+    Anyhow,
+    /// Over TCP, as what datagrams brought was cut, or perhaps not from there.
+    OverTcp,
+    /// Of no memory, while nobody waits, for an answer that is kept and near its end. It takes no place of those who wait.
+    Ahead,
 }
 
 /// Everything a server needs but its sockets and its resolver.
@@ -112,7 +127,7 @@ impl Server {
     ) -> Stopped
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
-        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+        F: Future<Output = Heard> + Send + 'static,
     {
         self.serve_and_relay(sockets, duties, None, handler).await
     }
@@ -128,7 +143,7 @@ impl Server {
     ) -> Stopped
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
-        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+        F: Future<Output = Heard> + Send + 'static,
     {
         let handler = Arc::new(handler);
         match workers::Workers::start(&self, sockets, &duties, (&handler, relay)) {
@@ -157,6 +172,9 @@ impl Server {
 pub struct Duties {
     /// They keep up to so many bytes of answers together.
     pub kept_bytes: usize,
+    /// Each asks so many questions ahead, at a time, for answers that are near their end; 0 where whoever is asked would answer from
+    /// a memory of its own.
+    pub ahead: usize,
     /// They ask these resolvers, within their own threads.
     pub forwarding: Option<forward::Forwarding>,
 }
@@ -246,7 +264,7 @@ where
             source,
             transport,
             room: opened.reply.room(),
-            upstream: Transport::Udp,
+            asking: Asking::Anyhow,
         };
         let answer = timeout(HANDLER, (self.handler)(query)).await;
         let answer = answer.ok().flatten().ok_or(Dropped::Unanswered)?;

@@ -15,7 +15,7 @@ use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::relay::{PREFIX, Reach, RelayPolicy, wrap};
 use dnscrypt_proxy::proto::stamp::Props;
 use dnscrypt_proxy::proto::{Transport, message};
-use dnscrypt_proxy::serve::{Duties, Query, Relaying, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Duties, Heard, Query, Relaying, Server, WorkerSockets};
 use dnscrypt_proxy::upstream::{ResolveError, Route, Settings, Upstream};
 use dnscrypt_proxy::{Counters, DnsCryptStamp, Dropped, clock};
 use ed25519_dalek::SigningKey;
@@ -121,6 +121,7 @@ impl Site {
             };
             let duties = Duties {
                 kept_bytes: 1 << 20,
+                ahead: 0,
                 forwarding: None,
             };
             server
@@ -161,8 +162,8 @@ fn told(query: &Query) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-fn answer(query: &Query) -> std::future::Ready<Option<Vec<u8>>> {
-    std::future::ready(told(query))
+fn answer(query: &Query) -> std::future::Ready<Heard> {
+    std::future::ready(told(query).into())
 }
 
 fn asks(resolver: &Site, relays: &[SocketAddr], post_quantum: PostQuantum) -> Upstream {

@@ -5,14 +5,15 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
 use dnscrypt_proxy::listen::{Homes, Limits};
 use dnscrypt_proxy::proto::cert::{Certificate, System};
 use dnscrypt_proxy::proto::client::{ClientKeys, QueryPadding, Session};
+use dnscrypt_proxy::proto::dropped::Counted;
 use dnscrypt_proxy::proto::message;
-use dnscrypt_proxy::serve::{Duties, Query, Server, WorkerSockets};
+use dnscrypt_proxy::serve::{Duties, Heard, Query, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, Dropped, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
@@ -28,6 +29,7 @@ const OWN: &str = "127.0.0.5:0";
 const PATIENCE: Duration = Duration::from_secs(10);
 const DUTIES: Duties = Duties {
     kept_bytes: 1 << 20,
+    ahead: 64,
     forwarding: None,
 };
 
@@ -41,7 +43,8 @@ struct Rig {
 }
 
 impl Rig {
-    /// Two workers behind one port, before a resolver that answers all but the names that begin with `mute`.
+    /// Two workers behind one port, before a resolver that answers all but the names that begin with `mute`, and
+    /// those that begin with `brief` only if it was asked nothing before, for a second.
     fn start() -> Self {
         let provider = SigningKey::from_bytes(&[5; 32]);
         let certs = Certs::signing(provider, Rotation::default(), clock::system()).unwrap();
@@ -80,10 +83,7 @@ impl Rig {
         let asked: Arc<AtomicUsize> = Arc::default();
         let count = Arc::clone(&asked);
         let serving = tokio::spawn(async move {
-            let handler = move |query: Query| {
-                count.fetch_add(1, Ordering::Relaxed);
-                answer(query)
-            };
+            let handler = move |query: Query| answer(query, count.fetch_add(1, Ordering::Relaxed));
             server
                 .serve_by_workers(sockets.into(), DUTIES, handler)
                 .await;
@@ -121,17 +121,21 @@ impl Rig {
     }
 }
 
-async fn answer(query: Query) -> Option<Vec<u8>> {
+async fn answer(query: Query, before: usize) -> Heard {
     let question = message::Query::read(&query.message).unwrap();
-    if question.question().starts_with(b"\x04mute") {
+    let is_brief = question.question().starts_with(b"\x05brief");
+    if question.question().starts_with(b"\x04mute") || is_brief && before > 0 {
         std::future::pending::<()>().await;
     }
+    let lifetime = if is_brief { [0, 1] } else { [1, 0] };
     let mut answer = question.refuse(0, None);
     answer.truncate(message::HEADER + question.question().len());
     answer[11] = 0;
     answer[7] = 1;
-    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 0, 0, 4, 192, 0, 2, 1]);
-    Some(answer)
+    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0]);
+    answer.extend_from_slice(&lifetime);
+    answer.extend_from_slice(&[0, 4, 192, 0, 2, 1]);
+    Heard::Answer(answer)
 }
 
 struct Client {
@@ -332,6 +336,26 @@ async fn a_resolver_that_never_answers_delays_nobody_else() {
 
     assert_eq!(client.ask("www.example", 2), Some(1));
     assert_eq!(client.ask("other.example", 3), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resolver_that_falls_silent_is_bridged_by_the_answer_that_ended() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let mut began = Instant::now();
+    let mut nonces = (0..=u8::MAX).cycle();
+
+    while rig.asked() < 2 {
+        began = Instant::now();
+        assert_eq!(client.ask("brief.example", nonces.next().unwrap()), Some(1));
+    }
+
+    assert!(began.elapsed() >= Duration::from_millis(1_700));
+    assert_eq!(rig.counters.get(Counted::Stale), 1);
+    let began = Instant::now();
+    assert_eq!(client.ask("brief.example", 7), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(1), "at once");
+    assert_eq!((rig.counters.get(Counted::Stale), rig.asked()), (2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dnscrypt_proxy::listen::Homes;
-use dnscrypt_proxy::proto::Transport;
 use dnscrypt_proxy::proto::message::Query;
+use dnscrypt_proxy::serve::{Asking, Heard};
 use tokio::sync::Semaphore;
 
 use crate::dns::Figures;
@@ -42,25 +42,38 @@ impl Answers {
         }
     }
 
-    /// Answers one query, over TCP alone where `upstream` says so; `None` when it is not a query at all.
-    pub(crate) async fn answer(
-        &self,
-        query: &[u8],
-        from: IpAddr,
-        upstream: Transport,
-    ) -> Option<Vec<u8>> {
+    /// Answers one query; silence when it is not a query at all.
+    pub(crate) async fn answer(&self, query: &[u8], from: IpAddr, asking: Asking) -> Heard {
         if let Some(answer) = self.own.answer(query) {
             self.figures.count(Outcome::Answered);
-            return Some(answer);
+            return Heard::Answer(answer);
         }
         let place = (!self.homes.hold(from)).then(|| self.strangers.try_acquire());
         let Ok(_place) = place.transpose() else {
             self.figures.count(Outcome::Busy);
-            return Some(Query::read(query).ok()?.refuse(RCODE_SERVFAIL, None));
+            let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
+            return busy.ok().into();
         };
-        let (answer, outcome) = self.resolver.answer(query, upstream).await;
-        self.figures.count(outcome);
-        answer
+        let (answer, outcome) = self.resolver.answer(query, asking).await;
+        if asking != Asking::Ahead {
+            self.figures.count(outcome);
+        }
+        heard(answer, outcome)
+    }
+}
+
+/// What an older answer may stand in for, and what not.
+fn heard(answer: Option<Vec<u8>>, outcome: Outcome) -> Heard {
+    let Some(answer) = answer else {
+        return Heard::Silence;
+    };
+    match outcome {
+        Outcome::Bogus | Outcome::Declined => Heard::Refused(answer),
+        Outcome::Answered
+        | Outcome::Failed
+        | Outcome::Busy
+        | Outcome::Refused
+        | Outcome::Malformed => Heard::Answer(answer),
     }
 }
 

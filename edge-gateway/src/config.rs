@@ -160,6 +160,9 @@ pub struct Dns {
     /// `rate` and `burst`: queries a second (1 to 10000) and at once (1 to 100000; default: five seconds of the rate) of one
     /// inner address, and of strangers one IPv4 address or IPv6 /64, of DNSCrypt and of the doors each. Without them there is no limit.
     pub rate: Option<Rate>,
+    /// `cache-mb`: the answers that all workers together keep in memory, in bytes; in the file in megabytes, 1 to 65536. Default 24.
+    /// With fewer, more is asked anew, and stale answers are there for fewer names.
+    pub cache_bytes: usize,
     /// `[dns.doors]`: TLS, HTTPS and QUIC for devices; without it there is DNSCrypt alone.
     pub doors: Option<Doors>,
     /// The routers' networks, in which each home has one address.

@@ -27,8 +27,8 @@ use crate::exit::{Exit, Fault};
 use crate::own_names::OwnNames;
 use crate::resolver::{Outcome, Resolver};
 
-/// Answers that the server keeps by itself, in memory; about 50,000 of them.
-const KEPT_BYTES: usize = 24 << 20;
+/// What each worker asks ahead at a time, for answers that are near their end: with an answer in 50 ms, more than a thousand a second.
+const AHEAD: usize = 64;
 /// The kernel's buffer of each UDP socket: a fifth of a second of 20,000 queries.
 const BUFFER_BYTES: usize = 4 << 20;
 
@@ -43,8 +43,7 @@ pub(crate) struct Dns {
     homes: Homes,
     doors: Option<Doors>,
     relay: Option<Relaying>,
-    /// What the workers ask by themselves.
-    zones: Vec<Zone>,
+    duties: Duties,
     provider_name: String,
     figures: Arc<Figures>,
 }
@@ -78,6 +77,13 @@ impl Figures {
         [("classical", classical), ("post_quantum", post_quantum)]
     }
 
+    /// What was done of memory, beside giving what is within its lifetime.
+    pub(crate) fn memory(&self) -> [(&'static str, u64); 2] {
+        let counted = |what| self.server.get(what) as u64;
+        let (stale, ahead) = (counted(Counted::Stale), counted(Counted::Ahead));
+        [("stale", stale), ("asked_ahead", ahead)]
+    }
+
     /// Lookups by outcome, those included that needed no resolver.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
         let counts = self
@@ -89,7 +95,11 @@ impl Figures {
             let (shared, forwarded) = match outcome {
                 Outcome::Answered => (Counted::Shared, Event::Answered),
                 Outcome::Failed => (Counted::SharedFailure, Event::Failed),
-                Outcome::Bogus | Outcome::Busy | Outcome::Refused | Outcome::Malformed => {
+                Outcome::Bogus
+                | Outcome::Declined
+                | Outcome::Busy
+                | Outcome::Refused
+                | Outcome::Malformed => {
                     return (outcome, count);
                 }
             };
@@ -133,7 +143,7 @@ impl Dns {
                 .transpose()?,
             homes,
             relay: relay.map(|relay| relaying(relay, &figures)),
-            zones: forwarded(dns, &own),
+            duties: duties(dns, &own, &figures),
             own,
             provider_name: dns.provider_name.clone(),
             figures,
@@ -165,22 +175,14 @@ impl Dns {
             counters: Arc::clone(&self.figures.server),
             clock: clock::system(),
         };
-        let forwarding = (!self.zones.is_empty()).then(|| Forwarding {
-            zones: self.zones,
-            events: Arc::clone(&self.figures.upstream),
-        });
         let answers = Answers::new(self.own, self.resolver, self.homes.clone(), self.figures);
         let doors = open(self.doors, answers.clone(), self.rate);
-        let (sockets, relay) = (self.sockets, self.relay);
-        let duties = Duties {
-            kept_bytes: KEPT_BYTES,
-            forwarding,
-        };
+        let (sockets, duties, relay) = (self.sockets, self.duties, self.relay);
         let answering = server.serve_and_relay(sockets, duties, relay, move |query| {
             let answers = answers.clone();
             async move {
                 let from = query.source.ip();
-                answers.answer(&query.message, from, query.upstream).await
+                answers.answer(&query.message, from, query.asking).await
             }
         });
         tokio::select! {
@@ -195,6 +197,23 @@ async fn open(doors: Option<Doors>, answers: Answers, rate: Option<Rate>) -> Fau
     match doors {
         Some(doors) => doors.serve(answers, rate).await,
         None => std::future::pending().await,
+    }
+}
+
+/// What the workers do by themselves.
+fn duties(dns: &config::Dns, own: &OwnNames, figures: &Figures) -> Duties {
+    let zones = forwarded(dns, own);
+    Duties {
+        kept_bytes: dns.cache_bytes,
+        // The recursor's memory would answer with what is left of the same lifetime.
+        ahead: match dns.upstream {
+            Upstream::Forward(_) => AHEAD,
+            Upstream::Recurse(_) => 0,
+        },
+        forwarding: (!zones.is_empty()).then(|| Forwarding {
+            zones,
+            events: Arc::clone(&figures.upstream),
+        }),
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     lease_changes: LabelledCounter,
     lookups: LabelledCounter,
     lookup_seals: LabelledCounter,
+    lookup_memory: LabelledCounter,
     lookups_dropped: LabelledCounter,
     door_queries: LabelledCounter,
     door_connections: LabelledGauge,
@@ -93,6 +94,7 @@ impl Metrics {
             lease_changes: registry.labelled_counter(names::GATEWAY_LEASE_CHANGES, "outcome"),
             lookups: registry.labelled_counter(names::GATEWAY_DNS_QUERIES, "outcome"),
             lookup_seals: registry.labelled_counter(names::GATEWAY_DNS_SEALS, "seal"),
+            lookup_memory: registry.labelled_counter(names::GATEWAY_DNS_MEMORY, "what"),
             lookups_dropped: registry.labelled_counter(names::GATEWAY_DNS_DROPPED, "reason"),
             door_queries: registry.labelled_counter(names::GATEWAY_DOOR_QUERIES, "door"),
             door_connections: registry.labelled_gauge(names::GATEWAY_DOOR_CONNECTIONS, "door"),
@@ -162,6 +164,9 @@ impl Metrics {
         }
         for (seal, count) in dns.into_iter().flat_map(dns::Figures::seals) {
             follow(&self.lookup_seals.with(seal), count);
+        }
+        for (what, count) in dns.into_iter().flat_map(dns::Figures::memory) {
+            follow(&self.lookup_memory.with(what), count);
         }
         for (event, count) in dns.into_iter().flat_map(|dns| dns.upstream.all()) {
             follow(&self.upstream.with(event.as_label()), count as u64);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dnscrypt_proxy::proto::Transport;
+use dnscrypt_proxy::serve::Asking;
 use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
 use hickory_proto::op::{
     DnsRequestOptions, Edns, Message, MessageType, OpCode, Query, ResponseCode,
@@ -41,6 +41,8 @@ const CACHE_ENTRIES: u64 = 65_536;
 const SERVER_CACHE_ENTRIES: usize = 4_096;
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
 pub(crate) const MAX_LOOKUPS: usize = 2_048;
+/// And so many for which nobody waits, beside them.
+const MAX_AHEAD: usize = MAX_LOOKUPS / 8;
 /// Stubs ask again after 5 s; an answer later than this helps nobody.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
 /// A single forwarder's time to answer before it is asked again.
@@ -58,6 +60,8 @@ pub enum Outcome {
     Bogus,
     /// No server gave an answer in time: SERVFAIL.
     Failed,
+    /// The forwarder said that it cannot answer, perhaps as validation there refused what it was given: SERVFAIL.
+    Declined,
     /// Too many lookups under way: SERVFAIL.
     Busy,
     /// A kind of question that is not served: REFUSED or NOTIMP.
@@ -68,10 +72,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for tables of counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Answered,
         Self::Bogus,
         Self::Failed,
+        Self::Declined,
         Self::Busy,
         Self::Refused,
         Self::Malformed,
@@ -83,6 +88,7 @@ impl Outcome {
             Self::Answered => "answered",
             Self::Bogus => "bogus",
             Self::Failed => "failed",
+            Self::Declined => "declined",
             Self::Busy => "busy",
             Self::Refused => "refused",
             Self::Malformed => "malformed",
@@ -95,6 +101,7 @@ pub struct Resolver {
     source: Source,
     validates: bool,
     lookups: Semaphore,
+    ahead: Semaphore,
 }
 
 enum Source {
@@ -145,11 +152,12 @@ impl Resolver {
             source,
             validates: dns.dnssec,
             lookups: Semaphore::new(MAX_LOOKUPS),
+            ahead: Semaphore::new(MAX_AHEAD),
         })
     }
 
-    /// Answers one query, having asked over TCP alone where `upstream` says so; `None` when it is not a query at all.
-    pub async fn answer(&self, query: &[u8], upstream: Transport) -> (Option<Vec<u8>>, Outcome) {
+    /// Answers one query; `None` when it is not a query at all.
+    pub async fn answer(&self, query: &[u8], asking: Asking) -> (Option<Vec<u8>>, Outcome) {
         let Ok(request) = Message::from_vec(query) else {
             return (None, Outcome::Malformed);
         };
@@ -161,7 +169,7 @@ impl Resolver {
         }
         let (response, outcome) = match unserved(&request, question) {
             Some(code) => (error(&request, code), Outcome::Refused),
-            None => self.resolve(&request, question.clone(), upstream).await,
+            None => self.resolve(&request, question.clone(), asking).await,
         };
         match response.to_vec() {
             Ok(bytes) => (Some(bytes), outcome),
@@ -177,17 +185,21 @@ impl Resolver {
         &self,
         request: &Message,
         question: Query,
-        upstream: Transport,
+        asking: Asking,
     ) -> (Message, Outcome) {
         let failure = |outcome| (error(request, ResponseCode::ServFail), outcome);
-        let Ok(_slot) = self.lookups.try_acquire() else {
+        let places = match asking {
+            Asking::Anyhow | Asking::OverTcp => &self.lookups,
+            Asking::Ahead => &self.ahead,
+        };
+        let Ok(_slot) = places.try_acquire() else {
             return failure(Outcome::Busy);
         };
         let dnssec_ok = request
             .edns
             .as_ref()
             .is_some_and(|edns| edns.flags().dnssec_ok);
-        let lookup = Box::pin(self.lookup(question, upstream));
+        let lookup = Box::pin(self.lookup(question, asking));
         let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
             Ok(Ok(found)) => found,
             Ok(Err(outcome)) => return failure(outcome),
@@ -210,14 +222,14 @@ impl Resolver {
 
     /// What the source says, if it may be believed. Where it may not, the name may be an alias, whose target is
     /// judged by itself.
-    async fn lookup(&self, mut question: Query, upstream: Transport) -> Result<Found, Outcome> {
+    async fn lookup(&self, mut question: Query, asking: Asking) -> Result<Found, Outcome> {
         let mut aliases: Option<Found> = None;
         let join = |aliases: Option<Found>, found| match aliases {
             Some(before) => denial::join(before, found),
             None => found,
         };
         for _ in 0..denial::MOST_ALIASES {
-            let believed = match self.source.lookup(question.clone(), upstream).await {
+            let believed = match self.source.lookup(question.clone(), asking).await {
                 Ok(found) if self.validates && found.answers.is_empty() => {
                     denial::stands(question.name(), &found).then_some(found)
                 }
@@ -233,12 +245,12 @@ impl Resolver {
             }
             let name = question.name().clone();
             let alias = Query::query(name.clone(), RecordType::CNAME);
-            let alias = self.source.lookup(alias, upstream).await?;
+            let alias = self.source.lookup(alias, asking).await?;
             let target = denial::target(&name, &alias).ok_or(Outcome::Bogus)?;
             question = Query::query(target, question.query_type());
             aliases = Some(join(aliases, alias));
         }
-        Err(Outcome::Failed)
+        Err(Outcome::Bogus)
     }
 }
 
@@ -409,11 +421,12 @@ fn set_up(error: &dyn std::error::Error) -> Fault {
 }
 
 impl Forwarders {
-    async fn lookup(&self, question: Query, upstream: Transport) -> Result<Found, Outcome> {
+    async fn lookup(&self, question: Query, asking: Asking) -> Result<Found, Outcome> {
         let name = question.name().clone();
-        let asked = match upstream {
-            Transport::Udp => &self.cached,
-            Transport::Tcp => &self.by_tcp,
+        let asked = match asking {
+            Asking::Anyhow => &self.cached,
+            // Without a memory, too.
+            Asking::OverTcp | Asking::Ahead => &self.by_tcp,
         };
         let error = match asked.lookup(name, question.query_type()).await {
             Ok(lookup) => return Ok(found(lookup.message().clone())),
@@ -421,24 +434,24 @@ impl Forwarders {
         };
         let (NetError::Dns(DnsError::DnssecBogus), Some(validating)) = (&error, &self.validating)
         else {
-            return negative(error);
+            return declined(error);
         };
         let mut options = DnsRequestOptions::default();
         options.use_edns = true;
         options.edns_set_dnssec_ok = true;
         match validating.lookup(question, options).first_answer().await {
             Ok(response) => Ok(found(response.into_message())),
-            Err(error) => negative(error),
+            Err(error) => declined(error),
         }
     }
 }
 
 impl Source {
-    async fn lookup(&self, question: Query, upstream: Transport) -> Result<Found, Outcome> {
+    async fn lookup(&self, question: Query, asking: Asking) -> Result<Found, Outcome> {
         match self {
             Self::Forward(forwarders) => {
                 let (name, kind) = (question.name().clone(), question.query_type());
-                let mut found = forwarders.lookup(question, upstream).await?;
+                let mut found = forwarders.lookup(question, asking).await?;
                 chain::keep(&mut found.answers, &name, kind);
                 chain::keep_proofs(&mut found.authorities);
                 Ok(found)
@@ -521,6 +534,19 @@ fn negative(error: NetError) -> Result<Found, Outcome> {
         return Err(Outcome::Bogus);
     }
     Err(Outcome::Failed)
+}
+
+/// The same of a forwarder, which may say no more than SERVFAIL of what it has found to be bogus: nothing else than that
+/// nothing came from it is held to be that nobody was reached.
+fn declined(error: NetError) -> Result<Found, Outcome> {
+    let is_its_word = matches!(error, NetError::Dns(_));
+    negative(error).map_err(|outcome| {
+        if is_its_word && outcome == Outcome::Failed {
+            Outcome::Declined
+        } else {
+            outcome
+        }
+    })
 }
 
 fn absent(code: ResponseCode, soa: Option<Record>, others: Option<&[Record]>) -> Found {

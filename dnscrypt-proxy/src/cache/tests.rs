@@ -86,7 +86,12 @@ fn an_answer_under_the_hash_of_another_key_is_not_given_to_it() {
 
     assert_eq!(cache.get(&asked.key(), 0), Found::Nothing);
     #[cfg(feature = "workers")]
-    assert!(cache.fresh(&asked.key(), &asked, 0).is_none());
+    {
+        assert_eq!(cache.look(&asked.key(), &asked, 0), Look::Nothing);
+        assert_eq!(cache.stale(&asked.key(), &asked, 400), None);
+        cache.forget(&asked.key());
+        assert_eq!(cache.len(), 2);
+    }
 }
 
 #[test]

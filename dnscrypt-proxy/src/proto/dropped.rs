@@ -149,6 +149,8 @@ pub struct Counters {
     shared: AtomicUsize,
     shared_failures: AtomicUsize,
     post_quantum: AtomicUsize,
+    stale: AtomicUsize,
+    ahead: AtomicUsize,
     dropped: [AtomicUsize; Dropped::ALL.len()],
 }
 
@@ -171,6 +173,10 @@ pub enum Counted {
     SharedFailure,
     /// A query that arrived was sealed under a post-quantum certificate.
     PostQuantum,
+    /// A query was answered with what had ended, for want of better.
+    Stale,
+    /// A question was asked before anybody had to wait.
+    Ahead,
 }
 
 impl Counters {
@@ -223,6 +229,8 @@ impl Counters {
             Counted::Shared => &self.shared,
             Counted::SharedFailure => &self.shared_failures,
             Counted::PostQuantum => &self.post_quantum,
+            Counted::Stale => &self.stale,
+            Counted::Ahead => &self.ahead,
         }
     }
 }

@@ -35,6 +35,8 @@ const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
+#[cfg(feature = "workers")]
+const AD: u8 = 0x20;
 const RCODE_FORMERR: u8 = 1;
 /// The only class that is asked here.
 pub const CLASS_IN: u16 = 1;
@@ -383,6 +385,14 @@ pub fn padded_query(
 pub(super) fn mark_incomplete(message: &mut [u8]) {
     if let Some(flags) = message.get_mut(FLAGS_AT) {
         *flags |= TC;
+    }
+}
+
+/// Takes back that the answer is proven.
+#[cfg(feature = "workers")]
+pub(crate) fn unmark_proven(message: &mut [u8]) {
+    if let Some(flags) = message.get_mut(RCODE_AT) {
+        *flags &= !AD;
     }
 }
 

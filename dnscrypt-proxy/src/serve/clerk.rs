@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connections::Id;
-use super::desk::{Class, Desk, Served, Share, Wait};
+use super::desk::{Bounds, Class, Desk, Served, Share, Wait};
 use super::keys::Keys;
 use super::randomness::Page;
 use super::relay::Door;
 use super::strangers::Strangers;
-use super::{Query, Rates, Server, certificates};
+use super::{Asking, Heard, Query, Rates, Server, certificates};
+use crate::cache::Look;
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Dropped};
 use crate::proto::message;
@@ -108,12 +109,24 @@ struct Waiter {
     place: Place,
 }
 
+impl Waiter {
+    fn to_be_asked(&self, asking: Asking) -> Query {
+        Query {
+            message: self.query.clone(),
+            source: self.place.peer,
+            transport: self.place.transport(),
+            room: self.reply.room(),
+            asking,
+        }
+    }
+}
+
 impl Clerk {
-    pub(super) fn new(server: Server, kept_bytes: usize, rates: Option<Arc<Rates>>) -> Self {
+    pub(super) fn new(server: Server, bounds: Bounds, rates: Option<Arc<Rates>>) -> Self {
         Self {
             keys: Keys::new(server.keyring.clone()),
             strangers: Strangers::new(),
-            desk: Desk::new(kept_bytes, server.limits.in_flight),
+            desk: Desk::new(bounds),
             random: Page::new(),
             rates,
             door: None,
@@ -168,19 +181,22 @@ impl Clerk {
     }
 
     /// The resolver has answered, or will not.
-    pub(super) fn answered(&mut self, number: u64, answer: Option<Vec<u8>>, now: Now) {
-        for served in self.desk.answered(number, answer, now.uptime_s) {
-            let Served { to, answer, share } = served;
-            match answer {
-                None => self.drop(to.place, Dropped::Unanswered),
-                Some(answer) => {
-                    if share == Share::Others {
-                        self.count_shared(&answer);
-                    }
-                    self.seal(to, answer);
-                }
-            }
+    pub(super) fn answered(&mut self, number: u64, heard: Heard, now: Now) {
+        for served in self.desk.answered(number, heard, now.uptime_s) {
+            self.serve(served);
         }
+    }
+
+    /// Looks for those who have waited long enough for a better answer than a stale one.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        for served in self.desk.handle_timeout(now.uptime_ms) {
+            self.serve(served);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, in milliseconds since the worker began.
+    pub(super) fn poll_timeout(&self) -> Option<u64> {
+        self.desk.poll_timeout()
     }
 
     /// Whether no stranger waits.
@@ -225,37 +241,87 @@ impl Clerk {
             reply,
             place,
         };
-        if let Some(answer) = self.desk.find(&message, now.uptime_s) {
-            self.server.counters.count(Counted::Shared);
-            return self.seal(waiter, answer);
+        match self.desk.find(&message, now.uptime_s) {
+            Look::Fresh(answer) => self.give(waiter, answer),
+            Look::Ending(answer) => {
+                self.ask_ahead(&message, &waiter);
+                self.give(waiter, answer);
+            }
+            Look::Vain(answer) => self.give_stale(waiter, answer),
+            Look::Stale | Look::Nothing => self.ask(message, waiter, now),
         }
-        self.ask(message, waiter);
     }
 
-    fn ask(&mut self, message: message::Query, waiter: Waiter) {
-        let query = Query {
-            message: waiter.query.clone(),
-            source: waiter.place.peer,
-            transport: waiter.place.transport(),
-            room: waiter.reply.room(),
-            upstream: Transport::Udp,
-        };
+    fn ask(&mut self, message: message::Query, waiter: Waiter, now: Now) {
+        let query = waiter.to_be_asked(Asking::Anyhow);
         let asked = message.clone();
-        let homes = &self.server.homes;
-        let class = if homes.is_empty() || homes.hold(waiter.place.peer.ip()) {
-            Class::Home
-        } else {
-            Class::Stranger
-        };
-        match self.desk.wait(message, waiter, class) {
+        let class = self.class(&waiter);
+        match self.desk.wait(message, waiter, class, now.uptime_ms) {
             Wait::Ask(number) => self.out.asks.push(Ask {
                 number,
                 query,
                 asked,
             }),
             Wait::Joined => {}
-            Wait::Full(waiter) => self.drop(waiter.place, Dropped::Overloaded),
+            Wait::Full(waiter) => match self.desk.stale(&asked, now.uptime_s) {
+                Some(answer) => self.give_stale(waiter, answer),
+                None => self.drop(waiter.place, Dropped::Overloaded),
+            },
         }
+    }
+
+    /// Asks for an answer that is near its end; strangers do not keep names in memory.
+    fn ask_ahead(&mut self, message: &message::Query, waiter: &Waiter) {
+        if self.class(waiter) == Class::Stranger {
+            return;
+        }
+        let Some(number) = self.desk.ask_ahead(message) else {
+            return;
+        };
+        self.server.counters.count(Counted::Ahead);
+        self.out.asks.push(Ask {
+            number,
+            query: waiter.to_be_asked(Asking::Ahead),
+            asked: message.clone(),
+        });
+    }
+
+    fn class(&self, waiter: &Waiter) -> Class {
+        let homes = &self.server.homes;
+        if homes.is_empty() || homes.hold(waiter.place.peer.ip()) {
+            Class::Home
+        } else {
+            Class::Stranger
+        }
+    }
+
+    fn serve(&mut self, served: Served<Waiter>) {
+        let Served {
+            to,
+            answer,
+            is_stale,
+            share,
+        } = served;
+        let Some(answer) = answer else {
+            return self.drop(to.place, Dropped::Unanswered);
+        };
+        if is_stale {
+            self.server.counters.count(Counted::Stale);
+        }
+        if share == Share::Others {
+            self.count_shared(&answer);
+        }
+        self.seal(to, answer);
+    }
+
+    fn give(&mut self, to: Waiter, answer: Vec<u8>) {
+        self.server.counters.count(Counted::Shared);
+        self.seal(to, answer);
+    }
+
+    fn give_stale(&mut self, to: Waiter, answer: Vec<u8>) {
+        self.server.counters.count(Counted::Stale);
+        self.give(to, answer);
     }
 
     fn seal(&mut self, to: Waiter, answer: Vec<u8>) {

@@ -1,13 +1,16 @@
-//! Answers of one worker, and who waits for which: what is kept is given at once, and what several ask at the
-//! same time is asked once. Never waits, and never gives an answer to another question than its own.
+//! Answers of one worker, and who waits for which: what is kept is given at once, what several ask at the same time is
+//! asked once, and where no better one comes in time, an answer that has ended stands in (RFC 8767). Never waits, and
+//! never gives an answer to another question than its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::answers::{find, keep};
-use crate::cache::Cache;
-use crate::proto::message::Query;
+use super::Heard;
+use super::answers::{RCODE_SERVFAIL, keep, read};
+use crate::cache::{Cache, Look};
+use crate::proto::message::{Query, Response};
 
-const RCODE_SERVFAIL: u16 = 2;
+/// Who waited this long gets the stale answer, if there is one (RFC 8767, section 5: the client response timer).
+pub(super) const STALE_AFTER_MS: u64 = 1_800;
 
 /// The desk; `W` is what is needed to give somebody an answer.
 #[derive(Debug)]
@@ -15,10 +18,24 @@ pub(super) struct Desk<W> {
     kept: Cache,
     asked: HashMap<u64, Asked<W>>,
     by_key: HashMap<Box<[u8]>, u64>,
+    /// When those who wait for a question get its stale answer, in milliseconds.
+    due: BTreeSet<(u64, u64)>,
     last: u64,
     waiting: usize,
     strangers: usize,
-    most: usize,
+    ahead: usize,
+    bounds: Bounds,
+}
+
+/// How much a desk takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Bytes of answers.
+    pub(super) kept_bytes: usize,
+    /// Who waits.
+    pub(super) waiting: usize,
+    /// Questions that are asked before anybody waits, beside them.
+    pub(super) ahead: usize,
 }
 
 /// Who waits: the homes have three quarters of the places for themselves.
@@ -33,7 +50,35 @@ pub(super) enum Class {
 struct Asked<W> {
     /// None: its answer is for nobody else.
     key: Option<Box<[u8]>>,
+    /// The question, where it is not the first waiting one's.
+    query: Option<Query>,
     waiting: Vec<(Query, W, Class)>,
+    place: Place,
+    due_ms: Option<u64>,
+}
+
+/// Whose place a question has among those that may be on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// That of those who wait.
+    Waiting,
+    /// That of somebody who got a stale answer and waits no longer.
+    Left(Class),
+    /// One of those that nobody waited for from the beginning.
+    Ahead,
+}
+
+impl<W> Asked<W> {
+    /// Whether its failure is one for everybody: strangers may fail for want of their places alone.
+    fn concerns_homes(&self) -> bool {
+        let is_homes = match self.place {
+            Place::Waiting => false,
+            Place::Left(class) => class == Class::Home,
+            Place::Ahead => true,
+        };
+        let mut waiting = self.waiting.iter();
+        is_homes || waiting.any(|(.., class)| *class == Class::Home)
+    }
 }
 
 /// What becomes of one who waits.
@@ -53,6 +98,8 @@ pub(super) struct Served<W> {
     pub(super) to: W,
     /// None: there is none.
     pub(super) answer: Option<Vec<u8>>,
+    /// Whether it is a stale one.
+    pub(super) is_stale: bool,
     /// Whether another one's question brought it.
     pub(super) share: Share,
 }
@@ -65,93 +112,234 @@ pub(super) enum Share {
 }
 
 impl<W> Desk<W> {
-    /// Keeps so many bytes of answers and lets so many wait.
-    pub(super) fn new(kept_bytes: usize, most: usize) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
-            kept: Cache::new(kept_bytes),
+            kept: Cache::new(bounds.kept_bytes),
             asked: HashMap::new(),
             by_key: HashMap::new(),
+            due: BTreeSet::new(),
             last: 0,
             waiting: 0,
             strangers: 0,
-            most,
+            ahead: 0,
+            bounds,
         }
     }
 
-    /// The kept answer to a query.
-    pub(super) fn find(&mut self, query: &Query, now_s: u64) -> Option<Vec<u8>> {
-        find(&mut self.kept, query, now_s)
+    /// What is kept for a query.
+    pub(super) fn find(&mut self, query: &Query, now_s: u64) -> Look {
+        match query.marked_key() {
+            Some(key) => self.kept.look(&key, query, now_s),
+            None => Look::Nothing,
+        }
+    }
+
+    /// An answer that has ended, for somebody who cannot wait.
+    pub(super) fn stale(&mut self, query: &Query, now_s: u64) -> Option<Vec<u8>> {
+        self.kept.stale(&query.marked_key()?, query, now_s)
     }
 
     /// Lets somebody wait for the answer to a query.
-    pub(super) fn wait(&mut self, query: Query, to: W, class: Class) -> Wait<W> {
+    pub(super) fn wait(&mut self, query: Query, to: W, class: Class, now_ms: u64) -> Wait<W> {
         let is_stranger = class == Class::Stranger;
-        if self.waiting >= self.most || is_stranger && self.strangers >= self.most / 4 {
+        let most = self.bounds.waiting;
+        if self.waiting >= most || is_stranger && self.strangers >= most / 4 {
             return Wait::Full(to);
         }
         self.waiting += 1;
         self.strangers += usize::from(is_stranger);
         let key = query.marked_key();
-        if let Some(asked) = key
-            .as_deref()
-            .and_then(|key| self.by_key.get(key))
-            .and_then(|number| self.asked.get_mut(number))
-        {
+        let known = key.as_deref();
+        let on_its_way = known.and_then(|key| self.by_key.get(key)).copied();
+        let is_stale = known.is_some_and(|key| self.kept.is_stale(key, now_ms / 1000));
+        let number = on_its_way.unwrap_or_else(|| self.begin(key, None, Place::Waiting));
+        if let Some(asked) = self.asked.get_mut(&number) {
             asked.waiting.push((query, to, class));
-            return Wait::Joined;
+            if is_stale && asked.due_ms.is_none() {
+                let due_ms = now_ms + STALE_AFTER_MS;
+                asked.due_ms = Some(due_ms);
+                self.due.insert((due_ms, number));
+            }
         }
-        self.last += 1;
-        if let Some(key) = &key {
-            self.by_key.insert(key.clone(), self.last);
+        match on_its_way {
+            Some(_) => Wait::Joined,
+            None => Wait::Ask(number),
         }
-        let waiting = vec![(query, to, class)];
-        self.asked.insert(self.last, Asked { key, waiting });
-        Wait::Ask(self.last)
+    }
+
+    /// Asks anew for an answer that is kept and near its end, while nobody waits; under which number, if it may.
+    pub(super) fn ask_ahead(&mut self, query: &Query) -> Option<u64> {
+        if self.ahead >= self.bounds.ahead {
+            return None;
+        }
+        let key = query.marked_key()?;
+        self.kept.asked_anew(&key);
+        if self.by_key.contains_key(&key) {
+            return None;
+        }
+        self.ahead += 1;
+        Some(self.begin(Some(key), Some(query.clone()), Place::Ahead))
+    }
+
+    /// When somebody has waited long enough.
+    pub(super) fn poll_timeout(&self) -> Option<u64> {
+        self.due.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Those who have waited long enough, with the stale answers that they get. Their questions stay on their way.
+    pub(super) fn handle_timeout(&mut self, now_ms: u64) -> Vec<Served<W>> {
+        let now_s = now_ms / 1000;
+        let mut served = Vec::new();
+        while let Some((due_ms, number)) = self.due.first().copied()
+            && due_ms <= now_ms
+        {
+            self.due.pop_first();
+            let Some(asked) = self.asked.get_mut(&number) else {
+                continue;
+            };
+            asked.due_ms = None;
+            let Some(key) = asked.key.as_deref() else {
+                continue;
+            };
+            // It may have made room for another one meanwhile: then they wait on.
+            if !self.kept.is_stale(key, now_s) {
+                continue;
+            }
+            if asked.concerns_homes() {
+                self.kept.failed(key, now_s);
+            }
+            let owns = asked.place == Place::Waiting;
+            for (place, (query, to, class)) in asked.waiting.drain(..).enumerate() {
+                let is_own = owns && place == 0;
+                served.push(Served {
+                    to,
+                    answer: self.kept.stale(key, &query, now_s),
+                    is_stale: true,
+                    share: Share::of(is_own),
+                });
+                if is_own {
+                    asked.query = Some(query);
+                    asked.place = Place::Left(class);
+                } else {
+                    self.waiting = self.waiting.saturating_sub(1);
+                    let is_stranger = class == Class::Stranger;
+                    self.strangers = self.strangers.saturating_sub(is_stranger.into());
+                }
+            }
+        }
+        served
     }
 
     /// What was asked under a number has been answered, or will not be.
-    pub(super) fn answered(
-        &mut self,
-        number: u64,
-        answer: Option<Vec<u8>>,
-        now_s: u64,
-    ) -> Vec<Served<W>> {
-        let Some(asked) = self.asked.remove(&number) else {
+    pub(super) fn answered(&mut self, number: u64, heard: Heard, now_s: u64) -> Vec<Served<W>> {
+        let Some(mut asked) = self.end(number) else {
             return Vec::new();
         };
-        self.waiting = self.waiting.saturating_sub(asked.waiting.len());
-        let strangers = asked.waiting.iter();
-        let strangers = strangers.filter(|(_, _, class)| *class == Class::Stranger);
-        self.strangers = self.strangers.saturating_sub(strangers.count());
-        let Some(key) = asked.key else {
+        let owns = asked.place == Place::Waiting;
+        let Some(key) = asked.key.take() else {
+            let answer = heard.into_message();
             let own = asked.waiting.into_iter().map(|(_, to, _)| Served {
                 to,
                 answer: answer.clone(),
+                is_stale: false,
                 share: Share::Own,
             });
             return own.collect();
         };
-        self.by_key.remove(&key);
         let first = asked.waiting.first().map(|(query, ..)| query);
-        let response =
-            first.and_then(|query| keep(&mut self.kept, query, answer.as_deref()?, now_s));
+        let query = asked.query.as_ref().or(first);
+        let response = query.and_then(|query| self.learn(&key, query, &heard, now_s));
+        let is_failure = is_failure(response.as_ref());
+        if is_failure && asked.concerns_homes() {
+            self.kept.failed(&key, now_s);
+        }
+        let has_spoken = heard != Heard::Silence;
         let served = asked.waiting.into_iter().enumerate();
-        served
-            .map(|(place, (query, to, _))| Served {
+        let served = served.map(|(place, (query, to, _))| {
+            let stale = if is_failure {
+                self.kept.stale(&key, &query, now_s)
+            } else {
+                None
+            };
+            let is_stale = stale.is_some();
+            let fresh = || match &response {
+                Some(response) => Some(query.adopt(&response.stored, None)),
+                // What cannot be read is nobody's answer; without any, nothing is said.
+                None => has_spoken.then(|| query.refuse(RCODE_SERVFAIL, None)),
+            };
+            Served {
                 to,
-                answer: match &response {
-                    Some(response) => Some(query.adopt(&response.stored, None)),
-                    // What cannot be read is nobody's answer; without any, nothing is said.
-                    None => answer.as_ref().map(|_| query.refuse(RCODE_SERVFAIL, None)),
-                },
-                share: if place == 0 {
-                    Share::Own
-                } else {
-                    Share::Others
-                },
-            })
-            .collect()
+                answer: stale.or_else(fresh),
+                is_stale,
+                share: Share::of(owns && place == 0),
+            }
+        });
+        served.collect()
     }
+
+    /// Keeps an answer, or what a refusal says of the one that is kept; the answer, if it can be read.
+    fn learn(&mut self, key: &[u8], query: &Query, heard: &Heard, now_s: u64) -> Option<Response> {
+        match heard {
+            Heard::Answer(answer) => keep(&mut self.kept, query, answer, now_s),
+            Heard::Refused(answer) => {
+                self.kept.refused(key, now_s);
+                read(query, answer)
+            }
+            Heard::Silence => None,
+        }
+    }
+
+    fn begin(&mut self, key: Option<Box<[u8]>>, query: Option<Query>, place: Place) -> u64 {
+        self.last += 1;
+        if let Some(key) = &key {
+            self.by_key.insert(key.clone(), self.last);
+        }
+        let asked = Asked {
+            key,
+            query,
+            waiting: Vec::new(),
+            place,
+            due_ms: None,
+        };
+        self.asked.insert(self.last, asked);
+        self.last
+    }
+
+    /// Takes a question off its way, and gives back the places that it and those who wait for it had.
+    fn end(&mut self, number: u64) -> Option<Asked<W>> {
+        let asked = self.asked.remove(&number)?;
+        if let Some(key) = &asked.key {
+            self.by_key.remove(key);
+        }
+        if let Some(due_ms) = asked.due_ms {
+            self.due.remove(&(due_ms, number));
+        }
+        let left = match asked.place {
+            Place::Waiting => None,
+            Place::Left(class) => Some(class),
+            Place::Ahead => {
+                self.ahead = self.ahead.saturating_sub(1);
+                None
+            }
+        };
+        for class in asked.waiting.iter().map(|(.., class)| *class).chain(left) {
+            self.waiting = self.waiting.saturating_sub(1);
+            let is_stranger = class == Class::Stranger;
+            self.strangers = self.strangers.saturating_sub(is_stranger.into());
+        }
+        Some(asked)
+    }
+}
+
+impl Share {
+    fn of(is_own: bool) -> Self {
+        if is_own { Self::Own } else { Self::Others }
+    }
+}
+
+/// Whether those who were asked reached nobody, or said nothing that can be read.
+fn is_failure(response: Option<&Response>) -> bool {
+    response.is_none_or(|response| response.rcode == RCODE_SERVFAIL)
 }
 
 #[cfg(test)]

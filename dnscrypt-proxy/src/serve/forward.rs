@@ -12,6 +12,7 @@ use netio::poll::Interest;
 use netio::udp::{Batch, Offload};
 use netio::{Poller, Udp, UdpOptions};
 
+use super::Heard;
 use super::clerk::Ask;
 use super::randomness::Page;
 use crate::proto::message::OUR_UDP_SIZE;
@@ -117,7 +118,7 @@ impl Forwarder {
     }
 
     /// Answers, by the numbers of their questions.
-    pub(super) fn answers(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
+    pub(super) fn answers(&mut self) -> Vec<(u64, Heard)> {
         std::mem::take(&mut self.questions.out.answers)
     }
 

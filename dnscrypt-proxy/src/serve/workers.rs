@@ -20,9 +20,10 @@ use tokio::time::timeout;
 
 use super::clerk::{Ask, Clerk, Now, Place, Taken, Way};
 use super::connections::{Arrived, Connections, SILENCE};
+use super::desk::Bounds;
 use super::forward::Forwarder;
 use super::relay::{self, Relayed, Relaying};
-use super::{Duties, HANDLER, Query, Rates, Server};
+use super::{Duties, HANDLER, Heard, Query, Rates, Server};
 use crate::clock::Clock;
 use crate::listen::Limits;
 use crate::proto::MAX_QUERY;
@@ -53,7 +54,7 @@ impl WorkerSockets {
 }
 
 /// A resolver's answer on its way back.
-type Answer = (u64, Option<Vec<u8>>);
+type Answer = (u64, Heard);
 
 /// Workers that run; dropping it ends them.
 pub(super) struct Workers {
@@ -75,7 +76,7 @@ impl Workers {
     ) -> io::Result<Self>
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
-        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+        F: Future<Output = Heard> + Send + 'static,
     {
         let mut workers = Self {
             stop: Arc::default(),
@@ -85,7 +86,11 @@ impl Workers {
             asking: JoinSet::new(),
         };
         let count = sockets.len().max(1);
-        let kept_bytes = duties.kept_bytes / count;
+        let bounds = Bounds {
+            kept_bytes: duties.kept_bytes / count,
+            waiting: server.limits.in_flight,
+            ahead: duties.ahead,
+        };
         let rates = Rates::of(server).map(Arc::new);
         let mut desk = relay::Desk::open(relay, &server.homes, sockets.first())?;
         for (number, sockets) in sockets.into_iter().enumerate() {
@@ -97,7 +102,8 @@ impl Workers {
             let connections = Connections::new(tcp, share(server.limits, count), &poller)?;
             let waker = poller.waker();
             let (door, relayed) = relay::door(desk.as_mut(), &waker, server.limits);
-            let (asks, answers) = workers.ask_by(handler, &waker, server.limits.in_flight);
+            let on_their_way = bounds.waiting + bounds.ahead;
+            let (asks, answers) = workers.ask_by(handler, &waker, on_their_way);
             let (ended, end) = oneshot::channel();
             let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
             let rates = rates.clone();
@@ -111,7 +117,7 @@ impl Workers {
                     poller,
                     counters: Arc::clone(&server.counters),
                     clock: Arc::clone(&server.clock),
-                    clerk: Clerk::new(server, kept_bytes, rates).before(door),
+                    clerk: Clerk::new(server, bounds, rates).before(door),
                     relayed,
                     forwarder,
                     asks,
@@ -137,15 +143,15 @@ impl Workers {
         &mut self,
         handler: &Arc<H>,
         waker: &Waker,
-        in_flight: usize,
+        on_their_way: usize,
     ) -> (mpsc::Sender<Ask>, Receiver<Answer>)
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
-        F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+        F: Future<Output = Heard> + Send + 'static,
     {
         // Every question on its way has a place in both, so that neither is ever full.
-        let (asks, asked) = mpsc::channel(in_flight.max(1));
-        let (answers, answered) = sync_channel(in_flight.max(1));
+        let (asks, asked) = mpsc::channel(on_their_way.max(1));
+        let (answers, answered) = sync_channel(on_their_way.max(1));
         let back = Back {
             answers,
             waker: waker.clone(),
@@ -192,23 +198,21 @@ struct Back {
 /// A number whose answer is sent whatever becomes of the task that asks.
 struct Promise {
     number: u64,
-    answer: Option<Vec<u8>>,
+    answer: Heard,
     back: Back,
 }
 
 impl Promise {
-    fn keep(mut self, answer: Option<Vec<u8>>) {
+    fn keep(mut self, answer: Heard) {
         self.answer = answer;
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
+        let answer = std::mem::replace(&mut self.answer, Heard::Silence);
         // Neither can fail but for a worker that has ended.
-        let _gone = self
-            .back
-            .answers
-            .try_send((self.number, self.answer.take()));
+        let _gone = self.back.answers.try_send((self.number, answer));
         let _gone = self.back.waker.wake();
     }
 }
@@ -217,19 +221,19 @@ impl Drop for Promise {
 async fn ask_all<H, F>(mut asked: mpsc::Receiver<Ask>, back: Back, handler: Arc<H>)
 where
     H: Fn(Query) -> F + Send + Sync + 'static,
-    F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+    F: Future<Output = Heard> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
     while let Some(Ask { number, query, .. }) = asked.recv().await {
         while tasks.try_join_next().is_some() {}
         let promise = Promise {
             number,
-            answer: None,
+            answer: Heard::Silence,
             back: back.clone(),
         };
         let answer = handler(query);
         tasks.spawn(async move {
-            promise.keep(timeout(HANDLER, answer).await.ok().flatten());
+            promise.keep(timeout(HANDLER, answer).await.unwrap_or(Heard::Silence));
         });
     }
 }
@@ -306,6 +310,7 @@ impl Worker {
             };
         }
         self.hear_upstream(now);
+        self.clerk.handle_timeout(now);
         is_busy |= self.serve_connections(None, now);
         self.hand_out(now);
         self.clerk.begin_strangers(if is_busy {
@@ -329,7 +334,9 @@ impl Worker {
         if !self.clerk.is_idle() {
             return Some(Duration::ZERO);
         }
-        let due_ms = self.forwarder.as_ref().and_then(Forwarder::poll_timeout);
+        let forwarder = self.forwarder.as_ref().and_then(Forwarder::poll_timeout);
+        let due_ms = [forwarder, self.clerk.poll_timeout()].into_iter().flatten();
+        let due_ms = due_ms.min();
         let now_ms = millis(self.uptime(Instant::now()));
         let due = due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)));
         let first = [self.connections.patience(), due].into_iter().flatten();

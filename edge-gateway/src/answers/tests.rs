@@ -19,6 +19,7 @@ fn answers(silent: SocketAddr) -> Answers {
         dnssec: false,
         trust_anchor_file: None,
         rate: None,
+        cache_bytes: 1 << 20,
         doors: None,
         behind: vec!["10.64.0.1/16".parse().unwrap()],
     };
@@ -33,7 +34,7 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
     let ask = |n: usize, from: &str| {
         let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
         let (answers, from) = (answers.clone(), from.parse().unwrap());
-        Box::pin(async move { answers.answer(&query, from, Transport::Udp).await })
+        Box::pin(async move { answers.answer(&query, from, Asking::Anyhow).await })
     };
     let mut waiting = Vec::new();
 
@@ -43,7 +44,8 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
         assert!(at_once.is_pending(), "{n}");
         waiting.push(asking);
     }
-    let refused = ask(MAX_STRANGERS, "203.0.113.8").await.unwrap();
+    let refused = ask(MAX_STRANGERS, "203.0.113.8").await;
+    let refused = refused.into_message().unwrap();
     let mut home = pin!(ask(MAX_STRANGERS, "10.64.0.16"));
     let home = poll_fn(|context| Poll::Ready(home.as_mut().poll(context))).await;
 
@@ -51,4 +53,48 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
     assert!(home.is_pending(), "a home is asked for");
     let busy = answers.figures.outcomes();
     assert!(busy.into_iter().any(|it| it == (Outcome::Busy, 1)));
+}
+
+#[test]
+fn nothing_older_stands_in_for_what_validation_refused_or_may_have() {
+    for outcome in Outcome::ALL {
+        let refused = matches!(outcome, Outcome::Bogus | Outcome::Declined);
+        let said = vec![1];
+        let expected = if refused {
+            Heard::Refused(said.clone())
+        } else {
+            Heard::Answer(said.clone())
+        };
+        assert_eq!(heard(Some(said), outcome), expected, "{outcome:?}");
+        assert_eq!(heard(None, outcome), Heard::Silence);
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_ahead_is_no_lookup_and_finds_places_of_its_own() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let answers = answers(silent.local_addr().unwrap());
+    let ask = |n: usize, asking| {
+        let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
+        let (answers, home) = (answers.clone(), "10.64.0.16".parse().unwrap());
+        Box::pin(async move { answers.answer(&query, home, asking).await })
+    };
+    let mut waiting = Vec::new();
+
+    for n in 0..MAX_LOOKUPS {
+        let mut asking = ask(n, Asking::Anyhow);
+        let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        assert!(at_once.is_pending(), "{n}");
+        waiting.push(asking);
+    }
+    let ahead =
+        poll_fn(|context| Poll::Ready(ask(MAX_LOOKUPS, Asking::Ahead).as_mut().poll(context)));
+    assert!(ahead.await.is_pending());
+    assert!(matches!(
+        ask(MAX_LOOKUPS, Asking::Anyhow).await,
+        Heard::Answer(_)
+    ));
+
+    let mut counted = answers.figures.outcomes();
+    assert!(counted.all(|(outcome, count)| count == u64::from(outcome == Outcome::Busy)));
 }

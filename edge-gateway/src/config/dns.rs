@@ -18,6 +18,10 @@ const MAX_BURST: u32 = 100_000;
 /// Seconds of the rate that may be asked at once: a page with its frames, after a pause.
 const BURST_S: u32 = 5;
 
+/// Some 50,000 answers.
+const CACHE_MB: u32 = 24;
+const MAX_CACHE_MB: u32 = 65_536;
+
 /// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
 const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
 
@@ -56,6 +60,7 @@ pub(super) fn read_dns(
     let dnssec = fields.flag("dnssec").unwrap_or(true);
     let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
     let rate = rate(&mut fields);
+    let cache_mb = fields.number("cache-mb", 1, MAX_CACHE_MB);
     let doors = fields.section("doors");
     let relay = fields.section("relay");
     fields.finish();
@@ -70,11 +75,18 @@ pub(super) fn read_dns(
             dnssec,
             trust_anchor_file,
             rate,
+            cache_bytes: megabytes(cache_mb.unwrap_or(CACHE_MB)),
             doors: doors.flatten(),
             behind: inner.to_vec(),
         })
     };
     (dns(), relay)
+}
+
+/// No more than the machine can address.
+fn megabytes(count: u32) -> usize {
+    let bytes = u64::from(count) << 20;
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn rate(fields: &mut Fields<'_>) -> Option<Rate> {

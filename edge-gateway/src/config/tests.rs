@@ -283,6 +283,7 @@ fn whatever_the_sample_shows_stands_where_it_is_read() {
     let dns = config.dns.unwrap();
     assert!(dns.listen.contains(&"203.0.113.1:443".parse().unwrap()));
     assert!(dns.rate.is_some() && dns.doors.is_some());
+    assert_eq!(dns.cache_bytes, 24 << 20);
     assert!(config.dns_relay.is_some() && config.sampling.is_some());
     assert!(config.announce.is_some());
 }
@@ -416,4 +417,22 @@ fn a_rate_has_a_burst_of_five_seconds_and_a_burst_has_a_rate() {
     assert!(alone[0].starts_with("dns.rate: is missing"), "{alone:?}");
     assert!(beyond[0].starts_with("dns.rate: is 10001"), "{beyond:?}");
     assert_eq!(rate.dns.unwrap().rate.unwrap().burst.get(), 1_000);
+}
+
+#[test]
+fn the_memory_for_answers_has_bounds_and_a_default() {
+    let with =
+        |line: &str| read(&SAMPLE.replace("dnssec = true", &format!("dnssec = true\n{line}")));
+
+    for (wrong, said) in [("0", "0"), ("65537", "65537"), ("\"24\"", "a text")] {
+        assert_eq!(
+            with(&format!("cache-mb = {wrong}")).unwrap_err(),
+            [format!(
+                "dns.cache-mb: is {said}; accepted: a whole number from 1 to 65536"
+            )]
+        );
+    }
+    let bytes = |line| with(line).unwrap().dns.unwrap().cache_bytes;
+    assert_eq!(bytes(""), 24 << 20);
+    assert_eq!(bytes("cache-mb = 512"), 512 << 20);
 }

@@ -201,6 +201,10 @@ fn dns_status(figures: &dns::Figures) -> DnsStatus {
             .seals()
             .map(|(seal, count)| (seal.to_owned(), count))
             .into(),
+        memory: (figures.memory().into_iter())
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| (what.to_owned(), count))
+            .collect(),
         dropped: dropped(&figures.server),
         relayed: (relayed != RelayedStatus::default()).then_some(relayed),
     }

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::cache::Cache;
 use dnscrypt_proxy::listen::{Homes, Rate};
-use dnscrypt_proxy::proto::Transport;
 use dnscrypt_proxy::proto::message::{Query, Response, pad_answer};
-use dnscrypt_proxy::serve::{Rates, answers};
+use dnscrypt_proxy::serve::{Asking, Heard, Rates, answers};
 use tokio::time::timeout;
 
 use super::AT_ONCE;
@@ -181,9 +180,9 @@ impl Front {
         let Some(_place) = self.waiting.enter(from) else {
             return query.refuse(RCODE_SERVFAIL, None);
         };
-        let asking = self.answers.answer(message, from, Transport::Udp);
+        let asking = self.answers.answer(message, from, Asking::Anyhow);
         let answer = timeout(HANDLER, asking).await;
-        let Some(answer) = answer.ok().flatten() else {
+        let Some(answer) = answer.ok().and_then(Heard::into_message) else {
             return query.refuse(RCODE_SERVFAIL, None);
         };
         answers::keep(&mut self.kept(), query, &answer, self.uptime_s());

@@ -102,6 +102,7 @@ fn answers(upstream: SocketAddr) -> Answers {
         dnssec: false,
         trust_anchor_file: None,
         rate: None,
+        cache_bytes: 1 << 20,
         doors: None,
         behind: Vec::new(),
     };

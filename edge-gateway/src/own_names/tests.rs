@@ -14,6 +14,7 @@ fn dns(upstream: Upstream, doors: Option<Doors>) -> config::Dns {
         dnssec: true,
         trust_anchor_file: None,
         rate: None,
+        cache_bytes: 1 << 20,
         doors,
         behind: Vec::new(),
     }

@@ -59,6 +59,7 @@ impl Internet {
             dnssec,
             trust_anchor_file: Some(self.dir.path().join("root.key")),
             rate: None,
+            cache_bytes: 1 << 20,
             doors: None,
             behind: Vec::new(),
         })
@@ -170,7 +171,7 @@ fn query(name: &str, record_type: RecordType) -> Message {
 
 async fn ask(resolver: &Resolver, query: &Message) -> (Message, Outcome) {
     let (answer, outcome) = resolver
-        .answer(&query.to_vec().unwrap(), Transport::Udp)
+        .answer(&query.to_vec().unwrap(), Asking::Anyhow)
         .await;
     (
         Message::from_vec(&answer.expect("a query has an answer")).unwrap(),
@@ -300,6 +301,7 @@ async fn questions_that_are_not_served_never_go_upstream() {
         dnssec: false,
         trust_anchor_file: None,
         rate: None,
+        cache_bytes: 1 << 20,
         doors: None,
         behind: Vec::new(),
     };
@@ -320,7 +322,7 @@ async fn questions_that_are_not_served_never_go_upstream() {
     let response = Message::response(7, OpCode::Query).to_vec().unwrap();
     for not_a_query in [&response[..], b"", b"\0\x01", &[0xff; 64]] {
         assert_eq!(
-            resolver.answer(not_a_query, Transport::Udp).await,
+            resolver.answer(not_a_query, Asking::Anyhow).await,
             (None, Outcome::Malformed)
         );
     }
@@ -337,6 +339,7 @@ async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
         dnssec: false,
         trust_anchor_file: None,
         rate: None,
+        cache_bytes: 1 << 20,
         doors: None,
         behind: Vec::new(),
     })
@@ -350,4 +353,45 @@ async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
         (ResponseCode::ServFail, Outcome::Failed)
     );
     assert!(start.elapsed() <= LOOKUP_TIMEOUT + Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_failure_that_a_forwarder_states_is_told_apart_from_silence() {
+    let (forwarder, by_tcp) = udp_and_tcp();
+    let resolver = Resolver::new(&config::Dns {
+        listen: Vec::new(),
+        provider_name: "2.dnscrypt-cert.example".to_owned(),
+        certificates: Certificates::Directory("/nowhere".into()),
+        upstream: Upstream::Forward(vec![forwarder.local_addr().unwrap()]),
+        dnssec: true,
+        trust_anchor_file: None,
+        rate: None,
+        cache_bytes: 1 << 20,
+        doors: None,
+        behind: Vec::new(),
+    })
+    .unwrap();
+    // It ends with the test's process.
+    let _answering = std::thread::spawn(move || {
+        let _refusing = by_tcp;
+        let mut packet = [0; 1500];
+        while let Ok((len, from)) = forwarder.recv_from(&mut packet) {
+            packet[2..4].copy_from_slice(&[0x81, 0x82]);
+            let _sent = forwarder.send_to(&packet[..len], from);
+        }
+    });
+
+    let (answer, outcome) = ask(&resolver, &query("www.lab.", RecordType::A)).await;
+
+    assert_eq!(
+        (answer.metadata.response_code, outcome),
+        (ResponseCode::ServFail, Outcome::Declined)
+    );
+}
+
+/// Nobody takes what comes to the second one.
+fn udp_and_tcp() -> (UdpSocket, std::net::TcpListener) {
+    let udp = UdpSocket::bind("127.0.0.77:0").unwrap();
+    let tcp = std::net::TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+    (udp, tcp)
 }

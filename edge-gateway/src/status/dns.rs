@@ -18,6 +18,9 @@ pub(crate) struct DnsStatus {
     pub seals: BTreeMap<String, u64>,
     /// Packets that were no lookups, by reason.
     pub dropped: BTreeMap<String, u64>,
+    /// Answers that had ended and stood in, and questions asked before an answer's end.
+    #[serde(default)]
+    pub memory: BTreeMap<String, u64>,
     /// Questions to other resolvers and what came back, by event.
     #[serde(default)]
     pub upstream: BTreeMap<String, u64>,
@@ -37,6 +40,7 @@ impl DnsStatus {
             vec!["lookups    none yet".to_owned()]
         };
         let others = [
+            ("memory    ", &self.memory),
             ("unanswered", &self.dropped),
             ("upstream  ", &self.upstream),
         ];

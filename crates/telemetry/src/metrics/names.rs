@@ -93,6 +93,11 @@ pub const GATEWAY_DNS_SEALS: Name = name(
     "culvert_gateway_dns_seals",
     "Lookups opened, by the kind of the certificate: classical or post_quantum",
 );
+/// What is done of memory beside giving what is within its lifetime.
+pub const GATEWAY_DNS_MEMORY: Name = name(
+    "culvert_gateway_dns_memory",
+    "Lookups answered with what had ended (stale), and questions asked before an answer's end (asked_ahead)",
+);
 /// Lookups that were dropped unanswered.
 pub const GATEWAY_DNS_DROPPED: Name = name(
     "culvert_gateway_dns_dropped",

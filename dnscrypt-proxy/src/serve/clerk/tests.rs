@@ -62,7 +62,11 @@ fn rig_with(rate: Option<Rate>) -> Rig {
     Rig {
         clerk: Clerk::new(
             server,
-            1 << 20,
+            Bounds {
+                kept_bytes: 1 << 20,
+                waiting: Limits::SERVER.in_flight,
+                ahead: 2,
+            },
             rate.map(|rate| Arc::new(Rates::new(rate, Homes::default()))),
         ),
         cert,
@@ -110,7 +114,7 @@ impl Rig {
             answer[11] = 0;
             answer[7] = 1;
             answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 0, 0, 4, 192, 0, 2, 1]);
-            self.clerk.answered(ask.number, Some(answer), NOW);
+            self.clerk.answered(ask.number, Heard::Answer(answer), NOW);
         }
         asks.len()
     }
@@ -213,7 +217,7 @@ fn an_unanswered_question_is_counted_for_everybody_who_asked_it() {
     rig.ask(&client, "mute.example");
     let number = rig.clerk.out.asks[0].number;
 
-    rig.clerk.answered(number, None, NOW);
+    rig.clerk.answered(number, Heard::Silence, NOW);
 
     assert_eq!(rig.dropped(Dropped::Unanswered), 2);
     assert!(rig.clerk.out.packets.is_empty());
@@ -296,4 +300,87 @@ fn a_source_beyond_its_rate_is_dropped_before_anything_is_computed_for_it() {
     rig.clerk
         .take(place(), &sealed(&client, "first.example"), later);
     assert_eq!(rig.clerk.out.packets.len(), 4);
+}
+
+/// Later by so many seconds.
+fn later(seconds: u64) -> Now {
+    Now {
+        unix_s: START + seconds,
+        uptime_s: NOW.uptime_s + seconds,
+        moment_us: NOW.moment_us + seconds * 1_000_000,
+        uptime_ms: NOW.uptime_ms + seconds * 1_000,
+    }
+}
+
+/// The lifetime of what the rig's resolver answers.
+const LIFETIME_S: u64 = 256;
+
+#[test]
+fn a_stranger_gets_what_is_near_its_end_and_only_a_home_has_it_asked_anew() {
+    let mut rig = rig();
+    rig.clerk.server.homes = Homes::within([("10.64.0.0".parse().unwrap(), 16)]);
+    let client = rig.known();
+    let packet = sealed(&client, "first.example");
+    let home = Place {
+        peer: "10.64.0.16:4000".parse().unwrap(),
+        ..place()
+    };
+    let near_end = later(LIFETIME_S - 10);
+
+    for _ in 0..9 {
+        rig.clerk.take(place(), &packet, near_end);
+    }
+    assert_eq!(rig.clerk.out.packets.len(), 9);
+    assert_eq!(rig.clerk.out.asks.len(), 0, "strangers");
+    for _ in 0..9 {
+        rig.clerk.take(home, &packet, near_end);
+    }
+
+    assert_eq!(rig.clerk.out.packets.len(), 18);
+    assert_eq!(rig.clerk.out.asks.len(), 1, "once");
+    assert_eq!(rig.clerk.out.asks[0].query.asking, Asking::Ahead);
+    assert_eq!(rig.clerk.server.counters.get(Counted::Ahead), 1);
+}
+
+#[test]
+fn who_waits_longer_than_one_likes_to_is_given_the_stale_answer_and_the_next_ones_at_once() {
+    let mut rig = rig();
+    let client = rig.known();
+    let packet = sealed(&client, "first.example");
+    let ended = later(LIFETIME_S);
+
+    rig.clerk.take(place(), &packet, ended);
+    assert_eq!(rig.clerk.out.packets.len(), 0);
+    let due_ms = rig.clerk.poll_timeout().unwrap();
+    rig.clerk.handle_timeout(Now {
+        uptime_ms: due_ms,
+        ..ended
+    });
+    assert_eq!(rig.clerk.out.packets.len(), 1);
+    rig.clerk.take(place(), &packet, later(LIFETIME_S + 3));
+
+    assert_eq!(rig.clerk.out.packets.len(), 2);
+    assert_eq!(rig.clerk.out.asks.len(), 1);
+    assert_eq!(rig.clerk.poll_timeout(), None);
+    assert_eq!(rig.clerk.server.counters.get(Counted::Stale), 2);
+    assert_eq!(rig.clerk.server.counters.get(Counted::Shared), 1);
+}
+
+#[test]
+fn one_for_whom_there_is_no_place_gets_a_stale_answer_where_there_is_one() {
+    let mut rig = rig();
+    let client = rig.known();
+    let ended = later(LIFETIME_S);
+    let slow = sealed(&client, "slow.example");
+    for _ in 0..Limits::SERVER.in_flight {
+        rig.clerk.take(place(), &slow, ended);
+    }
+
+    rig.clerk.take(place(), &slow, ended);
+    rig.clerk
+        .take(place(), &sealed(&client, "first.example"), ended);
+
+    assert_eq!(rig.dropped(Dropped::Overloaded), 1);
+    assert_eq!(rig.clerk.out.packets.len(), 1);
+    assert_eq!(rig.clerk.server.counters.get(Counted::Stale), 1);
 }

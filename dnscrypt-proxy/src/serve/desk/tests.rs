@@ -1,3 +1,6 @@
+mod ahead;
+mod stale;
+
 use hickory_proto::rr::RecordType;
 
 use super::*;
@@ -63,17 +66,32 @@ fn ttl(answer: &[u8]) -> u32 {
     u32::from_be_bytes(answer[at..at + 4].try_into().unwrap())
 }
 
+const BOUNDS: Bounds = Bounds {
+    kept_bytes: 1 << 20,
+    waiting: 64,
+    ahead: 2,
+};
+
 fn desk() -> Desk<u32> {
-    Desk::new(1 << 20, 64)
+    Desk::new(BOUNDS)
 }
 
 /// A desk that has the answer to the plain question.
 fn desk_that_knows(ttl_s: u32) -> Desk<u32> {
     let mut desk = desk();
     let query = PLAIN.query();
-    assert_eq!(desk.wait(query.clone(), 0, Class::Home), Wait::Ask(1));
-    desk.answered(1, Some(answer(&query, ttl_s)), 1000);
+    assert_eq!(desk.wait(query.clone(), 0, Class::Home, 0), Wait::Ask(1));
+    desk.answered(1, Heard::Answer(answer(&query, ttl_s)), 1000);
     desk
+}
+
+/// The kept answer, within its lifetime.
+fn fresh(desk: &mut Desk<u32>, query: &Query, now_s: u64) -> Option<Vec<u8>> {
+    if let Look::Fresh(answer) | Look::Ending(answer) = desk.find(query, now_s) {
+        Some(answer)
+    } else {
+        None
+    }
 }
 
 #[test]
@@ -110,9 +128,14 @@ fn an_answer_is_never_given_to_another_question() {
             ..PLAIN
         },
     ] {
-        assert_eq!(desk.find(&other.query(), 1000), None, "{:?}", other.flags);
+        assert_eq!(
+            fresh(&mut desk, &other.query(), 1000),
+            None,
+            "{:?}",
+            other.flags
+        );
     }
-    assert!(desk.find(&PLAIN.query(), 1000).is_some());
+    assert!(fresh(&mut desk, &PLAIN.query(), 1000).is_some());
 }
 
 #[test]
@@ -139,25 +162,25 @@ fn an_answer_to_another_question_than_was_asked_is_not_kept_and_reaches_nobody()
         name: "ww2.example.com",
         ..PLAIN
     };
-    desk.wait(PLAIN.query(), 0, Class::Home);
+    desk.wait(PLAIN.query(), 0, Class::Home, 0);
 
-    let served = desk.answered(1, Some(answer(&other.query(), 300)), 0);
+    let served = desk.answered(1, Heard::Answer(answer(&other.query(), 300)), 0);
 
     let given = served[0].answer.as_deref().unwrap();
     assert_eq!(message::rcode_low(given), 2);
-    assert_eq!(desk.find(&PLAIN.query(), 0), None);
-    assert_eq!(desk.find(&other.query(), 0), None);
+    assert_eq!(fresh(&mut desk, &PLAIN.query(), 0), None);
+    assert_eq!(fresh(&mut desk, &other.query(), 0), None);
 }
 
 #[test]
 fn failures_are_not_kept() {
     let mut desk = desk();
-    desk.wait(PLAIN.query(), 0, Class::Home);
+    desk.wait(PLAIN.query(), 0, Class::Home, 0);
 
-    let served = desk.answered(1, Some(PLAIN.query().refuse(2, None)), 0);
+    let served = desk.answered(1, Heard::Answer(PLAIN.query().refuse(2, None)), 0);
 
     assert_eq!(message::rcode_low(served[0].answer.as_deref().unwrap()), 2);
-    assert_eq!(desk.find(&PLAIN.query(), 0), None);
+    assert_eq!(fresh(&mut desk, &PLAIN.query(), 0), None);
 }
 
 #[test]
@@ -171,7 +194,7 @@ fn the_asker_gets_its_own_id_spelling_and_edns() {
     };
     let query = spelled.query();
 
-    let given = desk.find(&query, 1000).unwrap();
+    let given = fresh(&mut desk, &query, 1000).unwrap();
 
     assert_eq!(given[..2], [0x12, 0x34]);
     assert_eq!(
@@ -179,7 +202,7 @@ fn the_asker_gets_its_own_id_spelling_and_edns() {
         *query.question()
     );
     assert_eq!(given[10..12], [0, 1], "an OPT record, as the query had one");
-    let without = desk.find(&PLAIN.query(), 1000).unwrap();
+    let without = fresh(&mut desk, &PLAIN.query(), 1000).unwrap();
     assert_eq!(without[10..12], [0, 0]);
 }
 
@@ -188,7 +211,7 @@ fn lifetimes_count_down_and_end_before_zero() {
     let mut desk = desk_that_knows(300);
     let query = PLAIN.query();
 
-    let mut at = |now_s| desk.find(&query, now_s).map(|answer| ttl(&answer));
+    let mut at = |now_s| fresh(&mut desk, &query, now_s).map(|answer| ttl(&answer));
 
     assert_eq!(at(1000), Some(300));
     assert_eq!(at(1100), Some(200));
@@ -210,9 +233,9 @@ fn the_same_question_at_the_same_time_is_asked_once_and_answers_everybody_in_the
     let waits: Vec<_> = queries
         .iter()
         .zip(0..)
-        .map(|(query, to)| desk.wait(query.clone(), to, Class::Home))
+        .map(|(query, to)| desk.wait(query.clone(), to, Class::Home, 0))
         .collect();
-    let served = desk.answered(1, Some(answer(&queries[0], 300)), 0);
+    let served = desk.answered(1, Heard::Answer(answer(&queries[0], 300)), 0);
 
     assert_eq!(waits, [Wait::Ask(1), Wait::Joined, Wait::Joined]);
     assert_eq!(served.len(), 3);
@@ -226,7 +249,7 @@ fn the_same_question_at_the_same_time_is_asked_once_and_answers_everybody_in_the
             *query.question()
         );
     }
-    assert!(desk.answered(1, None, 0).is_empty(), "once");
+    assert!(desk.answered(1, Heard::Silence, 0).is_empty(), "once");
 }
 
 #[test]
@@ -237,9 +260,9 @@ fn what_is_no_ordinary_question_is_asked_for_each_and_its_answer_left_as_it_is()
         ..PLAIN
     };
 
-    let first = desk.wait(notify.query(), 0, Class::Home);
-    let second = desk.wait(notify.query(), 1, Class::Home);
-    let served = desk.answered(1, Some(vec![1, 2, 3]), 0);
+    let first = desk.wait(notify.query(), 0, Class::Home, 0);
+    let second = desk.wait(notify.query(), 1, Class::Home, 0);
+    let served = desk.answered(1, Heard::Answer(vec![1, 2, 3]), 0);
 
     assert_eq!((first, second), (Wait::Ask(1), Wait::Ask(2)));
     assert_eq!(served[0].answer.as_deref(), Some(&[1, 2, 3][..]));
@@ -249,43 +272,49 @@ fn what_is_no_ordinary_question_is_asked_for_each_and_its_answer_left_as_it_is()
 #[test]
 fn without_an_answer_everybody_who_waits_is_told_so_and_the_question_can_be_asked_again() {
     let mut desk = desk();
-    desk.wait(PLAIN.query(), 0, Class::Home);
-    desk.wait(PLAIN.query(), 1, Class::Home);
+    desk.wait(PLAIN.query(), 0, Class::Home, 0);
+    desk.wait(PLAIN.query(), 1, Class::Home, 0);
 
-    let served = desk.answered(1, None, 0);
+    let served = desk.answered(1, Heard::Silence, 0);
 
     assert!(served.iter().all(|served| served.answer.is_none()));
     assert_eq!(served.len(), 2);
-    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home, 0), Wait::Ask(2));
 }
 
 #[test]
 fn one_more_than_may_wait_is_not_let_in_until_somebody_has_left() {
-    let mut desk: Desk<u32> = Desk::new(1 << 20, 2);
-    desk.wait(PLAIN.query(), 0, Class::Home);
-    desk.wait(PLAIN.query(), 1, Class::Home);
+    let mut desk: Desk<u32> = Desk::new(Bounds {
+        waiting: 2,
+        ..BOUNDS
+    });
+    desk.wait(PLAIN.query(), 0, Class::Home, 0);
+    desk.wait(PLAIN.query(), 1, Class::Home, 0);
 
-    let third = desk.wait(PLAIN.query(), 2, Class::Home);
-    desk.answered(1, None, 0);
+    let third = desk.wait(PLAIN.query(), 2, Class::Home, 0);
+    desk.answered(1, Heard::Silence, 0);
 
     assert_eq!(third, Wait::Full(2));
-    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home, 0), Wait::Ask(2));
 }
 
 #[test]
 fn the_bound_in_bytes_holds_under_100_000_names() {
     let bytes = 200_000;
-    let mut desk: Desk<u32> = Desk::new(bytes, 4);
+    let mut desk: Desk<u32> = Desk::new(Bounds {
+        kept_bytes: bytes,
+        ..BOUNDS
+    });
 
     for n in 1..=100_000_u64 {
         let name = format!("n{n}.example.com");
         let query = message::query(1, &name, RecordType::A, 1232).unwrap();
         let query = Query::read(&query).unwrap();
-        assert_eq!(desk.wait(query.clone(), 0, Class::Home), Wait::Ask(n));
-        desk.answered(n, Some(answer(&query, 300)), 0);
+        assert_eq!(desk.wait(query.clone(), 0, Class::Home, 0), Wait::Ask(n));
+        desk.answered(n, Heard::Answer(answer(&query, 300)), 0);
         assert!(desk.kept.used_bytes() <= bytes);
         if n == 100_000 {
-            assert!(desk.find(&query, 0).is_some());
+            assert!(fresh(&mut desk, &query, 0).is_some());
         }
     }
 
@@ -295,19 +324,22 @@ fn the_bound_in_bytes_holds_under_100_000_names() {
 
 #[test]
 fn strangers_that_wait_for_one_question_or_many_leave_places_for_the_homes() {
-    let mut desk = Desk::new(1 << 16, 8);
+    let mut desk = Desk::new(Bounds {
+        waiting: 8,
+        ..BOUNDS
+    });
     let stranger = Class::Stranger;
-    assert_eq!(desk.wait(PLAIN.query(), 0, stranger), Wait::Ask(1));
-    assert_eq!(desk.wait(PLAIN.query(), 1, stranger), Wait::Joined);
+    assert_eq!(desk.wait(PLAIN.query(), 0, stranger, 0), Wait::Ask(1));
+    assert_eq!(desk.wait(PLAIN.query(), 1, stranger, 0), Wait::Joined);
 
-    assert_eq!(desk.wait(PLAIN.query(), 2, stranger), Wait::Full(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, stranger, 0), Wait::Full(2));
     for home in 3..9 {
-        assert_eq!(desk.wait(PLAIN.query(), home, Class::Home), Wait::Joined);
+        assert_eq!(desk.wait(PLAIN.query(), home, Class::Home, 0), Wait::Joined);
     }
-    assert_eq!(desk.wait(PLAIN.query(), 9, Class::Home), Wait::Full(9));
-    desk.answered(1, None, 0);
+    assert_eq!(desk.wait(PLAIN.query(), 9, Class::Home, 0), Wait::Full(9));
+    desk.answered(1, Heard::Silence, 0);
 
-    assert_eq!(desk.wait(PLAIN.query(), 0, stranger), Wait::Ask(2));
-    assert_eq!(desk.wait(PLAIN.query(), 1, stranger), Wait::Joined);
-    assert_eq!(desk.wait(PLAIN.query(), 2, stranger), Wait::Full(2));
+    assert_eq!(desk.wait(PLAIN.query(), 0, stranger, 0), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 1, stranger, 0), Wait::Joined);
+    assert_eq!(desk.wait(PLAIN.query(), 2, stranger, 0), Wait::Full(2));
 }

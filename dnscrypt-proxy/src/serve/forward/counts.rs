@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub enum Event {
     /// A datagram with a question was made for a server.
     Asked,
-    /// A question was answered.
+    /// A question that somebody asked was answered.
     Answered,
     /// A question has no answer: its asker gets SERVFAIL.
     Failed,

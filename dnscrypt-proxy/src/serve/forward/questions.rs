@@ -13,9 +13,9 @@ use rand_core::RngCore;
 use super::counts::{Event, Events};
 use super::servers::Zones;
 use super::verdict::{self, Verdict};
-use crate::proto::Transport;
 use crate::proto::message::{HEADER, OUR_UDP_SIZE};
 use crate::serve::clerk::Ask;
+use crate::serve::{Asking, Heard};
 
 /// A datagram that is not answered within that time is followed by the next one.
 pub(super) const TRY_MS: u64 = 750;
@@ -48,7 +48,7 @@ pub(super) struct Questions<R> {
 /// What the shell has to do.
 #[derive(Debug, Default)]
 pub(super) struct Out {
-    pub(super) answers: Vec<(u64, Option<Vec<u8>>)>,
+    pub(super) answers: Vec<(u64, Heard)>,
     /// Questions that have to be asked in another way.
     pub(super) elsewhere: Vec<Ask>,
     /// Ports that are not used any more.
@@ -79,6 +79,8 @@ struct Open {
     tries: usize,
     waits: usize,
     refusals: usize,
+    /// Whether a server said that validation refused what it was given.
+    is_bogus: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +121,7 @@ impl<R: RngCore> Questions<R> {
             tries: 0,
             waits: 0,
             refusals: 0,
+            is_bogus: false,
         };
         self.open.insert(number, open);
         match self.send(number, now_ms) {
@@ -145,17 +148,18 @@ impl<R: RngCore> Questions<R> {
         if let Some(port) = self.ports.get(&port) {
             self.zones.answered(port.server);
         }
-        let Some(open) = self.open.get(&number) else {
+        let Some(open) = self.open.get_mut(&number) else {
             return self.events.count(Event::Late);
         };
         match verdict::judge(datagram, &open.ask.asked) {
             Verdict::Answer(answer) => {
+                self.count_end(number, Event::Answered);
                 self.open.remove(&number);
-                self.events.count(Event::Answered);
-                self.out.answers.push((number, Some(answer)));
+                self.out.answers.push((number, Heard::Answer(answer)));
             }
             Verdict::Cut | Verdict::Incomplete => self.hand_on(number, Event::Cut),
-            Verdict::Refused => {
+            Verdict::Refused { is_bogus } => {
+                open.is_bogus |= is_bogus;
                 self.events.count(Event::Refused);
                 self.refused(number, now_ms);
             }
@@ -328,7 +332,10 @@ impl<R: RngCore> Questions<R> {
             return self.events.count(Event::Late);
         };
         self.events.count(event);
-        open.ask.query.upstream = Transport::Tcp;
+        // What is asked ahead is asked in no other way anyhow, and has places of its own.
+        if open.ask.query.asking == Asking::Anyhow {
+            open.ask.query.asking = Asking::OverTcp;
+        }
         self.out.elsewhere.push(open.ask);
     }
 
@@ -364,12 +371,25 @@ impl<R: RngCore> Questions<R> {
     }
 
     fn give_up(&mut self, number: u64) {
+        self.count_end(number, Event::Failed);
         let Some(open) = self.open.remove(&number) else {
             return;
         };
-        self.events.count(Event::Failed);
         let failure = open.ask.asked.refuse(RCODE_SERVFAIL, None);
-        self.out.answers.push((number, Some(failure)));
+        let failure = if open.is_bogus {
+            Heard::Refused(failure)
+        } else {
+            Heard::Answer(failure)
+        };
+        self.out.answers.push((number, failure));
+    }
+
+    /// Lookups are counted by how they end, and what is asked ahead is nobody's.
+    fn count_end(&self, number: u64, event: Event) {
+        let open = self.open.get(&number);
+        if open.is_some_and(|open| open.ask.query.asking != Asking::Ahead) {
+            self.events.count(event);
+        }
     }
 
     fn close_if_idle(&mut self, number: u32) {

@@ -58,7 +58,7 @@ impl Rig {
             source: "192.0.2.9:9".parse().unwrap(),
             transport: Transport::Udp,
             room: 512,
-            upstream: Transport::Udp,
+            asking: serve::Asking::Anyhow,
         };
         let ask = Ask {
             number,
@@ -128,7 +128,7 @@ fn guesses_from_the_resolvers_own_address_close_the_port_and_leave_the_question_
 
     let elsewhere = rig.forwarder.elsewhere();
     assert_eq!(elsewhere.len(), 1);
-    assert_eq!(elsewhere[0].query.upstream, Transport::Tcp);
+    assert_eq!(elsewhere[0].query.asking, serve::Asking::OverTcp);
     assert_eq!(rig.events.get(Event::WrongId), 8);
     rig.forwarder.flush(&rig.poller, 0);
     rig.upstream.send_to(&answer(&datagram), port).unwrap();

@@ -2,9 +2,10 @@
 //! name to the asked type, and where there are none, the zone's word for it. All else is left behind, the additional
 //! section always.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use hickory_proto::op::Message;
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, DecodeError};
 
@@ -14,6 +15,10 @@ use crate::proto::message::{HEADER, OUR_UDP_SIZE, Query, is_truncated, rcode_low
 const MAX_CHAIN: usize = 16;
 /// What proves that there is nothing.
 const PROOFS: [RecordType; 3] = [RecordType::NSEC, RecordType::NSEC3, RecordType::RRSIG];
+/// RFC 8914: why there is no better answer.
+const EXTENDED_ERROR: u16 = 15;
+/// From "DNSSEC Bogus" to "NSEC Missing".
+const VALIDATION_FAILED: RangeInclusive<u16> = 6..=12;
 const RCODE_NOERROR: u8 = 0;
 const RCODE_NXDOMAIN: u8 = 3;
 
@@ -27,7 +32,10 @@ pub(super) enum Verdict {
     /// It leaves off: an alias that leads nowhere, or a referral.
     Incomplete,
     /// The server cannot or will not answer.
-    Refused,
+    Refused {
+        /// It says that validation refused what it was given.
+        is_bogus: bool,
+    },
     /// It cannot be read.
     Garbled,
 }
@@ -39,7 +47,8 @@ pub(super) fn judge(datagram: &[u8], asked: &Query) -> Verdict {
     }
     let rcode = rcode_low(datagram);
     if !matches!(rcode, RCODE_NOERROR | RCODE_NXDOMAIN) {
-        return Verdict::Refused;
+        let is_bogus = says_bogus(datagram);
+        return Verdict::Refused { is_bogus };
     }
     let Ok(sections) = Sections::read(datagram, asked) else {
         return Verdict::Garbled;
@@ -61,6 +70,21 @@ pub(super) fn judge(datagram: &[u8], asked: &Query) -> Verdict {
     };
     cleaned.map_or(Verdict::Garbled, |answer| {
         Verdict::Answer(as_answer(answer, rcode))
+    })
+}
+
+/// Whether a failure is explained by what DNSSEC validation found (RFC 8914).
+fn says_bogus(datagram: &[u8]) -> bool {
+    let Ok(message) = Message::from_vec(datagram) else {
+        return false;
+    };
+    let options = message.edns.iter().flat_map(|edns| &edns.options().options);
+    options.into_iter().any(|(_, option)| {
+        let EdnsOption::Unknown(EXTENDED_ERROR, said) = option else {
+            return false;
+        };
+        let code = said.first_chunk().copied().map(u16::from_be_bytes);
+        code.is_some_and(|code| VALIDATION_FAILED.contains(&code))
     })
 }
 

@@ -4,6 +4,7 @@ use hickory_proto::rr::RecordType;
 use rand_core::impls;
 
 use super::*;
+use crate::proto::Transport;
 use crate::proto::message::{self, Query};
 use crate::serve;
 use crate::serve::forward::Zone;
@@ -89,13 +90,18 @@ impl Rig {
 
     #[expect(clippy::result_large_err, reason = "as what is tested")]
     fn try_ask(&mut self, asked: Query, now_ms: u64) -> Result<u64, Ask> {
+        self.try_ask_as(asked, Asking::Anyhow, now_ms)
+    }
+
+    #[expect(clippy::result_large_err, reason = "as what is tested")]
+    fn try_ask_as(&mut self, asked: Query, asking: Asking, now_ms: u64) -> Result<u64, Ask> {
         self.asked += 1;
         let query = serve::Query {
             message: asked.to_upstream(1, 1232),
             source: server(99),
             transport: Transport::Udp,
             room: 512,
-            upstream: Transport::Udp,
+            asking,
         };
         let ask = Ask {
             number: self.asked,
@@ -132,14 +138,14 @@ impl Rig {
         let answers = std::mem::take(&mut self.questions.out.answers);
         let answers = answers.into_iter();
         answers
-            .map(|(number, answer)| (number, message::rcode_low(&answer.unwrap())))
+            .map(|(number, heard)| (number, message::rcode_low(&heard.into_message().unwrap())))
             .collect()
     }
 
-    fn elsewhere(&mut self) -> Vec<(u64, Transport)> {
+    fn elsewhere(&mut self) -> Vec<(u64, Asking)> {
         let asks = std::mem::take(&mut self.questions.out.elsewhere);
         let asks = asks.into_iter();
-        asks.map(|ask| (ask.number, ask.query.upstream)).collect()
+        asks.map(|ask| (ask.number, ask.query.asking)).collect()
     }
 
     fn count(&self, event: Event) -> usize {
@@ -238,7 +244,7 @@ fn an_answer_in_other_letters_is_not_used_and_the_question_asked_over_tcp() {
 
     assert_eq!(rig.answers(), []);
     assert_eq!(rig.count(Event::WrongCase), 1);
-    assert_eq!(rig.elsewhere(), [(1, Transport::Tcp)]);
+    assert_eq!(rig.elsewhere(), [(1, Asking::OverTcp)]);
     rig.hear(port, &answer(&sent));
     assert_eq!(rig.answers(), [], "it is asked elsewhere now");
 }
@@ -263,7 +269,7 @@ fn after_some_guesses_on_a_port_all_that_was_asked_from_it_goes_over_tcp() {
 
     let mut elsewhere = rig.elsewhere();
     elsewhere.sort_by_key(|(number, _)| *number);
-    assert_eq!(elsewhere, [(1, Transport::Tcp), (2, Transport::Tcp)]);
+    assert_eq!(elsewhere, [(1, Asking::OverTcp), (2, Asking::OverTcp)]);
     assert_eq!(rig.questions.out.closed, [*port]);
     assert_eq!(rig.count(Event::Suspicious), 2);
     rig.hear(*port, &answer(first));
@@ -413,7 +419,7 @@ fn what_does_not_fit_a_datagram_is_asked_over_tcp() {
 
     rig.hear(port, &cut);
 
-    assert_eq!(rig.elsewhere(), [(1, Transport::Tcp)]);
+    assert_eq!(rig.elsewhere(), [(1, Asking::OverTcp)]);
     assert_eq!(rig.count(Event::Cut), 1);
     assert_eq!(rig.count(Event::Suspicious), 0);
 }
@@ -456,4 +462,38 @@ fn without_a_port_the_question_is_given_back() {
 
     assert_eq!(given_back.unwrap_err().number, 1);
     assert!(rig.questions.open.is_empty());
+}
+
+#[test]
+fn a_server_that_says_bogus_makes_the_failure_one_that_nothing_older_stands_in_for() {
+    let mut rig = rig(&[zone(ROOT, &[1, 2])]);
+    rig.ask("www.example", 0);
+
+    let (port, sent) = rig.sent();
+    let mut bogus = sent;
+    // It ends with an OPT record without options, which gets an extended error 6.
+    bogus[2..4].copy_from_slice(&[0x81, 0x82]);
+    let len_at = bogus.len() - 2;
+    bogus[len_at..].copy_from_slice(&[0, 6]);
+    bogus.extend_from_slice(&[0, 15, 0, 2, 0, 6]);
+    rig.hear(port, &bogus);
+    let (port, sent) = rig.sent();
+    rig.hear(port, &with_rcode(&sent, 2));
+
+    let answers = std::mem::take(&mut rig.questions.out.answers);
+    assert!(matches!(answers[..], [(1, Heard::Refused(_))]));
+}
+
+#[test]
+fn what_is_asked_ahead_is_no_lookup_of_anybodys() {
+    let mut rig = one_server();
+    let asked = question("www.example", RecordType::A);
+    rig.try_ask_as(asked, Asking::Ahead, 0).unwrap();
+
+    let (port, sent) = rig.sent();
+    rig.hear(port, &with_rcode(&sent, 0));
+
+    assert_eq!(rig.answers(), [(1, 0)]);
+    assert_eq!(rig.count(Event::Asked), 1);
+    assert_eq!(rig.count(Event::Answered), 0);
 }

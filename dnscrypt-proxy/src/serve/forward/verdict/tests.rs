@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 use std::str::FromStr as _;
 
-use hickory_proto::op::{MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{RData, Record};
 
@@ -169,6 +169,26 @@ fn referrals_and_aliases_that_lead_nowhere_are_incomplete() {
 }
 
 #[test]
+fn a_failure_is_bogus_where_its_explanation_says_that_validation_failed_and_nowhere_else() {
+    let asked = asked("www.example.", RecordType::A);
+    let explained = |code: u16| {
+        let mut refusal = response(&asked, ResponseCode::ServFail);
+        let mut edns = Edns::new();
+        let said = [&code.to_be_bytes()[..], b"text"].concat();
+        edns.options_mut().insert(EdnsOption::Unknown(15, said));
+        refusal.set_edns(edns);
+        judge(&refusal.to_vec().unwrap(), &asked)
+    };
+
+    for code in [5, 13, 22, 23, 6 << 8] {
+        assert_eq!(explained(code), Verdict::Refused { is_bogus: false });
+    }
+    for code in 6..=12 {
+        assert_eq!(explained(code), Verdict::Refused { is_bogus: true });
+    }
+}
+
+#[test]
 fn failures_cuts_and_garbage_are_told_apart() {
     let asked = asked("www.example.", RecordType::A);
     for code in [
@@ -177,7 +197,10 @@ fn failures_cuts_and_garbage_are_told_apart() {
         ResponseCode::FormErr,
     ] {
         let refusal = response(&asked, code).to_vec().unwrap();
-        assert_eq!(judge(&refusal, &asked), Verdict::Refused);
+        assert_eq!(
+            judge(&refusal, &asked),
+            Verdict::Refused { is_bogus: false }
+        );
     }
     let mut message = response(&asked, ResponseCode::NoError);
     message.answers = vec![a("www.example.")];
