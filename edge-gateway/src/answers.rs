@@ -6,9 +6,12 @@ use std::sync::Arc;
 use dnscrypt_proxy::listen::Homes;
 use dnscrypt_proxy::proto::message::Query;
 use dnscrypt_proxy::serve::{Asking, Heard};
+use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
 use tokio::sync::Semaphore;
 
 use crate::dns::Figures;
+use crate::dns64::{self, Asked, Dns64};
 use crate::own_names::OwnNames;
 use crate::resolver::{MAX_LOOKUPS, Outcome, Resolver};
 
@@ -21,6 +24,7 @@ const RCODE_SERVFAIL: u16 = 2;
 pub(crate) struct Answers {
     own: Arc<OwnNames>,
     resolver: Arc<Resolver>,
+    dns64: Option<Dns64>,
     homes: Homes,
     strangers: Arc<Semaphore>,
     figures: Arc<Figures>,
@@ -29,13 +33,14 @@ pub(crate) struct Answers {
 impl Answers {
     pub(crate) fn new(
         own: OwnNames,
-        resolver: Resolver,
+        (resolver, dns64): (Resolver, Option<Dns64>),
         homes: Homes,
         figures: Arc<Figures>,
     ) -> Self {
         Self {
             own: Arc::new(own),
             resolver: Arc::new(resolver),
+            dns64,
             homes,
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
             figures,
@@ -44,7 +49,13 @@ impl Answers {
 
     /// Answers one query; silence when it is not a query at all.
     pub(crate) async fn answer(&self, query: &[u8], from: IpAddr, asking: Asking) -> Heard {
-        if let Some(answer) = self.own.answer(query) {
+        let asked = self
+            .dns64
+            .and_then(|dns64| Some((dns64, dns64.take(query)?)));
+        // The prefix may be one of a network's own, whose reverse names nobody has otherwise.
+        let is_translated = matches!(asked, Some((_, Asked::Reverse(..))));
+        let own = (!is_translated).then(|| self.own.answer(query));
+        if let Some(answer) = own.flatten() {
             self.figures.count(Outcome::Answered);
             return Heard::Answer(answer);
         }
@@ -54,11 +65,60 @@ impl Answers {
             let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
             return busy.ok().into();
         };
-        let (answer, outcome) = self.resolver.answer(query, asking).await;
+        let (answer, outcome) = match asked {
+            None => self.resolver.answer(query, asking).await,
+            Some((dns64, asked)) => match self.translate(dns64, asked, asking).await {
+                Ok(answer) => (answer.to_vec().ok(), Outcome::Answered),
+                Err(outcome) => {
+                    let refused = Query::read(query).ok();
+                    (refused.map(|it| it.refuse(RCODE_SERVFAIL, None)), outcome)
+                }
+            },
+        };
         if asking != Asking::Ahead {
             self.figures.count(outcome);
         }
         heard(answer, outcome)
+    }
+
+    /// What a NAT64 makes of a name: what it says of itself, and what its IPv4 addresses are behind the prefix. Where one of
+    /// the two cannot be had there is no answer, which could be kept and would be wrong.
+    async fn translate(
+        &self,
+        dns64: Dns64,
+        asked: Asked,
+        asking: Asking,
+    ) -> Result<Message, Outcome> {
+        match asked {
+            Asked::Addresses(request) => {
+                let answer = self.ask(&request, asking).await?;
+                if !dns64::is_wanting(&answer) {
+                    return Ok(dns64::without_excluded(answer));
+                }
+                let name = request.queries.first().ok_or(Outcome::Malformed)?.name();
+                let v4 = dns64::about(&request, name.clone(), RecordType::A);
+                let v4 = self.ask(&v4, asking).await?;
+                Ok(dns64.synthesize(answer, v4))
+            }
+            Asked::Reverse(request, target) => {
+                let reverse = dns64::about(&request, target.clone(), RecordType::PTR);
+                let answer = self.ask(&reverse, asking).await?;
+                Ok(dns64::named(&request, target, answer))
+            }
+        }
+    }
+
+    async fn ask(&self, request: &Message, asking: Asking) -> Result<Message, Outcome> {
+        let query = request.to_vec().map_err(|_| Outcome::Malformed)?;
+        let answer = match self.own.answer(&query) {
+            Some(answer) => Some(answer),
+            None => match self.resolver.answer(&query, asking).await {
+                (answer, Outcome::Answered) => answer,
+                (_, outcome) => return Err(outcome),
+            },
+        };
+        let answer = answer.ok_or(Outcome::Failed)?;
+        Message::from_vec(&answer).map_err(|_| Outcome::Failed)
     }
 }
 

@@ -19,14 +19,18 @@ use tunnel::share::MAX_WORKERS;
 mod clashes;
 mod dns;
 mod dns_relay;
+mod dns_zones;
 mod doors;
 mod fields;
+mod nat64;
 mod relay;
 mod sampling;
 pub use dns_relay::DnsRelay;
+pub use dns_zones::DnsZone;
 pub use doors::Doors;
 use fields::Fields;
 pub use fields::Mistake;
+pub use nat64::{Nat64Prefix, NoPrefix};
 pub use relay::Relay;
 pub use sampling::Sampling;
 
@@ -155,6 +159,10 @@ pub struct Dns {
     pub upstream: Upstream,
     /// `dnssec`: whether answers are validated. Default true.
     pub dnssec: bool,
+    /// `[[dns.zones]]`: zones with resolvers of their own, whatever the mode.
+    pub zones: Vec<DnsZone>,
+    /// `dns64`: the prefix of a NAT64, behind which names that have IPv4 addresses alone get IPv6 ones. Default: none do.
+    pub dns64: Option<Nat64Prefix>,
     /// `trust-anchor-file`: DNSKEY records of the root in place of the built-in ones.
     pub trust_anchor_file: Option<PathBuf>,
     /// `rate` and `burst`: queries a second (1 to 10000) and at once (1 to 100000; default: five seconds of the rate) of one

@@ -15,13 +15,14 @@ use dnscrypt_proxy::proto::stamp::Props;
 use dnscrypt_proxy::serve::forward::{Event, Events, Forwarding, Zone};
 use dnscrypt_proxy::serve::{Duties, Relaying, Server, WorkerSockets};
 use dnscrypt_proxy::{Counters, DnsCryptStamp, Stamp, clock};
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::BinEncodable as _;
 use netio::udp::Offload;
 use netio::{Udp, UdpOptions};
 
 use crate::answers::Answers;
 use crate::config::{self, Certificates, DnsRelay, Upstream};
+use crate::dns64::Dns64;
 use crate::doors::{self, Doors};
 use crate::exit::{Exit, Fault};
 use crate::own_names::OwnNames;
@@ -39,6 +40,7 @@ pub(crate) struct Dns {
     certs: Certs,
     own: OwnNames,
     resolver: Resolver,
+    dns64: Option<Dns64>,
     rate: Option<Rate>,
     homes: Homes,
     doors: Option<Doors>,
@@ -137,6 +139,7 @@ impl Dns {
             sockets,
             certs: certs(dns)?,
             resolver: Resolver::new(dns)?,
+            dns64: dns.dns64.map(Dns64),
             rate: dns.rate,
             doors: (dns.doors.as_ref())
                 .map(|doors| Doors::bind(doors, &homes))
@@ -175,7 +178,8 @@ impl Dns {
             counters: Arc::clone(&self.figures.server),
             clock: clock::system(),
         };
-        let answers = Answers::new(self.own, self.resolver, self.homes.clone(), self.figures);
+        let resolver = (self.resolver, self.dns64);
+        let answers = Answers::new(self.own, resolver, self.homes.clone(), self.figures);
         let doors = open(self.doors, answers.clone(), self.rate);
         let (sockets, duties, relay) = (self.sockets, self.duties, self.relay);
         let answering = server.serve_and_relay(sockets, duties, relay, move |query| {
@@ -212,6 +216,11 @@ fn duties(dns: &config::Dns, own: &OwnNames, figures: &Figures) -> Duties {
         },
         forwarding: (!zones.is_empty()).then(|| Forwarding {
             zones,
+            left: if dns.dns64.is_some() {
+                vec![RecordType::AAAA, RecordType::PTR]
+            } else {
+                Vec::new()
+            },
             events: Arc::clone(&figures.upstream),
         }),
     }
@@ -224,14 +233,20 @@ fn forwarded(dns: &config::Dns, own: &OwnNames) -> Vec<Zone> {
         let servers = servers.to_vec();
         Some(Zone { suffix, servers })
     };
-    let Upstream::Forward(servers) = &dns.upstream else {
-        return Vec::new();
+    let rest = match &dns.upstream {
+        Upstream::Forward(servers) if !dns.dnssec => zone(&Name::root(), servers),
+        Upstream::Forward(_) | Upstream::Recurse(_) => None,
     };
-    if dns.dnssec {
+    if rest.is_none() && dns.zones.iter().all(|zone| zone.dnssec) {
         return Vec::new();
     }
     let own = own.names().filter_map(|name| zone(name, &[]));
-    own.chain(zone(&Name::root(), servers)).collect()
+    // Of one name, the last counts.
+    let rules = dns.zones.iter().filter_map(|rule| {
+        let servers: &[SocketAddr] = if rule.dnssec { &[] } else { &rule.forward };
+        zone(&rule.name, servers)
+    });
+    own.chain(rest).chain(rules).collect()
 }
 
 fn udp_options() -> UdpOptions {
@@ -309,3 +324,6 @@ pub(crate) fn stamp(dns: &config::Dns, address: SocketAddr) -> Result<String, Fa
 pub(crate) fn relay_stamp(addr: SocketAddr) -> String {
     Stamp::DnsCryptRelay { addr }.to_string()
 }
+
+#[cfg(test)]
+mod tests;

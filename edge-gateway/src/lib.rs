@@ -24,6 +24,7 @@ mod stream;
 
 mod answers;
 mod dns;
+mod dns64;
 mod doors;
 mod own_names;
 pub mod resolver;

@@ -7,7 +7,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, AAAA, SOA, SVCB};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use crate::config::{self, Upstream};
+use crate::config::{self, Nat64Prefix, Upstream};
 
 mod designation;
 
@@ -42,6 +42,8 @@ const REVERSE: [&str; 16] = [
     "b.e.f.ip6.arpa.",
 ];
 
+/// The addresses of `ipv4only.arpa` (RFC 7050, section 8.2).
+const IPV4ONLY: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
 /// Of `::` and `::1`, before the last one.
 const ZERO_NIBBLES: usize = 31;
 
@@ -51,7 +53,11 @@ pub(crate) struct OwnNames {
     resolver: Name,
     designating: Name,
     designation: Option<Designation>,
+    /// The name that tells a NAT64's prefix (RFC 7050), where there is one.
+    ipv4only: Option<(Name, Nat64Prefix)>,
     nowhere: Vec<Name>,
+    /// Zones with resolvers of their own, which may know what nobody else does.
+    elsewhere: Vec<Name>,
 }
 
 /// What a question of ours gets.
@@ -80,7 +86,9 @@ impl OwnNames {
             resolver: name("resolver.arpa."),
             designating: name("_dns.resolver.arpa."),
             designation: dns.doors.as_ref().map(Designation::new),
+            ipv4only: dns.dns64.map(|prefix| (name("ipv4only.arpa."), prefix)),
             nowhere,
+            elsewhere: dns.zones.iter().map(|zone| zone.name.clone()).collect(),
         }
     }
 
@@ -89,7 +97,9 @@ impl OwnNames {
         let designation = self.designation.iter();
         let designated = designation.flat_map(|it| [&it.host, &it.service]);
         let always = [&self.localhost, &self.resolver].into_iter();
-        always.chain(designated).chain(&self.nowhere)
+        let ipv4only = self.ipv4only.iter().map(|(name, _)| name);
+        let always = always.chain(designated).chain(ipv4only);
+        always.chain(&self.nowhere)
     }
 
     /// The answer to a query for one of them; `None` for every other query.
@@ -158,13 +168,38 @@ impl OwnNames {
                 });
             }
         }
+        if let Some(told) = self.of_prefix(asked, kind) {
+            return Some(told);
+        }
         let zone = self.nowhere.iter().find(|zone| zone.zone_of(asked))?;
+        let mut elsewhere = self.elsewhere.iter().filter(|it| it.zone_of(asked));
+        if elsewhere.any(|it| zone.zone_of(it)) {
+            return None;
+        }
         // A zone has its own name (RFC 6303, section 3), if it is one at all and no top-level name that never was.
         if *zone == *asked && zone.num_labels() > 1 {
             // What is delegated insecurely is proven so by its parent (RFC 8375, section 4).
             return (kind != RecordType::DS).then(|| Own::NoData(zone.clone()));
         }
         Some(Own::NoName(zone.clone()))
+    }
+
+    /// What tells devices the NAT64's prefix.
+    fn of_prefix(&self, asked: &Name, kind: RecordType) -> Option<Own> {
+        let (name, prefix) = self.ipv4only.as_ref()?;
+        if !name.zone_of(asked) {
+            return None;
+        }
+        Some(if name != asked {
+            Own::NoName(name.clone())
+        } else if kind == RecordType::A {
+            Own::Records(IPV4ONLY.map(|v4| RData::A(A(v4))).to_vec())
+        } else if kind == RecordType::AAAA {
+            let embedded = IPV4ONLY.map(|v4| RData::AAAA(AAAA(prefix.embed(v4))));
+            Own::Records(embedded.to_vec())
+        } else {
+            Own::NoData(name.clone())
+        })
     }
 
     fn hosts(&self) -> Vec<Record> {

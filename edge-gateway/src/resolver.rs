@@ -8,22 +8,11 @@ use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::serve::Asking;
 use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
-use hickory_proto::op::{
-    DnsRequestOptions, Edns, Message, MessageType, OpCode, Query, ResponseCode,
-};
-use hickory_proto::rr::{DNSClass, Record, RecordType};
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
-use hickory_resolver::net::dnssec::DnssecDnsHandle;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer, RetryDnsHandle};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::recursor::{
     DnssecConfig, DnssecPolicy, Recursor, RecursorError, RecursorOptions,
-};
-use hickory_resolver::{
-    NameServerPool, PoolContext, Resolver as Forwarder, TlsConfig, TokioResolver,
 };
 use tokio::sync::Semaphore;
 
@@ -32,11 +21,18 @@ use crate::exit::{Exit, Fault};
 
 mod chain;
 mod denial;
+mod forwarders;
 mod roots;
+mod routes;
 mod wildcard;
+
+use forwarders::Forwarders;
+use routes::{Connections, Routes, Whose};
 
 /// Answers kept; one of a signed wildcard was measured at 4 KB, so 260 MB hold the worst of them.
 const CACHE_ENTRIES: u64 = 65_536;
+/// The same of one zone with resolvers of its own.
+const ZONE_CACHE_ENTRIES: u64 = 4_096;
 /// Zones whose servers are remembered.
 const SERVER_CACHE_ENTRIES: usize = 4_096;
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
@@ -45,9 +41,6 @@ pub(crate) const MAX_LOOKUPS: usize = 2_048;
 const MAX_AHEAD: usize = MAX_LOOKUPS / 8;
 /// Stubs ask again after 5 s; an answer later than this helps nobody.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
-/// A single forwarder's time to answer before it is asked again.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(2);
-const MAX_ACTIVE_PER_SERVER: usize = 1_024;
 /// What fits every path without fragments (DNS flag day 2020).
 const EDNS_PAYLOAD_BYTES: u16 = 1_232;
 
@@ -98,24 +91,23 @@ impl Outcome {
 
 /// The resolver behind the DNSCrypt server.
 pub struct Resolver {
-    source: Source,
-    validates: bool,
+    routes: Arc<Routes>,
+    /// Of the zones with resolvers of their own, in the order of the configuration.
+    zones: Vec<Source>,
+    rest: Source,
     lookups: Semaphore,
     ahead: Semaphore,
 }
 
-enum Source {
-    Forward(Box<Forwarders>),
-    Recurse(Box<Recursor<TokioRuntimeProvider>>),
+/// Who is asked, and whether what they say is validated.
+struct Source {
+    asked: Asked,
+    validates: bool,
 }
 
-/// The cache in front of the forwarders, and, where answers are validated, the validator without it: the
-/// cache keeps no reason for what was refused, and the second one is asked for it.
-struct Forwarders {
-    cached: TokioResolver,
-    /// Asks over TCP alone and keeps nothing.
-    by_tcp: TokioResolver,
-    validating: Option<DnssecDnsHandle<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>>,
+enum Asked {
+    Forward(Box<Forwarders>),
+    Recurse(Box<Recursor<Connections>>),
 }
 
 /// What came back from the source, before it is judged.
@@ -139,20 +131,38 @@ impl Resolver {
             })?),
             None => Arc::new(TrustAnchors::default()),
         };
-        let source = match &dns.upstream {
-            Upstream::Forward(servers) => Source::Forward(Box::new(forwarders(
-                servers,
-                dns.dnssec.then_some(anchors),
-            )?)),
+        let anchors_if = |validates: bool| validates.then(|| Arc::clone(&anchors));
+        let routes = Arc::new(Routes::new(dns.zones.iter().map(|zone| zone.name.clone())));
+        let forward = |servers: &[SocketAddr], validates, whose, cache_entries| {
+            let connections = Connections::of(whose, &routes);
+            let anchors = anchors_if(validates);
+            let forwarders = Forwarders::new(servers, anchors, &connections, cache_entries)?;
+            Ok::<_, Fault>(Source {
+                asked: Asked::Forward(Box::new(forwarders)),
+                validates,
+            })
+        };
+        let rest = match &dns.upstream {
+            Upstream::Forward(servers) => forward(servers, dns.dnssec, Whose::Rest, CACHE_ENTRIES)?,
             Upstream::Recurse(roots) => {
-                Source::Recurse(Box::new(recursor(roots, dns.dnssec.then_some(anchors))?))
+                let connections = Connections::of(Whose::Rest, &routes);
+                let recursor = recursor(roots, anchors_if(dns.dnssec), connections)?;
+                Source {
+                    asked: Asked::Recurse(Box::new(recursor)),
+                    validates: dns.dnssec,
+                }
             }
         };
+        let zones = dns.zones.iter().enumerate().map(|(at, zone)| {
+            let whose = Whose::Zone(at);
+            forward(&zone.forward, zone.dnssec, whose, ZONE_CACHE_ENTRIES)
+        });
         Ok(Self {
-            source,
-            validates: dns.dnssec,
+            zones: zones.collect::<Result<_, _>>()?,
+            rest,
             lookups: Semaphore::new(MAX_LOOKUPS),
             ahead: Semaphore::new(MAX_AHEAD),
+            routes,
         })
     }
 
@@ -205,11 +215,11 @@ impl Resolver {
             Ok(Err(outcome)) => return failure(outcome),
             Err(_elapsed) => return failure(Outcome::Failed),
         };
-        if self.validates && found.summary == DnssecSummary::Bogus {
+        if found.summary == DnssecSummary::Bogus {
             return failure(Outcome::Bogus);
         }
         let mut response = head(request, found.code);
-        let secure = self.validates && found.summary == DnssecSummary::Secure;
+        let secure = found.summary == DnssecSummary::Secure;
         response.metadata.authentic_data = secure && (dnssec_ok || request.metadata.authentic_data);
         response.answers = found.answers;
         response.authorities = found.authorities;
@@ -220,8 +230,8 @@ impl Resolver {
         )
     }
 
-    /// What the source says, if it may be believed. Where it may not, the name may be an alias, whose target is
-    /// judged by itself.
+    /// What is said by those who are asked for the name, if it may be believed. Where it may not, or would be their word
+    /// on a name of others', the name may be an alias, whose target is asked of its own resolvers and judged by itself.
     async fn lookup(&self, mut question: Query, asking: Asking) -> Result<Found, Outcome> {
         let mut aliases: Option<Found> = None;
         let join = |aliases: Option<Found>, found| match aliases {
@@ -229,28 +239,35 @@ impl Resolver {
             None => found,
         };
         for _ in 0..denial::MOST_ALIASES {
-            let believed = match self.source.lookup(question.clone(), asking).await {
-                Ok(found) if self.validates && found.answers.is_empty() => {
-                    denial::stands(question.name(), &found).then_some(found)
-                }
-                Ok(found) => Some(found),
-                Err(Outcome::Bogus) => None,
+            let name = question.name().clone();
+            let source = self.source(&name).ok_or(Outcome::Failed)?;
+            let doubt = match source.lookup(question.clone(), asking).await {
+                Ok(found) if source.believes(&name, &found) => return Ok(join(aliases, found)),
+                Ok(_) | Err(Outcome::Bogus) => Outcome::Bogus,
+                Err(Outcome::Refused) if !self.routes.is_empty() => Outcome::Failed,
+                Err(Outcome::Refused) => return Err(Outcome::Failed),
                 Err(outcome) => return Err(outcome),
             };
-            if let Some(found) = believed {
-                return Ok(join(aliases, found));
-            }
             if question.query_type() == RecordType::CNAME {
-                return Err(Outcome::Bogus);
+                return Err(doubt);
             }
-            let name = question.name().clone();
             let alias = Query::query(name.clone(), RecordType::CNAME);
-            let alias = self.source.lookup(alias, asking).await?;
-            let target = denial::target(&name, &alias).ok_or(Outcome::Bogus)?;
+            let alias = match source.lookup(alias, asking).await {
+                Err(Outcome::Refused) => return Err(Outcome::Failed),
+                alias => alias?,
+            };
+            let target = denial::target(&name, &alias).ok_or(doubt)?;
             question = Query::query(target, question.query_type());
             aliases = Some(join(aliases, alias));
         }
         Err(Outcome::Bogus)
+    }
+
+    fn source(&self, name: &Name) -> Option<&Source> {
+        match self.routes.of(name) {
+            Whose::Zone(at) => self.zones.get(at),
+            Whose::Rest => Some(&self.rest),
+        }
     }
 }
 
@@ -311,79 +328,11 @@ fn head(request: &Message, code: ResponseCode) -> Message {
     response
 }
 
-fn forwarders(
-    servers: &[SocketAddr],
-    anchors: Option<Arc<TrustAnchors>>,
-) -> Result<Forwarders, Fault> {
-    let both = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-    let tcp = [ConnectionConfig::tcp()];
-    let over = |connections: &[ConnectionConfig]| -> Vec<NameServerConfig> {
-        let servers = servers.iter();
-        servers
-            .map(|server| name_server(server, connections))
-            .collect()
-    };
-    let (servers, servers_by_tcp) = (over(&both), over(&tcp));
-    let mut options = ResolverOpts::default();
-    options.timeout = FORWARD_TIMEOUT;
-    options.cache_size = CACHE_ENTRIES;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.max_active_requests = MAX_ACTIVE_PER_SERVER;
-    options.case_randomization = true;
-    options.edns_payload_len = EDNS_PAYLOAD_BYTES;
-    options.validate = anchors.is_some();
-    let mut tcp_options = options.clone();
-    tcp_options.cache_size = 0;
-    let mut by_tcp = Forwarder::builder_with_config(
-        ResolverConfig::from_name_servers(servers_by_tcp),
-        TokioRuntimeProvider::default(),
-    )
-    .with_options(tcp_options);
-    if let Some(anchors) = &anchors {
-        by_tcp = by_tcp.with_trust_anchor(Arc::clone(anchors));
-    }
-    let by_tcp = by_tcp.build().map_err(|error| set_up(&error))?;
-    let builder = Forwarder::builder_with_config(
-        ResolverConfig::from_name_servers(servers.clone()),
-        TokioRuntimeProvider::default(),
-    )
-    .with_options(options.clone());
-    let Some(anchors) = anchors else {
-        let cached = builder.build().map_err(|error| set_up(&error))?;
-        return Ok(Forwarders {
-            cached,
-            by_tcp,
-            validating: None,
-        });
-    };
-    let tls = TlsConfig::new().map_err(|error| set_up(&error))?;
-    let attempts = options.attempts;
-    let context = Arc::new(PoolContext::new(options, tls));
-    let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
-    let validating = DnssecDnsHandle::with_trust_anchor(
-        RetryDnsHandle::new(pool, attempts),
-        Arc::clone(&anchors),
-    );
-    let cached = builder.with_trust_anchor(anchors).build();
-    Ok(Forwarders {
-        cached: cached.map_err(|error| set_up(&error))?,
-        by_tcp,
-        validating: Some(validating),
-    })
-}
-
-fn name_server(server: &SocketAddr, connections: &[ConnectionConfig]) -> NameServerConfig {
-    let mut connections = connections.to_vec();
-    for connection in &mut connections {
-        connection.port = server.port();
-    }
-    NameServerConfig::new(server.ip(), true, connections)
-}
-
 fn recursor(
     roots: &[IpAddr],
     anchors: Option<Arc<TrustAnchors>>,
-) -> Result<Recursor<TokioRuntimeProvider>, Fault> {
+    connections: Connections,
+) -> Result<Recursor<Connections>, Fault> {
     let policy = match anchors {
         Some(anchors) => {
             let mut config = DnssecConfig::default();
@@ -406,47 +355,28 @@ fn recursor(
         options.deny_server.clear();
         roots.to_vec()
     };
-    Recursor::new(
-        &roots,
-        policy,
-        None,
-        options,
-        TokioRuntimeProvider::default(),
-    )
-    .map_err(|error| set_up(&error))
+    Recursor::new(&roots, policy, None, options, connections).map_err(|error| set_up(&error))
 }
 
 fn set_up(error: &dyn std::error::Error) -> Fault {
     Fault::new(Exit::Bug, format!("the resolver cannot be set up: {error}"))
 }
 
-impl Forwarders {
+impl Source {
     async fn lookup(&self, question: Query, asking: Asking) -> Result<Found, Outcome> {
-        let name = question.name().clone();
-        let asked = match asking {
-            Asking::Anyhow => &self.cached,
-            // Without a memory, too.
-            Asking::OverTcp | Asking::Ahead => &self.by_tcp,
-        };
-        let error = match asked.lookup(name, question.query_type()).await {
-            Ok(lookup) => return Ok(found(lookup.message().clone())),
-            Err(error) => error,
-        };
-        let (NetError::Dns(DnsError::DnssecBogus), Some(validating)) = (&error, &self.validating)
-        else {
-            return declined(error);
-        };
-        let mut options = DnsRequestOptions::default();
-        options.use_edns = true;
-        options.edns_set_dnssec_ok = true;
-        match validating.lookup(question, options).first_answer().await {
-            Ok(response) => Ok(found(response.into_message())),
-            Err(error) => declined(error),
+        let mut found = self.asked.lookup(question, asking).await?;
+        if !self.validates {
+            found.summary = DnssecSummary::Insecure;
         }
+        Ok(found)
+    }
+
+    fn believes(&self, name: &Name, found: &Found) -> bool {
+        !self.validates || !found.answers.is_empty() || denial::stands(name, found)
     }
 }
 
-impl Source {
+impl Asked {
     async fn lookup(&self, question: Query, asking: Asking) -> Result<Found, Outcome> {
         match self {
             Self::Forward(forwarders) => {
@@ -459,6 +389,8 @@ impl Source {
             Self::Recurse(recursor) => {
                 match recursor.resolve(question, Instant::now(), true).await {
                     Ok(message) => Ok(found(message)),
+                    // What stops its validator it tells in words alone; a refusal is among it.
+                    Err(RecursorError::Net(NetError::Msg(_))) => Err(Outcome::Refused),
                     Err(RecursorError::Net(error)) => negative(error),
                     Err(RecursorError::Negative(data)) => {
                         let code = if RecursorError::Negative(data.clone()).is_nx_domain() {
@@ -532,6 +464,9 @@ fn negative(error: NetError) -> Result<Found, Outcome> {
     }
     if matches!(error, DnsError::DnssecBogus) {
         return Err(Outcome::Bogus);
+    }
+    if matches!(error, DnsError::ResponseCode(ResponseCode::Refused)) {
+        return Err(Outcome::Refused);
     }
     Err(Outcome::Failed)
 }

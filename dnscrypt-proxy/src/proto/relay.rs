@@ -183,7 +183,8 @@ impl Awaited {
 }
 
 /// Whether an address is one host's on the internet.
-fn is_global(ip: IpAddr) -> bool {
+#[must_use]
+pub fn is_global(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(v4) => !within(V4_SPECIAL, v4.to_bits(), 32),
         IpAddr::V6(v6) => {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hickory_proto::rr::RecordType;
 use netio::poll::Interest;
 use netio::udp::{Batch, Offload};
 use netio::{Poller, Udp, UdpOptions};
@@ -39,6 +40,8 @@ const BUFFER_BYTES: usize = 512 << 10;
 pub struct Forwarding {
     /// Zones and their servers; the longest name that fits a question counts.
     pub zones: Vec<Zone>,
+    /// Types of records that are for the handler wherever they are asked for: it makes more of the answers.
+    pub left: Vec<RecordType>,
     /// What happened.
     pub events: Arc<Events>,
 }
@@ -55,6 +58,7 @@ pub struct Zone {
 /// One worker's part.
 pub(super) struct Forwarder {
     questions: Questions<Page>,
+    left: Vec<RecordType>,
     ports: HashMap<u32, Udp>,
     next_port: u32,
     batch: Batch,
@@ -67,6 +71,7 @@ impl Forwarder {
         let zones = Zones::new(&forwarding.zones);
         Self {
             questions: Questions::new(zones, Arc::clone(&forwarding.events), Page::new()),
+            left: forwarding.left.clone(),
             ports: HashMap::new(),
             next_port: FIRST_PORT,
             // One byte more than is asked for: what fills it is too long, and cut.
@@ -86,6 +91,9 @@ impl Forwarder {
         reason = "the question goes on in another way"
     )]
     pub(super) fn ask(&mut self, ask: Ask, now_ms: u64) -> Result<(), Ask> {
+        if self.left.contains(&ask.asked.qtype) {
+            return Err(ask);
+        }
         self.questions.ask(ask, now_ms)
     }
 

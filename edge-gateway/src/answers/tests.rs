@@ -17,6 +17,8 @@ fn answers(silent: SocketAddr) -> Answers {
         certificates: Certificates::Directory("".into()),
         upstream: Upstream::Forward(vec![silent]),
         dnssec: false,
+        zones: Vec::new(),
+        dns64: None,
         trust_anchor_file: None,
         rate: None,
         cache_bytes: 1 << 20,
@@ -24,6 +26,7 @@ fn answers(silent: SocketAddr) -> Answers {
         behind: vec!["10.64.0.1/16".parse().unwrap()],
     };
     let resolver = Resolver::new(&dns).unwrap();
+    let resolver = (resolver, dns.dns64.map(Dns64));
     Answers::new(OwnNames::new(&dns), resolver, dns.homes(), Arc::default())
 }
 

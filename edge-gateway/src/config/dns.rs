@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use toml::Table;
 
 use super::dns_relay::read_dns_relay;
+use super::dns_zones::{ACCEPTED, read_dns_zones};
 use super::doors::read_doors;
 use super::fields::Fields;
 use super::{Certificates, Dns, DnsRelay, Mistake, Upstream};
@@ -24,6 +25,8 @@ const MAX_CACHE_MB: u32 = 65_536;
 
 /// DNSCrypt provider names begin so (DNSCrypt protocol, certificate retrieval).
 const PROVIDER_PREFIX: &str = "2.dnscrypt-cert.";
+
+const DNS64_FORM: &str = "a prefix of 32, 40, 48, 56, 64 or 96 bits such as 64:ff9b::/96, with nothing behind it and bits 64 to 71 zero";
 
 impl Dns {
     /// Who counts as one source.
@@ -58,14 +61,18 @@ pub(super) fn read_dns(
     let certificates = certificates(&mut fields);
     let upstream = upstream(&mut fields);
     let dnssec = fields.flag("dnssec").unwrap_or(true);
+    let dns64 = fields.parsed("dns64", DNS64_FORM);
     let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
     let rate = rate(&mut fields);
     let cache_mb = fields.number("cache-mb", 1, MAX_CACHE_MB);
+    let zones = fields.sections("zones", ACCEPTED);
     let doors = fields.section("doors");
     let relay = fields.section("relay");
     fields.finish();
     let doors = doors.map(|table| read_doors(table, inner, mistakes));
     let relay = relay.and_then(|table| read_dns_relay(table, inner, mistakes));
+    let host = doors.iter().flatten().map(|doors| &doors.host).next();
+    let zones = read_dns_zones(zones, dnssec, host, mistakes);
     let dns = || {
         Some(Dns {
             listen,
@@ -73,6 +80,8 @@ pub(super) fn read_dns(
             certificates: certificates?,
             upstream: upstream?,
             dnssec,
+            zones,
+            dns64,
             trust_anchor_file,
             rate,
             cache_bytes: megabytes(cache_mb.unwrap_or(CACHE_MB)),

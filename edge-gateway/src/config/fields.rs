@@ -1,6 +1,7 @@
 //! Reading one table of the configuration file key by key, while gathering every mistake. A key that
 //! nobody asked for is a mistake, too.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,16 +28,20 @@ impl fmt::Display for Mistake {
 
 /// One table being read.
 pub(super) struct Fields<'m> {
-    path: &'static str,
+    path: Cow<'static, str>,
     table: Table,
     asked: Vec<&'static str>,
     mistakes: &'m mut Vec<Mistake>,
 }
 
 impl<'m> Fields<'m> {
-    pub(super) fn new(path: &'static str, table: Table, mistakes: &'m mut Vec<Mistake>) -> Self {
+    pub(super) fn new(
+        path: impl Into<Cow<'static, str>>,
+        table: Table,
+        mistakes: &'m mut Vec<Mistake>,
+    ) -> Self {
         Self {
-            path,
+            path: path.into(),
             table,
             asked: Vec::new(),
             mistakes,
@@ -51,6 +56,26 @@ impl<'m> Fields<'m> {
         }
         self.wrong(key, format!("is {}", kind(&value)), "a table");
         None
+    }
+
+    /// Takes the tables of one name out; what is something else is noted.
+    pub(super) fn sections(&mut self, key: &'static str, accepted: &str) -> Vec<Table> {
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let Value::Array(items) = value else {
+            self.wrong(key, format!("is {}", kind(&value)), accepted);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items {
+            if let Value::Table(table) = item {
+                tables.push(table);
+            } else {
+                self.wrong(key, format!("holds {}", kind(&item)), accepted);
+            }
+        }
+        tables
     }
 
     /// A text, parsed by `FromStr`.
@@ -162,7 +187,7 @@ impl<'m> Fields<'m> {
     }
 
     fn full(&self, key: &str) -> String {
-        match self.path {
+        match &*self.path {
             "" => key.to_owned(),
             path => format!("{path}.{key}"),
         }

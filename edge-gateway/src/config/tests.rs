@@ -189,6 +189,145 @@ fn forwarding_without_a_resolver_and_recursion_with_one_are_refused() {
     );
 }
 
+/// The sample with tables behind `[dns]`.
+fn with_zones(tables: &str) -> Result<Config, Vec<String>> {
+    read(&SAMPLE.replace("dnssec = true", &format!("dnssec = true\n{tables}")))
+}
+
+#[test]
+fn mistakes_in_zones_are_all_told_with_the_number_of_their_table() {
+    let mistakes = with_zones(
+        r#"
+        [[dns.zones]]
+        forward = ["10.1.2.3:53"]
+        [[dns.zones]]
+        name = "corp..example"
+        [[dns.zones]]
+        name = "."
+        forward = ["10.1.2.3"]
+        [[dns.zones]]
+        name = "corp.example"
+        forward = ["0.0.0.0:53"]
+        servers = []
+        [[dns.zones]]
+        name = "CORP.example."
+        forward = ["10.1.2.3:53"]
+        dnssec = "no"
+        [[dns.zones]]
+        name = "x._dns.dns.pop1.example"
+        forward = ["10.1.2.3:53"]
+        [dns.doors]
+        name = "dns.pop1.example"
+        certificate-file = "/c"
+        key-file = "/k"
+        tls = ["10.64.0.1:853"]
+        "#,
+    );
+
+    let (zone, resolver) = ("a zone such as corp.example", "IP:PORT of a resolver");
+    let expected = [
+        format!("dns.zones[1].name: is missing; accepted: {zone}"),
+        format!("dns.zones[2].name: `corp..example` is no zone; accepted: {zone}"),
+        format!("dns.zones[2].forward: is missing; accepted: {resolver}"),
+        "dns.zones[3].name: `.` is the root; accepted: a zone below it; the root's resolvers are dns.forward"
+            .to_owned(),
+        format!("dns.zones[3].forward: `10.1.2.3` cannot be read; accepted: {resolver}"),
+        format!("dns.zones[4].forward: 0.0.0.0:53 is nobody's address; accepted: {resolver}"),
+        "dns.zones[4].servers: is not a key of this table; accepted: name, forward, dnssec"
+            .to_owned(),
+        "dns.zones[5].name: `CORP.example.` has a table already; accepted: each zone once"
+            .to_owned(),
+        "dns.zones[5].dnssec: is a text; accepted: true or false".to_owned(),
+        format!(
+            "dns.zones[6].name: `x._dns.dns.pop1.example` is answered by the gateway itself; accepted: {zone}"
+        ),
+    ];
+    assert_eq!(mistakes.unwrap_err(), expected);
+}
+
+#[test]
+fn names_that_the_gateway_answers_itself_cannot_be_given_away_and_zones_are_tables() {
+    for ours in [
+        "resolver.arpa",
+        "_dns.Resolver.arpa.",
+        "localhost",
+        "ipv4only.arpa",
+        "a.onion",
+    ] {
+        let table = format!("[[dns.zones]]\nname = \"{ours}\"\nforward = [\"10.1.2.3:53\"]");
+        let mistakes = with_zones(&table).unwrap_err();
+        assert!(
+            mistakes[0].contains("is answered by the gateway itself"),
+            "{mistakes:?}"
+        );
+    }
+    for (zones, said) in [
+        ("zones = 7", "is a whole number"),
+        ("zones = [7]", "holds a whole number"),
+    ] {
+        let expected = format!(
+            "dns.zones: {said}; accepted: up to 64 tables [[dns.zones]] with name and forward"
+        );
+        assert_eq!(with_zones(zones).unwrap_err(), [expected]);
+    }
+}
+
+#[test]
+fn a_prefix_for_translation_has_one_of_the_lengths_there_are() {
+    for wrong in ["64:ff9b::/95", "64:ff9b::1/96", "10.0.0.0/8", "64:ff9b::"] {
+        let mistakes = with_zones(&format!("dns64 = \"{wrong}\"")).unwrap_err();
+        let expected = format!(
+            "dns.dns64: `{wrong}` cannot be read; accepted: a prefix of 32, 40, 48, 56, 64 or 96 bits such as \
+             64:ff9b::/96, with nothing behind it and bits 64 to 71 zero"
+        );
+        assert_eq!(mistakes, [expected]);
+    }
+    let config = with_zones("dns64 = \"2001:db8:1::/48\"").unwrap();
+    assert!(config.dns.unwrap().dns64.is_some());
+    assert!(with_zones("").unwrap().dns.unwrap().dns64.is_none());
+}
+
+#[test]
+fn more_zones_than_there_are_ports_for_are_refused() {
+    let tables = |count: u32| -> String {
+        let table =
+            |n| format!("[[dns.zones]]\nname = \"z{n}.example\"\nforward = [\"10.1.2.3:53\"]\n");
+        (0..count).map(table).collect()
+    };
+
+    assert_eq!(
+        with_zones(&tables(65)).unwrap_err(),
+        ["dns.zones: are 65; accepted: up to 64 tables [[dns.zones]] with name and forward"]
+    );
+    assert!(with_zones(&tables(64)).is_ok());
+}
+
+#[test]
+fn a_zone_is_validated_as_the_gateway_validates_unless_it_says_otherwise() {
+    let config = with_zones(
+        r#"
+        [[dns.zones]]
+        name = "Corp.Example"
+        forward = ["10.1.2.3:53", "[fd00::53]:5353"]
+        dnssec = false
+        [[dns.zones]]
+        name = "2.0.192.in-addr.arpa."
+        forward = ["10.1.2.3:53"]
+        "#,
+    );
+
+    let zones = config.unwrap().dns.unwrap().zones;
+    let shown: Vec<_> = zones
+        .iter()
+        .map(|zone| (zone.name.to_string(), zone.forward.len(), zone.dnssec))
+        .collect();
+    let expected = [
+        ("corp.example.".to_owned(), 2, false),
+        ("2.0.192.in-addr.arpa.".to_owned(), 1, true),
+    ];
+    assert_eq!(shown, expected);
+}
+
 #[test]
 fn a_relay_for_lookups_is_off_unless_there_is_its_table_and_never_its_own_target() {
     let with = |table: &str| {
@@ -273,7 +412,7 @@ fn whole_sample() -> String {
 
 fn is_key(text: &str) -> bool {
     text.bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 #[test]
@@ -284,6 +423,8 @@ fn whatever_the_sample_shows_stands_where_it_is_read() {
     assert!(dns.listen.contains(&"203.0.113.1:443".parse().unwrap()));
     assert!(dns.rate.is_some() && dns.doors.is_some());
     assert_eq!(dns.cache_bytes, 24 << 20);
+    assert_eq!(dns.zones.len(), 1);
+    assert_eq!(dns.dns64, "64:ff9b::/96".parse().ok());
     assert!(config.dns_relay.is_some() && config.sampling.is_some());
     assert!(config.announce.is_some());
 }

@@ -100,6 +100,8 @@ fn answers(upstream: SocketAddr) -> Answers {
         certificates: Certificates::Directory("".into()),
         upstream: Upstream::Forward(vec![upstream]),
         dnssec: false,
+        zones: Vec::new(),
+        dns64: None,
         trust_anchor_file: None,
         rate: None,
         cache_bytes: 1 << 20,
@@ -108,7 +110,7 @@ fn answers(upstream: SocketAddr) -> Answers {
     };
     Answers::new(
         OwnNames::new(&dns),
-        Resolver::new(&dns).unwrap(),
+        (Resolver::new(&dns).unwrap(), None),
         Homes::default(),
         Arc::default(),
     )

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use dnscrypt_proxy::proto::message;
 
 use super::*;
-use crate::config::{Certificates, Doors};
+use crate::config::{Certificates, DnsZone, Doors};
 
 fn dns(upstream: Upstream, doors: Option<Doors>) -> config::Dns {
     config::Dns {
@@ -12,6 +12,8 @@ fn dns(upstream: Upstream, doors: Option<Doors>) -> config::Dns {
         certificates: Certificates::Directory("".into()),
         upstream,
         dnssec: true,
+        zones: Vec::new(),
+        dns64: None,
         trust_anchor_file: None,
         rate: None,
         cache_bytes: 1 << 20,
@@ -228,4 +230,39 @@ fn a_family_in_which_there_are_no_doors_is_not_asked_for_elsewhere() {
     let answer = ask(&own, "dns.pop1.example", RecordType::AAAA).unwrap();
 
     assert!(is_nothing(&answer, ResponseCode::NoError), "{answer}");
+}
+
+#[test]
+fn a_zone_with_resolvers_of_its_own_is_theirs_and_what_only_lies_around_it_is_not() {
+    let zone = |text: &str| DnsZone {
+        name: name(text),
+        forward: vec!["10.1.2.3:53".parse().unwrap()],
+        dnssec: false,
+    };
+    let zones = ["arpa.", "corp.internal.", "home.arpa.", "10.in-addr.arpa."];
+    let own = OwnNames::new(&config::Dns {
+        zones: zones.map(zone).to_vec(),
+        ..dns(Upstream::Recurse(Vec::new()), None)
+    });
+
+    for asked in [
+        "internal",
+        "other.internal",
+        "168.192.in-addr.arpa",
+        "_dns.resolver.arpa",
+        "localhost",
+    ] {
+        let answer = ask(&own, asked, RecordType::TXT);
+        assert!(answer.is_some(), "{asked} is answered here");
+    }
+    for asked in [
+        "corp.internal",
+        "www.CORP.internal",
+        "home.arpa",
+        "printer.home.arpa",
+        "3.2.1.10.in-addr.arpa",
+        "1.1.1.1.in-addr.arpa",
+    ] {
+        assert_eq!(ask(&own, asked, RecordType::TXT), None, "{asked}");
+    }
 }

@@ -6,7 +6,10 @@ use std::process::{Child, Command, Stdio};
 use hickory_proto::rr::Name;
 
 use super::*;
-use crate::config::Certificates;
+use crate::config::{Certificates, DnsZone};
+
+mod dns64;
+mod zones;
 
 const WEB: &str = "203.0.113.10";
 
@@ -37,31 +40,29 @@ impl Internet {
             .concat();
         let root = format!(
             "$TTL 300\n. IN SOA ns. host. 1 3600 600 86400 60\n. IN NS ns.\nns. IN A 127.0.0.1\n\
-             {children}{lab_ds}{wrong_ds}"
+             10.113.0.203.in-addr.arpa. IN PTR www.lab.\n{children}{lab_ds}{wrong_ds}"
         );
         sign(path, ".", &root);
         let address = UdpSocket::bind("127.0.0.77:0")
             .unwrap()
             .local_addr()
             .unwrap();
-        let nsd = start_nsd(path, address);
+        let nsd = start_nsd(path, address, &[".", "lab.", "plain.", "bogus."]);
         let internet = Self { dir, address, nsd };
         internet.wait();
         internet
     }
 
     fn resolver(&self, dnssec: bool) -> Resolver {
+        self.resolver_with(dnssec, &[])
+    }
+
+    fn resolver_with(&self, dnssec: bool, zones: &[DnsZone]) -> Resolver {
         Resolver::new(&config::Dns {
-            listen: Vec::new(),
-            provider_name: "2.dnscrypt-cert.example".to_owned(),
-            certificates: Certificates::Directory("/nowhere".into()),
-            upstream: Upstream::Forward(vec![self.address]),
             dnssec,
+            zones: zones.to_vec(),
             trust_anchor_file: Some(self.dir.path().join("root.key")),
-            rate: None,
-            cache_bytes: 1 << 20,
-            doors: None,
-            behind: Vec::new(),
+            ..forwarding_to(self.address)
         })
         .unwrap()
     }
@@ -85,21 +86,32 @@ impl Internet {
     }
 }
 
-fn start_nsd(dir: &Path, address: SocketAddr) -> Child {
-    let zones: String = [
-        (".", "root."),
-        ("lab.", "lab."),
-        ("plain.", "plain."),
-        ("bogus.", "bogus."),
-    ]
-    .map(|(name, stem)| {
+/// Nothing is validated, and no other zone is known.
+fn forwarding_to(address: SocketAddr) -> config::Dns {
+    config::Dns {
+        listen: Vec::new(),
+        provider_name: "2.dnscrypt-cert.example".to_owned(),
+        certificates: Certificates::Directory("/nowhere".into()),
+        upstream: Upstream::Forward(vec![address]),
+        dnssec: false,
+        zones: Vec::new(),
+        dns64: None,
+        trust_anchor_file: None,
+        rate: None,
+        cache_bytes: 1 << 20,
+        doors: None,
+        behind: Vec::new(),
+    }
+}
+
+fn start_nsd(dir: &Path, address: SocketAddr, zones: &[&str]) -> Child {
+    let zone = |name: &&str| {
+        let stem = if *name == "." { "root." } else { name };
         let file = dir.join(format!("{stem}zone"));
-        format!(
-            "zone:\n  name: \"{name}\"\n  zonefile: \"{}\"\n",
-            file.display()
-        )
-    })
-    .concat();
+        let file = file.display();
+        format!("zone:\n  name: \"{name}\"\n  zonefile: \"{file}\"\n")
+    };
+    let zones: String = zones.iter().map(zone).collect();
     let dir = dir.display();
     let config = format!(
         "server:\n  ip-address: {}@{}\n  server-count: 1\n  username: \"\"\n  chroot: \"\"\n\
@@ -127,7 +139,10 @@ fn zone(name: &str, records: &str) -> String {
 fn long_text() -> String {
     let text = "x".repeat(200);
     let texts: String = (0..12).map(|n| format!(" \"{n}{text}\"")).collect();
-    format!("big.lab. IN TXT{texts}\nalias.lab. IN CNAME www.plain.\n*.wild.lab. IN A {WEB}\n")
+    format!(
+        "big.lab. IN TXT{texts}\nalias.lab. IN CNAME www.plain.\n*.wild.lab. IN A {WEB}\n\
+             six.lab. IN AAAA 2001:db8::6\nmapped.lab. IN AAAA ::ffff:192.0.2.1\nmapped.lab. IN A {WEB}\n"
+    )
 }
 
 /// Signs a zone with a new key and gives the DS record for its parent.
@@ -293,18 +308,7 @@ async fn a_name_comes_back_as_it_was_asked_and_not_as_it_went_upstream() {
 
 #[tokio::test]
 async fn questions_that_are_not_served_never_go_upstream() {
-    let unreachable = config::Dns {
-        listen: Vec::new(),
-        provider_name: "2.dnscrypt-cert.example".to_owned(),
-        certificates: Certificates::Directory("/nowhere".into()),
-        upstream: Upstream::Forward(vec!["127.0.0.77:1".parse().unwrap()]),
-        dnssec: false,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
-        behind: Vec::new(),
-    };
+    let unreachable = forwarding_to("127.0.0.77:1".parse().unwrap());
     let resolver = Resolver::new(&unreachable).unwrap();
 
     for kind in [RecordType::ANY, RecordType::AXFR] {
@@ -331,19 +335,7 @@ async fn questions_that_are_not_served_never_go_upstream() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
     let silent = UdpSocket::bind("127.0.0.77:0").unwrap();
-    let resolver = Resolver::new(&config::Dns {
-        listen: Vec::new(),
-        provider_name: "2.dnscrypt-cert.example".to_owned(),
-        certificates: Certificates::Directory("/nowhere".into()),
-        upstream: Upstream::Forward(vec![silent.local_addr().unwrap()]),
-        dnssec: false,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
-        behind: Vec::new(),
-    })
-    .unwrap();
+    let resolver = Resolver::new(&forwarding_to(silent.local_addr().unwrap())).unwrap();
     let start = tokio::time::Instant::now();
 
     let (answer, outcome) = ask(&resolver, &query("www.lab.", RecordType::A)).await;
@@ -359,16 +351,8 @@ async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
 async fn a_failure_that_a_forwarder_states_is_told_apart_from_silence() {
     let (forwarder, by_tcp) = udp_and_tcp();
     let resolver = Resolver::new(&config::Dns {
-        listen: Vec::new(),
-        provider_name: "2.dnscrypt-cert.example".to_owned(),
-        certificates: Certificates::Directory("/nowhere".into()),
-        upstream: Upstream::Forward(vec![forwarder.local_addr().unwrap()]),
         dnssec: true,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
-        behind: Vec::new(),
+        ..forwarding_to(forwarder.local_addr().unwrap())
     })
     .unwrap();
     // It ends with the test's process.

@@ -20,6 +20,8 @@ pub enum Event {
     Late,
     /// The answer was cut to fit a datagram, or leaves off in the middle: the question was handed on.
     Cut,
+    /// The answer leads to a name that others are asked for: the question was handed on.
+    Foreign,
     /// On a port of ours, with an id that is not outstanding there.
     WrongId,
     /// With an outstanding id, to another question.
@@ -34,7 +36,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Asked,
         Self::Answered,
         Self::Failed,
@@ -42,6 +44,7 @@ impl Event {
         Self::Refused,
         Self::Late,
         Self::Cut,
+        Self::Foreign,
         Self::WrongId,
         Self::WrongQuestion,
         Self::WrongCase,
@@ -60,6 +63,7 @@ impl Event {
             Self::Refused => "refused",
             Self::Late => "late",
             Self::Cut => "cut",
+            Self::Foreign => "foreign",
             Self::WrongId => "wrong_id",
             Self::WrongQuestion => "wrong_question",
             Self::WrongCase => "wrong_case",

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hickory_proto::rr::Name;
 use rand_core::RngCore;
 
 use super::counts::{Event, Events};
@@ -142,7 +143,7 @@ impl<R: RngCore> Questions<R> {
             // The right id is a guess in 65,536, or the server writes names its own way: datagrams prove nothing to it.
             Match::OtherCase(number) => {
                 self.events.count(Event::WrongCase);
-                return self.hand_on(number, Event::Suspicious);
+                return self.hand_on(number, Event::Suspicious, Asking::OverTcp);
             }
         };
         if let Some(port) = self.ports.get(&port) {
@@ -151,13 +152,17 @@ impl<R: RngCore> Questions<R> {
         let Some(open) = self.open.get_mut(&number) else {
             return self.events.count(Event::Late);
         };
-        match verdict::judge(datagram, &open.ask.asked) {
+        let is_theirs = |alias: &Name| self.zones.has(open.zone, alias);
+        match verdict::judge(datagram, &open.ask.asked, is_theirs) {
             Verdict::Answer(answer) => {
                 self.count_end(number, Event::Answered);
                 self.open.remove(&number);
                 self.out.answers.push((number, Heard::Answer(answer)));
             }
-            Verdict::Cut | Verdict::Incomplete => self.hand_on(number, Event::Cut),
+            Verdict::Cut | Verdict::Incomplete => {
+                self.hand_on(number, Event::Cut, Asking::OverTcp);
+            }
+            Verdict::Foreign => self.hand_on(number, Event::Foreign, Asking::Anyhow),
             Verdict::Refused { is_bogus } => {
                 open.is_bogus |= is_bogus;
                 self.events.count(Event::Refused);
@@ -322,19 +327,19 @@ impl<R: RngCore> Questions<R> {
         self.port_failed(number);
         self.out.closed.push(number);
         for number in asked {
-            self.hand_on(number, Event::Suspicious);
+            self.hand_on(number, Event::Suspicious, Asking::OverTcp);
         }
     }
 
-    /// This question is for TCP.
-    fn hand_on(&mut self, number: u64, event: Event) {
+    /// This question is for the handler, which may ask over datagrams or TCP alone.
+    fn hand_on(&mut self, number: u64, event: Event, asking: Asking) {
         let Some(mut open) = self.open.remove(&number) else {
             return self.events.count(Event::Late);
         };
         self.events.count(event);
         // What is asked ahead is asked in no other way anyhow, and has places of its own.
         if open.ask.query.asking == Asking::Anyhow {
-            open.ask.query.asking = Asking::OverTcp;
+            open.ask.query.asking = asking;
         }
         self.out.elsewhere.push(open.ask);
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
 use rand_core::RngCore;
 
 use super::Zone;
@@ -86,8 +87,18 @@ impl Zones {
         }
         let question = asked.question();
         let name = question.get(..question.len().saturating_sub(4))?;
-        let name = name.to_ascii_lowercase();
-        let mut suffixes = std::iter::successors(Some(name.as_slice()), |name| {
+        self.around(&name.to_ascii_lowercase())
+    }
+
+    /// Whether a name is for the servers of a zone, and not of one below it.
+    pub(super) fn has(&self, zone: usize, name: &Name) -> bool {
+        let name = name.to_lowercase().to_bytes();
+        name.is_ok_and(|name| self.around(&name) == Some(zone))
+    }
+
+    /// The longest zone that a name is in, if servers are asked for it.
+    fn around(&self, name: &[u8]) -> Option<usize> {
+        let mut suffixes = std::iter::successors(Some(name), |name| {
             let (len, rest) = name.split_first()?;
             rest.get(usize::from(*len)..)
                 .filter(|rest| !rest.is_empty())

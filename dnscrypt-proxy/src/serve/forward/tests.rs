@@ -36,6 +36,7 @@ fn rig_with(servers: Vec<SocketAddr>, upstream: UdpSocket, poller: Poller) -> Ri
             suffix: Box::from([0]),
             servers,
         }],
+        left: vec![RecordType::AAAA],
         events: Arc::default(),
     };
     let mut forwarder = Forwarder::new(&forwarding);
@@ -164,4 +165,28 @@ fn questions_leave_from_many_ports() {
         (0..200).map(|number| rig.ask(number).1.port()).collect();
 
     assert_eq!(ports.len(), 16);
+}
+
+#[test]
+fn types_that_are_left_to_the_handler_are_given_back() {
+    let mut rig = rig();
+    let query = message::query(7, "www.example", RecordType::AAAA, 1232).unwrap();
+    let asked = Query::read(&query).unwrap();
+    let query = serve::Query {
+        message: query,
+        source: "192.0.2.9:9".parse().unwrap(),
+        transport: Transport::Udp,
+        room: 512,
+        asking: serve::Asking::Anyhow,
+    };
+    let ask = Ask {
+        number: 1,
+        query,
+        asked,
+    };
+
+    let back = rig.forwarder.ask(ask, 0).unwrap_err();
+
+    assert_eq!(back.query.asking, serve::Asking::Anyhow);
+    assert_eq!(rig.events.get(Event::Asked), 0);
 }

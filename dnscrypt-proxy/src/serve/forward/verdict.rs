@@ -29,6 +29,8 @@ pub(super) enum Verdict {
     Answer(Vec<u8>),
     /// There is more of it than fits a datagram.
     Cut,
+    /// An alias leads to a name that others are asked for.
+    Foreign,
     /// It leaves off: an alias that leads nowhere, or a referral.
     Incomplete,
     /// The server cannot or will not answer.
@@ -40,8 +42,9 @@ pub(super) enum Verdict {
     Garbled,
 }
 
-/// Judges a datagram that is an answer to the question: id and question have been compared.
-pub(super) fn judge(datagram: &[u8], asked: &Query) -> Verdict {
+/// Judges a datagram that is an answer to the question: id and question have been compared. `is_theirs` tells the names
+/// that its sender is asked for.
+pub(super) fn judge(datagram: &[u8], asked: &Query, is_theirs: impl Fn(&Name) -> bool) -> Verdict {
     if is_truncated(datagram) || datagram.len() > usize::from(OUR_UDP_SIZE) {
         return Verdict::Cut;
     }
@@ -57,6 +60,9 @@ pub(super) fn judge(datagram: &[u8], asked: &Query) -> Verdict {
     let Ok(chain) = chain else {
         return Verdict::Garbled;
     };
+    if !chain.names.iter().skip(1).all(is_theirs) {
+        return Verdict::Foreign;
+    }
     let has_soa = sections.soa_above(chain.end()).is_some();
     if rcode == RCODE_NOERROR && !chain.ends_well && !has_soa {
         let says_nothing = sections.answers.is_empty() && sections.authorities.is_empty();

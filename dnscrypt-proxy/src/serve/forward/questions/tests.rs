@@ -497,3 +497,50 @@ fn what_is_asked_ahead_is_no_lookup_of_anybodys() {
     assert_eq!(rig.count(Event::Asked), 1);
     assert_eq!(rig.count(Event::Answered), 0);
 }
+
+/// A server's answer that the name is another name for one in a top-level domain of four letters, which has an address.
+fn alias(datagram: &[u8], top: &[u8; 4]) -> Vec<u8> {
+    let mut answer = datagram[..datagram.len() - 11].to_vec();
+    answer[2] |= 0x80;
+    answer[6..12].copy_from_slice(&[0, 2, 0, 0, 0, 0]);
+    answer.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 1, 0, 0, 8, 1, b'x', 4]);
+    let target_at = u8::try_from(answer.len() - 3).unwrap();
+    answer.extend_from_slice(top);
+    answer.extend_from_slice(&[
+        0, 0xc0, target_at, 0, 1, 0, 1, 0, 0, 1, 0, 0, 4, 10, 0, 0, 1,
+    ]);
+    answer
+}
+
+#[test]
+fn an_answer_that_leads_to_a_name_of_other_servers_is_not_theirs_to_give() {
+    for (asked, top) in [
+        ("www.example", b"Corp"),
+        ("www.corp", b"home"),
+        ("www.corp", b"held"),
+    ] {
+        let corp = zone(b"\x04corp\0", &[2]);
+        let mut rig = rig(&[zone(ROOT, &[1]), corp, zone(b"\x04held\0", &[])]);
+        rig.ask(asked, 0);
+        let (port, sent) = rig.sent();
+
+        rig.hear(port, &alias(&sent, top));
+
+        assert_eq!(rig.answers(), [], "{asked}");
+        assert_eq!(rig.elsewhere(), [(1, Asking::Anyhow)], "{asked}");
+        assert_eq!(rig.count(Event::Foreign), 1);
+    }
+}
+
+#[test]
+fn an_answer_that_leads_to_a_name_of_the_same_servers_is_taken() {
+    for (asked, top) in [("www.example", b"home"), ("www.corp", b"CORP")] {
+        let mut rig = rig(&[zone(ROOT, &[1]), zone(b"\x04corp\0", &[2])]);
+        rig.ask(asked, 0);
+        let (port, sent) = rig.sent();
+
+        rig.hear(port, &alias(&sent, top));
+
+        assert_eq!(rig.answers(), [(1, 0)], "{asked}");
+    }
+}
