@@ -158,6 +158,15 @@ pub fn install_missing(wanted: &[&'static [Package]], mut say: impl FnMut(&str))
     Ok(())
 }
 
+/// Brings packages that are there up to what Debian has by now, security updates included.
+pub fn renew(packages: &[Package], mut say: impl FnMut(&str)) -> Result<()> {
+    let names: Vec<_> = packages.iter().map(|p| p.name).collect();
+    say("refreshing Debian's package lists");
+    apt(&["update"], &[])?;
+    say(&format!("renewing Debian's {}", names.join(", ")));
+    apt(&["install", "-y", "--no-install-recommends"], &names)
+}
+
 fn apt(verb: &[&str], names: &[&str]) -> Result<()> {
     // Debian starts a daemon as soon as its package is installed; a policy file that says no keeps ports free.
     let policy = Path::new("/usr/sbin/policy-rc.d");

@@ -19,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) c_flags: String,
     /// The emulator and its arguments.
     pub(crate) run: Vec<String>,
+    /// What takes out of the agent what the linker keeps and no router loads, where there is such.
+    pub(crate) strip: Option<String>,
     /// Whether there is room for QUIC (docs/decisions/0010-quic-where-it-fits.md); TLS is the way round blocked UDP everywhere.
     #[serde(default)]
     pub(crate) quic: bool,
