@@ -544,4 +544,25 @@ impl FromStr for LevelName {
 }
 
 #[cfg(test)]
+impl Dns {
+    /// Asks this resolver; nothing is validated, and no other zone is known.
+    pub(crate) fn forwarding_to(address: SocketAddr) -> Self {
+        Self {
+            listen: Vec::new(),
+            provider_name: "2.dnscrypt-cert.example".to_owned(),
+            certificates: Certificates::Directory("/nowhere".into()),
+            upstream: Upstream::Forward(vec![address]),
+            dnssec: false,
+            zones: Vec::new(),
+            dns64: None,
+            trust_anchor_file: None,
+            rate: None,
+            cache_bytes: 1 << 20,
+            doors: None,
+            behind: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests;

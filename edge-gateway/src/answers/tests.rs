@@ -7,23 +7,13 @@ use dnscrypt_proxy::proto::message;
 use hickory_proto::rr::RecordType;
 
 use super::*;
-use crate::config::{self, Certificates, Upstream};
+use crate::config;
 
 /// What asks a resolver that never answers.
 fn answers(silent: SocketAddr) -> Answers {
     let dns = config::Dns {
-        listen: Vec::new(),
-        provider_name: String::new(),
-        certificates: Certificates::Directory("".into()),
-        upstream: Upstream::Forward(vec![silent]),
-        dnssec: false,
-        zones: Vec::new(),
-        dns64: None,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
         behind: vec!["10.64.0.1/16".parse().unwrap()],
+        ..config::Dns::forwarding_to(silent)
     };
     let resolver = Resolver::new(&dns).unwrap();
     let resolver = (resolver, dns.dns64.map(Dns64));

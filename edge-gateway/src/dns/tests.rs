@@ -9,18 +9,10 @@ fn zones(upstream: &Upstream, dnssec: bool, rules: &[(&str, bool)]) -> Vec<(Stri
         dnssec: *dnssec,
     };
     let dns = config::Dns {
-        listen: Vec::new(),
-        provider_name: String::new(),
-        certificates: Certificates::Directory("".into()),
         upstream: upstream.clone(),
         dnssec,
         zones: rules.iter().map(rule).collect(),
-        dns64: None,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
-        behind: Vec::new(),
+        ..config::Dns::forwarding_to("192.0.2.1:53".parse().unwrap())
     };
     let zones = forwarded(&dns, &OwnNames::new(&dns)).into_iter();
     let zones = zones.map(|zone| {

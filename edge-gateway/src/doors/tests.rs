@@ -20,7 +20,6 @@ use tokio_rustls::client::TlsStream;
 
 use super::front::Door;
 use super::*;
-use crate::config::{Certificates, Upstream};
 use crate::own_names::OwnNames;
 use crate::resolver::Resolver;
 
@@ -94,20 +93,7 @@ fn rig(rate: Option<u32>) -> Rig {
 
 /// What asks this resolver.
 fn answers(upstream: SocketAddr) -> Answers {
-    let dns = config::Dns {
-        listen: Vec::new(),
-        provider_name: String::new(),
-        certificates: Certificates::Directory("".into()),
-        upstream: Upstream::Forward(vec![upstream]),
-        dnssec: false,
-        zones: Vec::new(),
-        dns64: None,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
-        behind: Vec::new(),
-    };
+    let dns = config::Dns::forwarding_to(upstream);
     Answers::new(
         OwnNames::new(&dns),
         (Resolver::new(&dns).unwrap(), None),

@@ -3,22 +3,14 @@ use std::net::SocketAddr;
 use dnscrypt_proxy::proto::message;
 
 use super::*;
-use crate::config::{Certificates, DnsZone, Doors};
+use crate::config::{DnsZone, Doors};
 
 fn dns(upstream: Upstream, doors: Option<Doors>) -> config::Dns {
     config::Dns {
-        listen: Vec::new(),
-        provider_name: String::new(),
-        certificates: Certificates::Directory("".into()),
         upstream,
         dnssec: true,
-        zones: Vec::new(),
-        dns64: None,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
         doors,
-        behind: Vec::new(),
+        ..config::Dns::forwarding_to("192.0.2.1:53".parse().unwrap())
     }
 }
 

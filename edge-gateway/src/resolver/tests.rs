@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use hickory_proto::rr::Name;
 
 use super::*;
-use crate::config::{Certificates, DnsZone};
+use crate::config::DnsZone;
 
 mod dns64;
 mod zones;
@@ -62,7 +62,7 @@ impl Internet {
             dnssec,
             zones: zones.to_vec(),
             trust_anchor_file: Some(self.dir.path().join("root.key")),
-            ..forwarding_to(self.address)
+            ..config::Dns::forwarding_to(self.address)
         })
         .unwrap()
     }
@@ -83,24 +83,6 @@ impl Internet {
             }
         }
         panic!("nsd did not answer on {}", self.address);
-    }
-}
-
-/// Nothing is validated, and no other zone is known.
-fn forwarding_to(address: SocketAddr) -> config::Dns {
-    config::Dns {
-        listen: Vec::new(),
-        provider_name: "2.dnscrypt-cert.example".to_owned(),
-        certificates: Certificates::Directory("/nowhere".into()),
-        upstream: Upstream::Forward(vec![address]),
-        dnssec: false,
-        zones: Vec::new(),
-        dns64: None,
-        trust_anchor_file: None,
-        rate: None,
-        cache_bytes: 1 << 20,
-        doors: None,
-        behind: Vec::new(),
     }
 }
 
@@ -308,7 +290,7 @@ async fn a_name_comes_back_as_it_was_asked_and_not_as_it_went_upstream() {
 
 #[tokio::test]
 async fn questions_that_are_not_served_never_go_upstream() {
-    let unreachable = forwarding_to("127.0.0.77:1".parse().unwrap());
+    let unreachable = config::Dns::forwarding_to("127.0.0.77:1".parse().unwrap());
     let resolver = Resolver::new(&unreachable).unwrap();
 
     for kind in [RecordType::ANY, RecordType::AXFR] {
@@ -335,7 +317,8 @@ async fn questions_that_are_not_served_never_go_upstream() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_forwarder_is_a_servfail_in_bounded_time() {
     let silent = UdpSocket::bind("127.0.0.77:0").unwrap();
-    let resolver = Resolver::new(&forwarding_to(silent.local_addr().unwrap())).unwrap();
+    let resolver =
+        Resolver::new(&config::Dns::forwarding_to(silent.local_addr().unwrap())).unwrap();
     let start = tokio::time::Instant::now();
 
     let (answer, outcome) = ask(&resolver, &query("www.lab.", RecordType::A)).await;
@@ -352,7 +335,7 @@ async fn a_failure_that_a_forwarder_states_is_told_apart_from_silence() {
     let (forwarder, by_tcp) = udp_and_tcp();
     let resolver = Resolver::new(&config::Dns {
         dnssec: true,
-        ..forwarding_to(forwarder.local_addr().unwrap())
+        ..config::Dns::forwarding_to(forwarder.local_addr().unwrap())
     })
     .unwrap();
     // It ends with the test's process.

@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use crate::rig::{Cable, GATEWAYS, INNER, Pair, WEB, agent_config, key, packet, public};
+use crate::rig::{Cable, GATEWAYS, INNER, Pair, WEB, agent_config, key, packet, public, seconds};
 use tunnel::agent::{AgentEvent, AgentTunnel, GatewayState, Link, MoveReason};
 use tunnel::edge::{Carried, EdgeEvent, EdgeLimits};
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

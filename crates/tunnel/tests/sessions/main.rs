@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a crate of nothing but tests")]
 
 mod any_bytes;
+mod away;
 mod books;
 mod failover;
 mod limits;

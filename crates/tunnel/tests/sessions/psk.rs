@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tunnel::agent::Link;
 use tunnel::edge::{PeerConfig, Upserted};
 use tunnel::{Dropped, Psk};
 
-use crate::rig::{GATEWAYS, INNER, INNER_NET, Pair, WEB, agent_config, lease, packet};
+use crate::rig::{
+    GATEWAYS, INNER, INNER_NET, Pair, WEB, agent_config, is_connected, lease, packet,
+};
 
 const AGREED: [u8; 32] = [0x51; 32];
 const OTHER: [u8; 32] = [0x52; 32];
@@ -35,10 +36,6 @@ fn set_agent(pair: &mut Pair, psk: Option<[u8; 32]>) {
     pair.agent
         .replace_lease(next.gateways, next.addresses, now)
         .unwrap();
-}
-
-fn is_connected(pair: &Pair) -> bool {
-    matches!(pair.agent.link(), Link::Connected { .. })
 }
 
 #[test]

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use crate::rig::{
-    AGENT, GATEWAYS, INNER, INNER6, Pair, TODAY, WEB, WEB6, agent_config, inner_of, key, lease,
-    packet, public,
+    AGENT, GATEWAYS, INNER, Pair, TODAY, WEB, WEB6, agent_config, key, lease, packet, public,
 };
 use tunnel::agent::{AgentConfigError, AgentTunnel};
 use tunnel::edge::{EdgeEvent, EdgeLimits, EdgeTunnel, PeerConfig, UpsertError, Upserted};
-use tunnel::health::{self, Ask, Intent};
 use tunnel::{Dropped, dropped::DropCounts};
 
 /// An agent with the rig's key that says it may use any address, so that it sends whatever it is given, and nothing else.
@@ -447,30 +445,6 @@ fn what_waits_for_a_session_is_bounded_and_the_oldest_makes_room() {
     pair.advance(Duration::from_secs(1));
     let kept: Vec<_> = (6..70).map(|n| packet(INNER, WEB, 100, n)).collect();
     assert_eq!(pair.at_internet, kept);
-}
-
-#[test]
-fn nothing_at_home_speaks_to_the_gateway_as_the_agent_does() {
-    let mut pair = Pair::connected();
-    for (from, to) in [(INNER, inner_of(100)[0]), (INNER6, inner_of(100)[1])] {
-        let from = from.parse().unwrap();
-        let leave = Ask {
-            intent: Intent::Standby,
-            sequence: 7,
-            moves: 1,
-            mtu: 0,
-        };
-        let ask = health::encode_ask(from, to, leave).unwrap();
-
-        assert_eq!(
-            pair.home_sends(ask.as_bytes()),
-            Err(Dropped::SourceMismatch)
-        );
-    }
-
-    pair.home_sends(&packet(INNER, WEB, 100, 1)).unwrap();
-    pair.advance(Duration::from_secs(5));
-    assert_eq!(pair.edge().carried().active, 1);
 }
 
 #[test]

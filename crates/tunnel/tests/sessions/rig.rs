@@ -79,6 +79,14 @@ pub(crate) struct Pair {
     log: VecDeque<String>,
 }
 
+pub(crate) fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(crate) fn is_connected(pair: &Pair) -> bool {
+    matches!(pair.agent.link(), tunnel::agent::Link::Connected { .. })
+}
+
 pub(crate) fn key(n: u8) -> StaticSecret {
     StaticSecret::from([n; 32])
 }

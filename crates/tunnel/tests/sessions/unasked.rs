@@ -10,12 +10,9 @@ use tunnel::health::{self, Ask, Intent};
 use tunnel::{Dropped, EdgeTunnel, KEEPALIVE_BYTES};
 
 use crate::rig::{
-    AGENT, GATEWAYS, INNER, TODAY, WEB, agent_config, inner_of, key, lease, packet, public, socket,
+    AGENT, GATEWAYS, INNER, INNER6, Pair, TODAY, WEB, agent_config, inner_of, key, lease, packet,
+    public, seconds, socket,
 };
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 const INITIATION: u8 = 1;
 const DATA: u8 = 4;
@@ -252,4 +249,28 @@ fn a_router_that_comes_and_goes_all_the_time_changes_routes_twenty_times_a_secon
 
     assert!((10..=21).contains(&changes), "{changes}");
     assert!(answers < 1_000, "what was not done is not answered");
+}
+
+#[test]
+fn nothing_at_home_speaks_to_the_gateway_as_the_agent_does() {
+    let mut pair = Pair::connected();
+    for (from, to) in [(INNER, inner_of(100)[0]), (INNER6, inner_of(100)[1])] {
+        let from = from.parse().unwrap();
+        let leave = Ask {
+            intent: Intent::Standby,
+            sequence: 7,
+            moves: 1,
+            mtu: 0,
+        };
+        let ask = health::encode_ask(from, to, leave).unwrap();
+
+        assert_eq!(
+            pair.home_sends(ask.as_bytes()),
+            Err(Dropped::SourceMismatch)
+        );
+    }
+
+    pair.home_sends(&packet(INNER, WEB, 100, 1)).unwrap();
+    pair.advance(seconds(5));
+    assert_eq!(pair.edge().carried().active, 1);
 }

@@ -23,7 +23,7 @@ fn answers(internet: &Internet, dns: config::Dns) -> Answers {
 }
 
 fn translating(internet: &Internet, dnssec: bool) -> Answers {
-    let dns = forwarding_to(internet.address);
+    let dns = config::Dns::forwarding_to(internet.address);
     answers(internet, config::Dns { dnssec, ..dns })
 }
 
@@ -122,7 +122,7 @@ async fn the_name_of_a_private_address_is_asked_of_nobody_behind_the_prefix_eith
     let internet = Internet::start();
     let recursing = config::Dns {
         upstream: Upstream::Recurse(vec![internet.address.ip()]),
-        ..forwarding_to(internet.address)
+        ..config::Dns::forwarding_to(internet.address)
     };
     let asked_name = reverse("2001:db8:64::10.1.2.3");
 

@@ -55,7 +55,7 @@ async fn silence_of_a_zones_resolvers_sends_nobody_to_others() {
         let resolver = Resolver::new(&config::Dns {
             upstream,
             zones: vec![rule("plain.", own_at, false)],
-            ..forwarding_to(others_at)
+            ..config::Dns::forwarding_to(others_at)
         })
         .unwrap();
 
@@ -75,7 +75,7 @@ async fn what_a_zones_resolvers_deny_is_asked_of_nobody_else() {
     let (others, others_at) = silent();
     let resolver = Resolver::new(&config::Dns {
         zones: vec![rule("plain.", inside.address, false)],
-        ..forwarding_to(others_at)
+        ..config::Dns::forwarding_to(others_at)
     })
     .unwrap();
 
@@ -98,7 +98,7 @@ async fn names_of_a_zone_are_as_its_resolvers_say_in_both_modes() {
             upstream,
             dnssec: true,
             zones: vec![rule("plain.", inside.address, false)],
-            ..forwarding_to(others_at)
+            ..config::Dns::forwarding_to(others_at)
         })
         .unwrap();
 
