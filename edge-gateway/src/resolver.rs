@@ -33,6 +33,8 @@ use routes::{Connections, Routes, Whose};
 const CACHE_ENTRIES: u64 = 65_536;
 /// The same of one zone with resolvers of its own.
 const ZONE_CACHE_ENTRIES: u64 = 4_096;
+/// Judgements of signatures kept, mostly those of zones' keys; hickory would keep a million, at 300 bytes and more.
+const VALIDATIONS: usize = 16_384;
 /// Zones whose servers are remembered.
 const SERVER_CACHE_ENTRIES: usize = 4_096;
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
@@ -337,6 +339,7 @@ fn recursor(
         Some(anchors) => {
             let mut config = DnssecConfig::default();
             config.trust_anchor = Some(anchors);
+            config.validation_cache_size = Some(VALIDATIONS);
             DnssecPolicy::ValidateWithStaticKey(config)
         }
         None => DnssecPolicy::ValidationDisabled,
