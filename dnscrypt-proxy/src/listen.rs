@@ -7,13 +7,19 @@ mod homes;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use netio::Udp;
+use netio::udp::{Batch, MAX_BATCH};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, Interest,
+};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -85,8 +91,8 @@ impl Limits {
 
 /// A packet that arrived.
 #[derive(Debug)]
-pub(crate) struct Packet {
-    pub(crate) bytes: Vec<u8>,
+pub(crate) struct Packet<'a> {
+    pub(crate) bytes: &'a [u8],
     pub(crate) source: SocketAddr,
     pub(crate) transport: Transport,
 }
@@ -108,7 +114,7 @@ pub(crate) trait Service: Send + Sync + 'static {
 
     fn local(&self) -> Self::Local;
     /// Decides without waiting.
-    fn begin(self: &Arc<Self>, local: &mut Self::Local, packet: Packet) -> Step;
+    fn begin(self: &Arc<Self>, local: &mut Self::Local, packet: Packet<'_>) -> Step;
     fn counters(&self) -> &Counters;
 }
 
@@ -131,43 +137,81 @@ pub(crate) async fn run<S: Service>(service: Arc<S>, sockets: Sockets, limits: L
 }
 
 async fn udp_loop<S: Service>(service: Arc<S>, socket: Arc<UdpSocket>, limits: Limits) {
+    let batches = match socket.as_fd().try_clone_to_owned() {
+        Ok(same) => Udp::of(same.into()),
+        Err(error) => {
+            tracing::error!(%error, "no descriptor is left for a listening socket");
+            return;
+        }
+    };
     let mut local = service.local();
     let slots = Arc::new(Semaphore::new(limits.in_flight));
     let mut tasks = JoinSet::new();
     // One byte more than the longest query: what fills it is too long.
-    let mut buffer = vec![0_u8; MAX_QUERY + 1];
+    let mut batch = Batch::new(MAX_QUERY + 1);
+    let mut answers = Vec::new();
     loop {
-        let (len, source) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(%error, "udp receive failed");
-                tokio::time::sleep(ERROR_PAUSE).await;
-                continue;
-            }
-        };
+        if let Err(error) = receive(&socket, &batches, &mut batch).await {
+            tracing::debug!(%error, "udp receive failed");
+            tokio::time::sleep(ERROR_PAUSE).await;
+            continue;
+        }
         while tasks.try_join_next().is_some() {}
-        let packet = Packet {
-            bytes: buffer.get(..len).unwrap_or_default().to_vec(),
-            source,
-            transport: Transport::Udp,
-        };
-        match service.begin(&mut local, packet) {
-            Step::Answer(answer) => send(service.counters(), &socket, &answer, source).await,
-            Step::Drop(reason) => service.counters().drop_packet(reason),
-            Step::Wait(answer) => {
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                    service.counters().drop_packet(Dropped::Overloaded);
-                    continue;
-                };
-                let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
-                tasks.spawn(async move {
-                    match answer.await {
-                        Ok(answer) => send(service.counters(), &socket, &answer, source).await,
-                        Err(reason) => service.counters().drop_packet(reason),
-                    }
-                    drop(slot);
-                });
+        for (source, bytes) in batch.iter() {
+            let packet = Packet {
+                bytes,
+                source,
+                transport: Transport::Udp,
+            };
+            match service.begin(&mut local, packet) {
+                Step::Answer(answer) => answers.push((source, answer)),
+                Step::Drop(reason) => service.counters().drop_packet(reason),
+                Step::Wait(answer) => {
+                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                        service.counters().drop_packet(Dropped::Overloaded);
+                        continue;
+                    };
+                    let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
+                    tasks.spawn(async move {
+                        match answer.await {
+                            Ok(answer) => send(service.counters(), &socket, &answer, source).await,
+                            Err(reason) => service.counters().drop_packet(reason),
+                        }
+                        drop(slot);
+                    });
+                }
             }
+        }
+        if !answers.is_empty() {
+            let sent = batches.send_batch(&answers);
+            service.counters().count_many(Counted::Answer, sent);
+            for _ in sent..answers.len() {
+                service.counters().drop_packet(Dropped::SendFailed);
+            }
+            answers.clear();
+        }
+        // Those whom the others wait for have their turn between two full batches, too.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits for datagrams, and takes up to a batch of them.
+async fn receive(socket: &UdpSocket, batches: &Udp, batch: &mut Batch) -> io::Result<()> {
+    loop {
+        socket.readable().await?;
+        let mut got = 0;
+        let tried = socket.try_io(Interest::READABLE, || {
+            got = batches.recv_batch(batch)?;
+            // What comes after the last of a batch that is not full is told anew.
+            if got < MAX_BATCH {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match tried {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            _ if got > 0 => return Ok(()),
+            _ => {}
         }
     }
 }
@@ -242,7 +286,7 @@ async fn connection<S: Service>(
             return Ok(());
         };
         let packet = Packet {
-            bytes,
+            bytes: &bytes,
             source,
             transport: Transport::Tcp,
         };

@@ -195,12 +195,12 @@ where
 
     fn local(&self) {}
 
-    fn begin(self: &Arc<Self>, (): &mut (), packet: Packet) -> Step {
+    fn begin(self: &Arc<Self>, (): &mut (), packet: Packet<'_>) -> Step {
         let keyring = self.keys().current();
         let now = (self.server.clock)();
         let (source, transport) = (packet.source, packet.transport);
-        if !keyring.claims(&packet.bytes) {
-            return match certificates(&self.server, &keyring, &packet.bytes, transport, now) {
+        if !keyring.claims(packet.bytes) {
+            return match certificates(&self.server, &keyring, packet.bytes, transport, now) {
                 Some(answer) => Step::Answer(answer),
                 None => Step::Drop(Dropped::UnknownMagic),
             };
@@ -234,10 +234,13 @@ where
         }
     }
 
-    fn open(&self, keyring: &Arc<Keyring>, packet: Packet, now: u64) -> Result<Opened, Dropped> {
-        let Packet {
-            bytes, transport, ..
-        } = packet;
+    fn open(
+        &self,
+        keyring: &Arc<Keyring>,
+        packet: Packet<'_>,
+        now: u64,
+    ) -> Result<Opened, Dropped> {
+        let (bytes, transport) = (packet.bytes.to_vec(), packet.transport);
         let mut keys = self.keys();
         if keyring.is_cheap(&keys.kept, &bytes) {
             return open(keyring, &mut keys.kept, bytes, transport, now);

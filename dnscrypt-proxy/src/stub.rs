@@ -467,8 +467,8 @@ impl Service for Stub {
 
     fn local(&self) {}
 
-    fn begin(self: &Arc<Self>, (): &mut (), packet: Packet) -> Step {
-        self.begin_query(&packet.bytes, packet.transport)
+    fn begin(self: &Arc<Self>, (): &mut (), packet: Packet<'_>) -> Step {
+        self.begin_query(packet.bytes, packet.transport)
     }
 
     fn counters(&self) -> &Counters {

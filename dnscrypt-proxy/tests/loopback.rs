@@ -21,7 +21,7 @@ use dnscrypt_proxy::listen::Limits;
 use dnscrypt_proxy::proto::cert::PostQuantum;
 use dnscrypt_proxy::proto::dropped::{Counted, Dropped};
 use dnscrypt_proxy::upstream::{FetchBy, FetchError, KeyPolicy, ResolveError, Route, Ways, fetch};
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use rig::{
@@ -452,6 +452,41 @@ async fn a_message_over_tcp_that_is_longer_than_any_query_is_dropped() {
 
     assert!(stream.read_u8().await.is_err(), "it is closed");
     assert_eq!(stub.stub.counters().dropped(Dropped::TooLong), 1);
+}
+
+#[tokio::test]
+async fn a_burst_is_answered_whole_and_each_sender_is_told_what_it_asked() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    let names = ["a.example", "longer.example"];
+    let mut senders = Vec::new();
+    for name in names {
+        assert_eq!(records(&ask_udp(stub.addr, &a_query(name)).await), 1);
+        senders.push((name, std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
+    }
+
+    // Nobody else has a turn before all of it waits.
+    for id in 0..100_u16 {
+        for (name, socket) in &senders {
+            let mut query = a_query(name);
+            query[..2].copy_from_slice(&id.to_be_bytes());
+            socket.send_to(&query, stub.addr).unwrap();
+        }
+    }
+
+    for (name, socket) in senders {
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+        let mut answer = [0; 512];
+        for id in 0..100 {
+            let len = socket.recv(&mut answer).await.unwrap();
+            let answer = Message::from_vec(&answer[..len]).unwrap();
+            assert_eq!(answer.metadata.id, id);
+            assert_eq!(answer.queries[0].name().to_ascii(), format!("{name}."));
+            assert_eq!(records(&answer), 1);
+        }
+    }
+    assert_eq!(server.asked(), 2);
 }
 
 #[tokio::test]

@@ -182,6 +182,15 @@ impl Udp {
         Ok(udp)
     }
 
+    /// A socket that somebody else has bound, for [`recv_batch`](Self::recv_batch) and [`send_batch`](Self::send_batch).
+    #[must_use]
+    pub fn of(socket: UdpSocket) -> Self {
+        Self {
+            socket,
+            segments: AtomicBool::new(true),
+        }
+    }
+
     /// The address and port in use.
     ///
     /// # Errors

@@ -196,8 +196,12 @@ fn serve(listener: &TcpListener, counts: &Arc<Counts>) {
     for stream in listener.incoming().map_while(Result::ok) {
         let counts = Arc::clone(counts);
         std::thread::spawn(move || {
-            // What breaks here breaks at the client too, which counts it.
-            let _ = answer(stream, &counts);
+            // What breaks here breaks at the client too, which counts it, but may be told less of the reason.
+            if let Err(error) = answer(stream, &counts)
+                && !counts.is_over()
+            {
+                eprintln!("the server's end of a transfer broke: {error:#}");
+            }
         });
     }
 }
