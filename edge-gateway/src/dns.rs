@@ -223,6 +223,7 @@ fn duties(dns: &config::Dns, own: &OwnNames, figures: &Figures) -> Duties {
             },
             events: Arc::clone(&figures.upstream),
         }),
+        tls: None,
     }
 }
 
