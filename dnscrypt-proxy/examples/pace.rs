@@ -70,6 +70,7 @@ async fn serve(how: &str, listen: SocketAddr) -> anyhow::Result<()> {
                 kept_bytes: KEPT_BYTES,
                 ahead: 0,
                 forwarding: None,
+                tls: None,
             };
             let heard = |query| async { Heard::from(answer(query).await) };
             server.serve_by_workers(vec![sockets], duties, heard).await;

@@ -43,6 +43,8 @@ mod relay;
 #[cfg(feature = "workers")]
 mod strangers;
 #[cfg(feature = "workers")]
+mod tls;
+#[cfg(feature = "workers")]
 mod workers;
 
 #[cfg(feature = "workers")]
@@ -52,6 +54,8 @@ use keys::Keys;
 pub use rates::Rates;
 #[cfg(feature = "workers")]
 pub use relay::Relaying;
+#[cfg(feature = "workers")]
+pub use tls::{Begun, TlsDoor};
 #[cfg(feature = "workers")]
 pub use workers::WorkerSockets;
 
@@ -177,6 +181,8 @@ pub struct Duties {
     pub ahead: usize,
     /// They ask these resolvers, within their own threads.
     pub forwarding: Option<forward::Forwarding>,
+    /// They leave connections there that begin as TLS does; `None`: those are closed.
+    pub tls: Option<TlsDoor>,
 }
 
 struct Serving<H> {

@@ -31,6 +31,12 @@ const RELAY: &str = "127.0.0.4:0";
 const RESOLVER: &str = "127.0.0.2:0";
 /// Too much for one packet, and less than what a relay can let through.
 const BIG: usize = 3_000;
+const DUTIES: Duties = Duties {
+    kept_bytes: 1 << 20,
+    ahead: 0,
+    forwarding: None,
+    tls: None,
+};
 
 struct Site {
     address: SocketAddr,
@@ -119,13 +125,8 @@ impl Site {
                 count.fetch_add(1, Ordering::Relaxed);
                 answer(&query)
             };
-            let duties = Duties {
-                kept_bytes: 1 << 20,
-                ahead: 0,
-                forwarding: None,
-            };
             server
-                .serve_and_relay(sockets, duties, relay, handler)
+                .serve_and_relay(sockets, DUTIES, relay, handler)
                 .await;
         });
         Self {

@@ -31,6 +31,7 @@ const DUTIES: Duties = Duties {
     kept_bytes: 1 << 20,
     ahead: 64,
     forwarding: None,
+    tls: None,
 };
 
 struct Rig {

@@ -135,18 +135,21 @@ impl Dns {
         let figures = Arc::<Figures>::default();
         let homes = dns.homes();
         let own = OwnNames::new(dns);
+        let doors = dns.doors.as_ref();
+        let doors = doors.map(|doors| Doors::bind(doors, &homes)).transpose()?;
         Ok(Self {
             sockets,
             certs: certs(dns)?,
             resolver: Resolver::new(dns)?,
             dns64: dns.dns64.map(Dns64),
             rate: dns.rate,
-            doors: (dns.doors.as_ref())
-                .map(|doors| Doors::bind(doors, &homes))
-                .transpose()?,
             homes,
             relay: relay.map(|relay| relaying(relay, &figures)),
-            duties: duties(dns, &own, &figures),
+            duties: Duties {
+                tls: doors.as_ref().and_then(Doors::shared),
+                ..duties(dns, &own, &figures)
+            },
+            doors,
             own,
             provider_name: dns.provider_name.clone(),
             figures,
@@ -223,6 +226,7 @@ fn duties(dns: &config::Dns, own: &OwnNames, figures: &Figures) -> Duties {
             },
             events: Arc::clone(&figures.upstream),
         }),
+        tls: None,
     }
 }
 

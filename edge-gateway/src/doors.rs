@@ -17,14 +17,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dnscrypt_proxy::listen::{Homes, Rate};
+use dnscrypt_proxy::serve::{Begun, TlsDoor};
+use quinn::Connection;
+use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::answers::Answers;
 use crate::certificate::Certificate;
 use crate::config;
 use crate::exit::{Exit, Fault};
-use crate::places::{Limits, over_quic, over_tls};
+use crate::places::{Limits, over_begun_tls, over_quic, over_tls};
 pub(crate) use front::Figures;
 use front::Front;
 pub(crate) use http::PATH;
@@ -42,6 +46,8 @@ const AT_ONCE: usize = 32;
 pub(crate) struct Doors {
     tls: Vec<TcpListener>,
     https: Vec<(TcpListener, UdpSocket)>,
+    /// What comes to DNSCrypt's port and is TLS, and where DNSCrypt leaves it.
+    shared: Option<(TlsDoor, mpsc::Receiver<Begun>)>,
     quic: Vec<UdpSocket>,
     certificate: Arc<Certificate>,
     max_connections: usize,
@@ -62,6 +68,7 @@ impl Doors {
             https: (config.https.iter())
                 .map(|address| Ok((tcp(address)?, udp(address)?)))
                 .collect::<Result<_, _>>()?,
+            shared: (!config.shared.is_empty()).then(|| TlsDoor::open(config.shared.clone())),
             quic: config.quic.iter().map(udp).collect::<Result<_, _>>()?,
             certificate: Arc::new(certificate),
             max_connections: config.max_connections as usize,
@@ -69,6 +76,11 @@ impl Doors {
             homes: homes.clone(),
             figures: Arc::default(),
         })
+    }
+
+    /// Where DNSCrypt leaves connections that speak TLS, if it shares a port.
+    pub(crate) fn shared(&self) -> Option<TlsDoor> {
+        self.shared.as_ref().map(|(door, _)| door.clone())
     }
 
     /// What is counted.
@@ -108,31 +120,33 @@ impl Doors {
                 move |stream, from| http2::converse(stream, from, Arc::clone(&front))
             });
             listeners.spawn(async { unusable(&serving.await) });
-            let endpoint = match quic::open(socket, Arc::clone(&h3)) {
-                Ok(endpoint) => endpoint,
-                Err(fault) => return fault,
-            };
-            let serving = over_quic(endpoint, Arc::clone(&over_udp), {
-                move |connection| quic::converse_http(connection, Arc::clone(&other))
+            let serve = move |connection| quic::converse_http(connection, Arc::clone(&other));
+            listeners.spawn(over_datagrams(
+                socket,
+                Arc::clone(&h3),
+                Arc::clone(&over_udp),
+                serve,
+            ));
+        }
+        if let Some((_, begun)) = self.shared {
+            let front = Arc::clone(&front);
+            let serving = over_begun_tls(begun, Arc::clone(&h2), Arc::clone(&over_tcp), {
+                move |stream, from| http2::converse(stream, from, Arc::clone(&front))
             });
             listeners.spawn(async {
                 serving.await;
-                closed()
+                Fault::new(Exit::Bug, "DNSCrypt hands no connections over any more")
             });
         }
         for socket in self.quic {
             let front = Arc::clone(&front);
-            let endpoint = match quic::open(socket, Arc::clone(&doq)) {
-                Ok(endpoint) => endpoint,
-                Err(fault) => return fault,
-            };
-            let serving = over_quic(endpoint, Arc::clone(&over_udp), {
-                move |connection| quic::converse(connection, Arc::clone(&front))
-            });
-            listeners.spawn(async {
-                serving.await;
-                closed()
-            });
+            let serve = move |connection| quic::converse(connection, Arc::clone(&front));
+            listeners.spawn(over_datagrams(
+                socket,
+                Arc::clone(&doq),
+                Arc::clone(&over_udp),
+                serve,
+            ));
         }
         let certificate = self.certificate;
         listeners.spawn(async move { certificate.follow().await });
@@ -143,12 +157,26 @@ impl Doors {
     }
 }
 
-fn unusable(error: &std::io::Error) -> Fault {
-    Fault::io("use a socket of dns.doors", error)
+/// Serves one socket of QUIC until it is gone.
+async fn over_datagrams<S, F>(
+    socket: UdpSocket,
+    tls: Arc<ServerConfig>,
+    limits: Arc<Limits>,
+    serve: S,
+) -> Fault
+where
+    S: Fn(Connection) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    match quic::open(socket, tls) {
+        Ok(endpoint) => over_quic(endpoint, limits, serve).await,
+        Err(fault) => return fault,
+    }
+    Fault::new(Exit::Bug, "a QUIC endpoint of dns.doors was closed")
 }
 
-fn closed() -> Fault {
-    Fault::new(Exit::Bug, "a QUIC endpoint of dns.doors was closed")
+fn unusable(error: &std::io::Error) -> Fault {
+    Fault::io("use a socket of dns.doors", error)
 }
 
 fn tcp(address: &SocketAddr) -> Result<TcpListener, Fault> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dnscrypt_proxy::listen::Homes;
 
-pub(crate) use arrivals::{over_quic, over_tls};
+pub(crate) use arrivals::{over_begun_tls, over_quic, over_tls};
 
 /// Most homes of the internet have so long a network, or a longer one.
 const HOME_BITS: u32 = 56;

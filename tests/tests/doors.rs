@@ -42,6 +42,7 @@ fn kdig_and_curl_ask_by_every_door_and_check_the_certificate() {
     world.lab.home.run(&narrow).unwrap();
     let by = [
         &["+tls"][..],
+        &["+https"],
         &["+https", "-p", &port],
         &["+https-get", "-p", &port],
         &["+quic"],
@@ -65,7 +66,7 @@ fn kdig_and_curl_ask_by_every_door_and_check_the_certificate() {
         }
     }
     // The doors' own name is looked up as the home looks up everything: through the router.
-    let url = format!("https://{DOORS_NAME}:{HTTPS_PORT}/dns-query");
+    let url = format!("https://{DOORS_NAME}/dns-query");
     let page = format!("http://{PAGE_NAME}/");
     let limits = ["--max-time", "6", "--cacert", &certificate];
     let curl = [&["curl", "-sSf", "--doh-url", &url][..], &limits, &[&page]].concat();
@@ -108,6 +109,7 @@ fn a_device_that_knows_the_name_is_told_of_the_doors_by_its_router_and_of_nothin
         "alpn=dot",
         "port=853",
         "port=8443",
+        "port=443",
         GATEWAY_INNER,
         GATEWAY_INNER_V6,
     ] {

@@ -107,6 +107,14 @@ fn defer_accept(fd: BorrowedFd<'_>, silence: Duration) -> io::Result<()> {
 pub struct Stream(TcpStream);
 
 impl Stream {
+    /// The address and port that the other side asked for.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
     /// Takes what has come: `None` when that is nothing, 0 bytes when the other side has closed.
     ///
     /// # Errors
@@ -130,6 +138,13 @@ impl Stream {
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(0),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// For somebody who waits otherwise. Its reads block until it is told not to.
+impl From<Stream> for TcpStream {
+    fn from(stream: Stream) -> Self {
+        stream.0
     }
 }
 

@@ -9,6 +9,7 @@ use netio::Poller;
 use netio::poll::Interest;
 use netio::tcp::{Listener, Stream};
 
+use super::tls::TlsDoor;
 use crate::listen::Limits;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::{MAX_QUERY, relay};
@@ -24,7 +25,7 @@ const ACCEPTED: usize = 32;
 /// The length before each message.
 const PREFIX: usize = 2;
 /// The longest query, and what goes before it to a relay.
-const LONGEST: usize = relay::PREFIX + MAX_QUERY;
+pub(super) const LONGEST: usize = relay::PREFIX + MAX_QUERY;
 /// Tokens of listeners and of connections; below are those of the worker's datagrams.
 const LISTENERS: u32 = 1 << 30;
 const CONNECTIONS: u32 = 1 << 31;
@@ -79,6 +80,8 @@ pub(super) struct Connections {
     last: u64,
     per_source: HashMap<IpAddr, usize>,
     limits: Limits,
+    /// Where those go that speak TLS.
+    tls: Option<TlsDoor>,
     buffer: Box<[u8]>,
     /// Those with a whole query that was sent along with the one before.
     next: Vec<Id>,
@@ -102,10 +105,16 @@ impl Connections {
             last: 0,
             per_source: HashMap::new(),
             limits,
+            tls: None,
             buffer: vec![0; PREFIX + LONGEST].into_boxed_slice(),
             next: Vec::new(),
             swept_s: 0,
         })
+    }
+
+    /// The same, with a door for those who speak TLS.
+    pub(super) fn before(self, tls: Option<TlsDoor>) -> Self {
+        Self { tls, ..self }
     }
 
     /// How long a wait may be: there may be somebody to give up, or a query that is here already.
@@ -160,20 +169,7 @@ impl Connections {
 
     /// There is no answer, or a query that has none.
     pub(super) fn close(&mut self, id: Id) {
-        if self.get(id).is_none() {
-            return;
-        }
-        let slot = self.slots.get_mut(id.slot as usize);
-        if let Some(connection) = slot.and_then(Option::take) {
-            self.free.push(id.slot);
-            let ip = connection.source.ip();
-            if let Some(count) = self.per_source.get_mut(&ip) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.per_source.remove(&ip);
-                }
-            }
-        }
+        drop(self.take(id));
     }
 
     /// Gives up those whose time is over, once a second.
@@ -292,12 +288,27 @@ impl Connections {
             }
         }
         if frame_len(&connection.unread).is_some_and(|len| len > LONGEST) {
-            at.1.drop_packet(Dropped::TooLong);
-            return self.close(id);
+            return self.leave(id, at);
         }
         match self.arrival(id) {
             Some(query) => arrived.push(query),
             None => self.watch(id, Some(Interest::Readable), at.0),
+        }
+    }
+
+    /// What is longer than any query is none: it ends its connection, or is the first of somebody who speaks TLS.
+    fn leave(&mut self, id: Id, (poller, counters, _): (&Poller, &Counters, u64)) {
+        // What comes from now on is reported to whoever has it then.
+        self.watch(id, None, poller);
+        let Some(connection) = self.take(id) else {
+            return;
+        };
+        let door = self.tls.as_ref().filter(|_| connection.exchanges == 0);
+        let left = door.map_or(Err(Dropped::TooLong), |door| {
+            door.leave(connection.stream, connection.source, connection.unread)
+        });
+        if let Err(reason) = left {
+            counters.drop_packet(reason);
         }
     }
 
@@ -365,6 +376,21 @@ impl Connections {
             tracing::debug!(%error, "a connection cannot be waited for");
             self.close(id);
         }
+    }
+
+    /// Gives its place back.
+    fn take(&mut self, id: Id) -> Option<Connection> {
+        self.get(id)?;
+        let connection = self.slots.get_mut(id.slot as usize)?.take()?;
+        self.free.push(id.slot);
+        let ip = connection.source.ip();
+        if let Some(count) = self.per_source.get_mut(&ip) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_source.remove(&ip);
+            }
+        }
+        Some(connection)
     }
 
     fn id(&self, slot: u32) -> Option<Id> {

@@ -8,12 +8,24 @@ use toml::Table;
 use super::fields::Fields;
 use super::{Dns, Mistake, Relay, Tunnel};
 
-/// A socket, or one of each kind.
+/// A socket, or one of each kind, or none of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Over {
     Udp,
     Tcp,
     Both,
+    /// What comes to the socket of `dns.listen`, and is TLS.
+    Shared,
+}
+
+impl Over {
+    fn meets(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Shared, _) | (_, Self::Shared) => self == other,
+            (Self::Both, _) | (_, Self::Both) => true,
+            (Self::Udp | Self::Tcp, _) => self == other,
+        }
+    }
 }
 
 struct Listener {
@@ -27,7 +39,7 @@ impl Listener {
         let (own, others) = (self.address, other.address);
         let is_any = own.ip().is_unspecified() || others.ip().is_unspecified();
         own.port() == others.port()
-            && (self.over == other.over || self.over == Over::Both || other.over == Over::Both)
+            && self.over.meets(other.over)
             && own.is_ipv4() == others.is_ipv4()
             && (is_any || own.ip() == others.ip())
     }
@@ -60,6 +72,7 @@ pub(super) fn note(
     if let Some(doors) = dns.and_then(|dns| dns.doors.as_ref()) {
         add("dns.doors.tls", &doors.tls, Over::Tcp);
         add("dns.doors.https", &doors.https, Over::Both);
+        add("dns.doors.https", &doors.shared, Over::Shared);
         add("dns.doors.quic", &doors.quic, Over::Udp);
     }
     if let Some(relay) = relay {

@@ -69,7 +69,7 @@ pub(super) fn read_dns(
     let doors = fields.section("doors");
     let relay = fields.section("relay");
     fields.finish();
-    let doors = doors.map(|table| read_doors(table, inner, mistakes));
+    let doors = doors.map(|table| read_doors(table, (inner, &listen), mistakes));
     let relay = relay.and_then(|table| read_dns_relay(table, inner, mistakes));
     let host = doors.iter().flatten().map(|doors| &doors.host).next();
     let zones = read_dns_zones(zones, dnssec, host, mistakes);

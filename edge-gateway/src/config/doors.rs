@@ -28,8 +28,10 @@ pub struct Doors {
     pub key_file: PathBuf,
     /// `tls`: TCP addresses for DNS over TLS; 853 is its port.
     pub tls: Vec<SocketAddr>,
-    /// `https`: addresses for DNS over HTTP/2 (TCP) and HTTP/3 (UDP).
+    /// `https`: addresses for DNS over HTTP/2 (TCP) and HTTP/3 (UDP); those of `dns.listen` are in `shared`.
     pub https: Vec<SocketAddr>,
+    /// Those of `https` that `dns.listen` has too: HTTP/2 over their TCP, beside DNSCrypt. Their UDP is DNSCrypt's alone.
+    pub shared: Vec<SocketAddr>,
     /// `quic`: UDP addresses for DNS over QUIC; 853 is its port.
     pub quic: Vec<SocketAddr>,
     /// `max-connections`: at a time, of TCP and of QUIC each, 1 to 65536. Default 4096.
@@ -40,7 +42,7 @@ pub struct Doors {
 
 pub(super) fn read_doors(
     table: Table,
-    inner: &[IpNet],
+    (inner, dnscrypt): (&[IpNet], &[SocketAddr]),
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Doors> {
     let mut fields = Fields::new("dns.doors", table, mistakes);
@@ -68,6 +70,7 @@ pub(super) fn read_doors(
     if tls.is_empty() && https.is_empty() && quic.is_empty() {
         fields.missing("tls", "at least one address of tls, https or quic");
     }
+    let (shared, https) = (https.into_iter()).partition(|address| dnscrypt.contains(address));
     let max_connections = fields.number("max-connections", 1, MAX_CONNECTIONS);
     let max_per_source = fields.number("max-connections-per-source", 1, MAX_CONNECTIONS);
     fields.finish();
@@ -78,6 +81,7 @@ pub(super) fn read_doors(
         key_file: key_file?,
         tls,
         https,
+        shared,
         quic,
         max_connections: max_connections.unwrap_or(DEFAULT_CONNECTIONS),
         max_per_source: max_per_source.unwrap_or(DEFAULT_PER_SOURCE),

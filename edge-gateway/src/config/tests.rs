@@ -490,9 +490,19 @@ fn doors_are_inner_addresses_of_their_own_and_have_a_name() {
             "dns.doors.tls: 198.18.1.2 is not an inner address of this gateway",
         ),
         (
-            "8443",
-            "443",
-            "dns.doors.https: 10.64.0.1:443 is not free beside 10.64.0.1:443 of dns.listen",
+            "[\"10.64.0.1:8443\"]",
+            "[\"10.64.0.1:443\", \"10.64.0.1:443\"]",
+            "dns.doors.https: 10.64.0.1:443 is not free beside 10.64.0.1:443 of dns.doors.https",
+        ),
+        (
+            "tls = [\"10.64.0.1:853\"]",
+            "tls = [\"10.64.0.1:443\"]",
+            "dns.doors.tls: 10.64.0.1:443 is not free beside 10.64.0.1:443 of dns.listen",
+        ),
+        (
+            "quic = [\"10.64.0.1:853\"]",
+            "quic = [\"10.64.0.1:443\"]",
+            "dns.doors.quic: 10.64.0.1:443 is not free beside 10.64.0.1:443 of dns.listen",
         ),
         (
             "8443",
@@ -506,6 +516,27 @@ fn doors_are_inner_addresses_of_their_own_and_have_a_name() {
 
     let doors = with_doors("x", "x").unwrap().dns.unwrap().doors.unwrap();
     assert_eq!((doors.max_connections, doors.max_per_source), (4096, 64));
+}
+
+#[test]
+fn https_shares_the_port_of_dnscrypt_at_inner_addresses_and_at_no_public_one() {
+    let https = "https = [\"10.64.0.1:8443\"]";
+    let both = "https = [\"10.64.0.1:443\", \"10.64.0.1:8443\"]";
+    let at = |text: &str| vec![text.parse::<SocketAddr>().unwrap()];
+
+    let public = SAMPLE.replace(
+        "dnssec = true",
+        "dnssec = true\npublic-listen = [\"203.0.113.1:443\"]",
+    );
+    let doors = DOORS.replace(https, "https = [\"203.0.113.1:443\"]");
+    let mistakes = read(&format!("{public}{doors}")).unwrap_err();
+    let said = "dns.doors.https: 203.0.113.1 is not an inner address of this gateway";
+    assert!(mistakes[0].starts_with(said), "{mistakes:?}");
+
+    let config = with_doors(https, both).unwrap();
+    let doors = config.dns.unwrap().doors.unwrap();
+    assert_eq!(doors.shared, at("10.64.0.1:443"));
+    assert_eq!(doors.https, at("10.64.0.1:8443"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use dnscrypt_proxy::proto::MAX_QUERY;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use hyper::{Request, StatusCode};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -27,9 +27,10 @@ const STREAM_WINDOW: u32 = 16 * 1024;
 const CONNECTION_WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 
-type Connected = Connection<TlsStream<TcpStream>, Bytes>;
-
-pub(super) async fn converse(stream: TlsStream<TcpStream>, from: SocketAddr, front: Arc<Front>) {
+pub(super) async fn converse<T>(stream: TlsStream<T>, from: SocketAddr, front: Arc<Front>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let figures = Arc::clone(&front.figures);
     let _open = Counted::new(figures.open_at(Door::Http2));
     let handshake = Builder::new()
@@ -58,7 +59,10 @@ pub(super) async fn converse(stream: TlsStream<TcpStream>, from: SocketAddr, fro
 }
 
 /// Lets what is on its way end, and tells the client that nothing else is taken.
-async fn close(connection: &mut Connected) {
+async fn close<T>(connection: &mut Connection<TlsStream<T>, Bytes>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     connection.graceful_shutdown();
     let ending = async { while let Some(Ok(_refused)) = connection.accept().await {} };
     // Who does not take its answers has lost them.

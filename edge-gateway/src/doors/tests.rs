@@ -23,6 +23,8 @@ use super::*;
 use crate::own_names::OwnNames;
 use crate::resolver::Resolver;
 
+mod one_port;
+
 const NAME: &str = "dns.example.net";
 const LIMIT: Duration = Duration::from_secs(10);
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -47,6 +49,7 @@ fn config(files: &tempfile::TempDir, name: &str) -> config::Doors {
         key_file: files.path().join("key"),
         tls: any.clone(),
         https: any.clone(),
+        shared: Vec::new(),
         quic: any,
         max_connections: 8,
         max_per_source: 3,

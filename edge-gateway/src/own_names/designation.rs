@@ -27,8 +27,9 @@ pub(super) struct Designation {
 impl Designation {
     pub(super) fn new(config: &config::Doors) -> Self {
         let host = config.host.clone();
-        let doors: [(&[&str], _); 3] = [
+        let doors: [(&[&str], _); 4] = [
             (&["h2", "h3"], &config.https),
+            (&["h2"], &config.shared),
             (&["doq"], &config.quic),
             (&["dot"], &config.tls),
         ];
@@ -40,7 +41,7 @@ impl Designation {
                 records.push(SVCB::new(priority, host.clone(), parameters));
             }
         }
-        let listen = [&config.https, &config.quic, &config.tls];
+        let listen = doors.map(|(_, listen)| listen);
         let mut addresses: Vec<IpAddr> = listen.into_iter().flatten().map(SocketAddr::ip).collect();
         addresses.sort_unstable();
         addresses.dedup();

@@ -23,24 +23,32 @@ fn with_doors() -> OwnNames {
 }
 
 fn with_doors_at(addresses: &[&str]) -> OwnNames {
+    designating(doors(addresses))
+}
+
+fn designating(doors: Doors) -> OwnNames {
+    OwnNames::new(&dns(Upstream::Recurse(Vec::new()), Some(doors)))
+}
+
+fn doors(addresses: &[&str]) -> Doors {
     let all = |port| {
         let addresses = addresses.iter();
         addresses
             .map(|ip| SocketAddr::new(ip.parse().unwrap(), port))
             .collect::<Vec<_>>()
     };
-    let doors = Doors {
+    Doors {
         name: "dns.pop1.example".to_owned(),
         host: name("dns.pop1.example."),
         certificate_file: "".into(),
         key_file: "".into(),
         tls: all(853),
         https: all(8443),
+        shared: Vec::new(),
         quic: all(853),
         max_connections: 1,
         max_per_source: 1,
-    };
-    OwnNames::new(&dns(Upstream::Recurse(Vec::new()), Some(doors)))
+    }
 }
 
 fn ask(own: &OwnNames, asked: &str, kind: RecordType) -> Option<Message> {
@@ -213,6 +221,29 @@ fn the_doors_are_designated_with_ports_addresses_and_path() {
     assert_eq!(of_name, shown);
     let v6 = ask(&own, "dns.pop1.example", RecordType::AAAA).unwrap();
     assert_eq!(v6.answers[0].data.to_string(), "fd64::1");
+}
+
+#[test]
+fn a_port_that_dnscrypt_has_too_is_designated_for_http_2_and_never_for_http_3() {
+    let own = designating(Doors {
+        https: Vec::new(),
+        shared: vec!["10.64.0.2:443".parse().unwrap()],
+        ..doors(&["10.64.0.1"])
+    });
+
+    let told = ask(&own, "_dns.resolver.arpa", RecordType::SVCB).unwrap();
+    let RData::SVCB(https) = &told.answers[0].data else {
+        panic!("{told}");
+    };
+
+    let parameters = https.svc_params.iter().map(|(_, value)| value);
+    let said: Vec<String> = parameters.map(ToString::to_string).collect();
+    assert_eq!(said[..2], ["h2,", "443"], "{said:?}");
+    assert!(said.iter().any(|it| it.contains("10.64.0.2")), "{said:?}");
+    assert!(said.iter().any(|it| it.contains("/dns-query")), "{said:?}");
+    assert_eq!(told.answers.len(), 3);
+    let host = ask(&own, "dns.pop1.example", RecordType::A).unwrap();
+    assert_eq!(host.answers.len(), 2, "{host}");
 }
 
 #[test]

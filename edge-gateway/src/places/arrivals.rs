@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dnscrypt_proxy::serve::Begun;
 use quinn::{Connection, Endpoint, Incoming};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Chain, Join, join};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +25,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// From here on a client must prove its address first (RFC 9000 section 8.1).
 const RETRY_ABOVE: usize = 1024;
+
+/// A connection whose beginning is read once more.
+pub(crate) type Replayed = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
 
 /// Serves whoever has shaken hands over TCP and TLS; returns only if the socket cannot be used.
 pub(crate) async fn over_tls<S, F>(
@@ -48,8 +55,7 @@ where
                     connections.spawn(async move {
                         // Messages are whole; waiting to fill a segment only costs time. A socket without it still works.
                         let _slower = tcp.set_nodelay(true);
-                        let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await;
-                        if let Ok(Ok(stream)) = shaken {
+                        if let Some(stream) = shake_tls(&acceptor, tcp).await {
                             serve(stream, from).await;
                         }
                         drop(place);
@@ -60,6 +66,55 @@ where
             Some(_ended) = connections.join_next() => {}
         }
     }
+}
+
+/// The same for connections that somebody else has accepted, and found to speak TLS; returns when there will be no more.
+pub(crate) async fn over_begun_tls<S, F>(
+    mut arrivals: mpsc::Receiver<Begun>,
+    tls: Arc<ServerConfig>,
+    limits: Arc<Limits>,
+    serve: S,
+) where
+    S: Fn(TlsStream<Replayed>, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    let acceptor = TlsAcceptor::from(tls);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            arrived = arrivals.recv() => {
+                let Some(begun) = arrived else { return };
+                let from = begun.source;
+                let Some(place) = limits.enter(from.ip()) else { continue };
+                // One that cannot be waited for is broken.
+                let Ok(stream) = replay(begun) else { continue };
+                let (acceptor, serve) = (acceptor.clone(), serve.clone());
+                connections.spawn(async move {
+                    // What is here already may be refused at once, which could not be told before the socket is known to take it.
+                    let _ready = stream.writer().writable().await;
+                    if let Some(stream) = shake_tls(&acceptor, stream).await {
+                        serve(stream, from).await;
+                    }
+                    drop(place);
+                });
+            }
+            Some(_ended) = connections.join_next() => {}
+        }
+    }
+}
+
+fn replay(begun: Begun) -> io::Result<Replayed> {
+    begun.stream.set_nonblocking(true)?;
+    let (rest, writer) = TcpStream::from_std(begun.stream)?.into_split();
+    Ok(join(io::Cursor::new(begun.read).chain(rest), writer))
+}
+
+async fn shake_tls<T>(acceptor: &TlsAcceptor, stream: T) -> Option<TlsStream<T>>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let shaking = acceptor.accept(stream);
+    timeout(HANDSHAKE_TIMEOUT, shaking).await.ok()?.ok()
 }
 
 /// The same over QUIC; returns if the endpoint is closed.

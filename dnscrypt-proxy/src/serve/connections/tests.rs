@@ -2,7 +2,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use netio::poll::Ready;
+use tokio::sync::mpsc;
 
+use super::super::tls::Begun;
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -197,4 +199,122 @@ fn of_queries_that_come_together_one_is_under_way_at_a_time() {
     assert_eq!(arrived.len(), 1);
     rig.answer(arrived[0].id, b"3");
     assert_eq!(rig.turn().len(), 1, "the fourth");
+}
+
+/// A rig in which TLS is spoken at these addresses, or at its own, and what was left there.
+fn before_tls(addresses: Option<Vec<SocketAddr>>) -> (Rig, mpsc::Receiver<Begun>) {
+    let mut rig = Rig::new();
+    let addresses = addresses.unwrap_or_else(|| vec![rig.address]);
+    let (door, begun) = TlsDoor::open(addresses);
+    rig.connections = rig.connections.before(Some(door));
+    (rig, begun)
+}
+
+fn is_closed(mut client: TcpStream) -> bool {
+    matches!(client.read(&mut [0; 8]), Ok(0))
+}
+
+#[test]
+fn what_begins_almost_as_tls_or_asks_elsewhere_is_too_long_as_ever() {
+    let elsewhere = "127.0.0.1:1".parse().unwrap();
+    for (first, addresses) in [
+        (&[22, 4, 1][..], None),
+        (&[22, 2, 1], None),
+        (&[23, 3, 1], None),
+        (&[0xff, 0xff], None),
+        (&[22, 3, 1], Some(Vec::new())),
+        (&[22, 3, 1], Some(vec![elsewhere])),
+    ] {
+        let (mut rig, mut begun) = before_tls(addresses);
+        let client = rig.client(first);
+
+        assert!(rig.turn().is_empty());
+
+        assert_eq!(rig.counters.dropped(Dropped::TooLong), 1, "{first:?}");
+        assert!(begun.try_recv().is_err(), "{first:?}");
+        assert_eq!(rig.open(), 0);
+        assert!(is_closed(client));
+    }
+}
+
+#[test]
+fn who_has_asked_over_dnscrypt_does_not_come_to_speak_tls() {
+    let (mut rig, mut begun) = before_tls(None);
+    let mut client = rig.client(&WHOLE);
+    let [query] = <[Arrived; 1]>::try_from(rig.turn()).ok().unwrap();
+    rig.answer(query.id, b"yes");
+    client.read_exact(&mut [0; 5]).unwrap();
+
+    client.write_all(&[22, 3, 1]).unwrap();
+    assert!(rig.turn().is_empty());
+
+    assert_eq!(rig.counters.dropped(Dropped::TooLong), 1);
+    assert!(begun.try_recv().is_err());
+    assert!(is_closed(client));
+}
+
+#[test]
+fn who_says_one_byte_of_tls_and_no_more_has_the_time_of_a_query() {
+    let (mut rig, mut begun) = before_tls(None);
+    let client = rig.client(&[22]);
+    assert!(rig.turn().is_empty());
+
+    rig.sweep_after(PATIENCE_S - 1);
+    assert_eq!(rig.open(), 1);
+    rig.sweep_after(1);
+
+    assert_eq!(rig.counters.dropped(Dropped::TimedOut), 1);
+    assert!(begun.try_recv().is_err());
+    assert!(is_closed(client));
+}
+
+#[test]
+fn more_than_wait_to_be_taken_are_closed_and_queries_go_on() {
+    let (mut rig, mut begun) = before_tls(None);
+    let mut last = None;
+    for _ in 0..10_000 {
+        last = Some(rig.client(&[22, 3, 1]));
+        assert!(rig.turn().is_empty());
+        if rig.counters.dropped(Dropped::TooManyConnections) == 1 {
+            break;
+        }
+    }
+    assert_eq!(rig.counters.dropped(Dropped::TooManyConnections), 1);
+    assert!(is_closed(last.unwrap()));
+    assert_eq!(rig.open(), 0, "those who wait have no place here");
+
+    let _client = rig.client(&WHOLE);
+    assert_eq!(rig.turn().len(), 1);
+    drop(begun.try_recv().unwrap());
+    let _next = rig.client(&[22, 3, 1]);
+    assert!(rig.turn().is_empty());
+
+    assert_eq!(rig.counters.dropped(Dropped::TooManyConnections), 1);
+}
+
+#[test]
+fn a_connection_that_speaks_tls_is_left_with_all_that_was_read_and_is_heard_of_no_more() {
+    let (mut rig, mut begun) = before_tls(None);
+    let mut client = rig.client(&[22]);
+    assert!(rig.turn().is_empty());
+    client.write_all(&[3, 1, 2, 0]).unwrap();
+    assert!(rig.turn().is_empty());
+
+    let mut left = begun.try_recv().unwrap();
+    assert_eq!(left.read, [22, 3, 1, 2, 0]);
+    assert_eq!(left.source, client.local_addr().unwrap());
+    assert_eq!((rig.open(), rig.connections.per_source.len()), (0, 0));
+    assert_eq!(rig.connections.patience(), None);
+    client.write_all(b"more").unwrap();
+    let mut more = [0; 4];
+    left.stream.read_exact(&mut more).unwrap();
+    client.write_all(b"and more").unwrap();
+    let at_once = rig.poller.wait(Some(Duration::ZERO)).unwrap();
+    assert_eq!(at_once.count(), 0, "it is somebody else's");
+
+    left.stream.write_all(b"hello").unwrap();
+    let mut hello = [0; 5];
+    client.read_exact(&mut hello).unwrap();
+    assert_eq!((&more, &hello), (b"more", b"hello"));
+    assert_eq!(rig.counters.all_dropped().count(), 0);
 }
