@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dnscrypt_proxy::listen::Sockets;
 use dnscrypt_proxy::policy::{self, Aaaa};
-use dnscrypt_proxy::proto::cert::{self, Policy, System};
+use dnscrypt_proxy::proto::cert::{Policy, PostQuantum, System};
 use dnscrypt_proxy::stub::{Stub, StubConfig};
 use dnscrypt_proxy::upstream::{Route, Settings, Upstream};
 use dnscrypt_proxy::{DnsCryptStamp, Stamp};
@@ -23,7 +23,6 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{self, FilterAaaa};
-use crate::psk::PostQuantum;
 use crate::status::DnsStatus;
 
 /// What stamps of relays begin with: the upper bits of 0x81 in base64.
@@ -137,6 +136,7 @@ fn open_bound(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
 pub(crate) struct Dns {
     stub: Arc<Stub>,
     filter_aaaa: FilterAaaa,
+    post_quantum: PostQuantum,
     task: JoinHandle<()>,
 }
 
@@ -144,17 +144,12 @@ impl Dns {
     /// Answers on the sockets from now on; without resolvers the answer is that there is none.
     pub(crate) fn start(
         listeners: Listeners,
-        post_quantum: PostQuantum,
         config: &config::Dns,
         clock: Clock,
     ) -> io::Result<Self> {
-        let post_quantum = match post_quantum {
-            PostQuantum::On => cert::PostQuantum::Preferred,
-            PostQuantum::Off => cert::PostQuantum::Off,
-        };
         let settings = Settings {
             policy: Policy {
-                post_quantum,
+                post_quantum: config.post_quantum,
                 ..Policy::default()
             },
             clock: Arc::new(move || clock.now()),
@@ -179,6 +174,7 @@ impl Dns {
         Ok(Self {
             stub,
             filter_aaaa: config.filter_aaaa,
+            post_quantum: config.post_quantum,
             task,
         })
     }
@@ -223,6 +219,7 @@ impl Dns {
             own: figures.policy.own as u64,
             blocked: figures.policy.blocked as u64,
             rebinding: figures.policy.rebinding as u64,
+            post_quantum_policy: self.post_quantum.as_str(),
             post_quantum: systems.map(|system| system == System::XWing).min(),
             dropped: dropped
                 .filter(|(_, count)| *count > 0)

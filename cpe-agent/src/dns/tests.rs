@@ -1,12 +1,15 @@
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
 use dnscrypt_proxy::clock;
 use dnscrypt_proxy::listen::{Homes, Limits};
+use dnscrypt_proxy::proto::server::Keyring;
 use dnscrypt_proxy::proto::stamp::Props;
 use dnscrypt_proxy::serve::Server;
 use ed25519_dalek::SigningKey;
 use tokio::net::{TcpListener, UdpSocket as Udp};
+use tokio::sync::watch;
 
 use super::*;
 
@@ -40,40 +43,97 @@ const PROVIDER: &str = "2.dnscrypt-cert.pop1.example";
 const AHEAD_S: u64 = 100 * 24 * 3600;
 const SERVFAIL: u8 = 2;
 
-/// A resolver on loopback in whose time this machine lives in the past, as a router does that starts in 1970. It
-/// answers each question with itself.
-async fn resolver_of_the_future() -> String {
-    let future: clock::Clock = Arc::new(|| clock::system()() + AHEAD_S);
-    let key = SigningKey::from_bytes(&[5; 32]);
-    let provider_key = key.verifying_key().to_bytes();
-    let certs = Certs::signing(key, Rotation::default(), Arc::clone(&future)).unwrap();
-    let udp = Udp::bind("127.0.0.1:0").await.unwrap();
-    let addr = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(addr).await.unwrap();
-    let server = Server {
-        provider_name: PROVIDER.to_owned(),
-        keyring: certs.keyring(),
-        limits: Limits::SERVER,
-        homes: Homes::default(),
-        counters: Arc::default(),
-        clock: future,
-    };
-    let sockets = Sockets {
-        udp: vec![udp],
-        tcp: vec![tcp],
-    };
-    tokio::spawn(server.serve(sockets, |query| async move {
-        let mut answer = query.message;
-        answer[2] |= 0x80;
-        Some(answer)
-    }));
-    let stamp = DnsCryptStamp {
-        props: Props::default(),
-        addr,
-        provider_key,
-        provider_name: PROVIDER.to_owned(),
-    };
-    stamp.to_string()
+/// Which certificates a resolver shows.
+#[derive(Clone, Copy)]
+enum Shown {
+    All,
+    /// Somebody on the way takes the post-quantum ones out.
+    Stripped,
+}
+
+/// A resolver on loopback that answers each question with itself.
+struct Resolver {
+    stamp: String,
+    asked: Arc<AtomicUsize>,
+    _keyring: watch::Sender<Arc<Keyring>>,
+}
+
+impl Resolver {
+    async fn start(shown: Shown, clock: clock::Clock) -> Self {
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let provider_key = key.verifying_key().to_bytes();
+        let certs = Certs::signing(key, Rotation::default(), Arc::clone(&clock)).unwrap();
+        let all = Arc::clone(&certs.keyring().borrow());
+        let keyring = match shown {
+            Shown::All => all,
+            Shown::Stripped => {
+                let keys = all.keys().iter().cloned();
+                let classical = keys.filter(|key| key.cert().system != System::XWing);
+                Arc::new(Keyring::new(classical.collect()))
+            }
+        };
+        let (sender, keyring) = watch::channel(keyring);
+        let udp = Udp::bind("127.0.0.1:0").await.unwrap();
+        let addr = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(addr).await.unwrap();
+        let server = Server {
+            provider_name: PROVIDER.to_owned(),
+            keyring,
+            limits: Limits::SERVER,
+            homes: Homes::default(),
+            counters: Arc::default(),
+            clock,
+        };
+        let sockets = Sockets {
+            udp: vec![udp],
+            tcp: vec![tcp],
+        };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(server.serve(sockets, move |query| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut answer = query.message;
+            answer[2] |= 0x80;
+            std::future::ready(Some(answer))
+        }));
+        let stamp = DnsCryptStamp {
+            props: Props::default(),
+            addr,
+            provider_key,
+            provider_name: PROVIDER.to_owned(),
+        };
+        Self {
+            stamp: stamp.to_string(),
+            asked,
+            _keyring: sender,
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// The lookups of a router, answered on loopback.
+struct Home {
+    dns: Dns,
+    at: SocketAddr,
+}
+
+impl Home {
+    fn start(post_quantum: PostQuantum, clock: Clock) -> Self {
+        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let socket = UdpSocket::from(listeners.udp[0].try_clone().unwrap());
+        let config = config::Dns {
+            rules: Default::default(),
+            filter_aaaa: FilterAaaa::Auto,
+            post_quantum,
+        };
+        Self {
+            at: socket.local_addr().unwrap(),
+            dns: Dns::start(listeners, &config, clock).unwrap(),
+        }
+    }
 }
 
 /// The response code for a name below `eu`.
@@ -88,26 +148,55 @@ async fn ask(stub: SocketAddr, letter: u8) -> u8 {
 }
 
 #[tokio::test]
-async fn a_router_that_starts_in_the_past_looks_up_post_quantum_once_a_quorum_has_told_the_time() {
-    let stamp = resolver_of_the_future().await;
-    let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-    let here = UdpSocket::from(listeners.udp[0].try_clone().unwrap());
-    let here = here.local_addr().unwrap();
-    let clock = Clock::with_floor(0);
-    let config = config::Dns {
-        rules: Default::default(),
-        filter_aaaa: FilterAaaa::Auto,
-    };
-    let dns = Dns::start(listeners, PostQuantum::On, &config, clock.clone()).unwrap();
-    dns.use_stamps(&[stamp]);
+async fn where_it_is_required_a_resolver_whose_post_quantum_certificate_was_stripped_is_asked_nothing()
+ {
+    let stripped = Resolver::start(Shown::Stripped, clock::system()).await;
+    let whole = Resolver::start(Shown::All, clock::system()).await;
+    let home = Home::start(PostQuantum::Required, Clock::with_floor(0));
 
-    let before = ask(here, b'a').await;
-    let known_before = dns.counters().post_quantum;
+    home.dns.use_stamps(&[stripped.stamp.clone()]);
+    let refused = ask(home.at, b'a').await;
+    home.dns
+        .use_stamps(&[stripped.stamp.clone(), whole.stamp.clone()]);
+    let answered = ask(home.at, b'b').await;
+
+    assert_eq!((refused, answered), (SERVFAIL, 0));
+    assert_eq!((stripped.asked(), whole.asked()), (0, 1));
+    let status = home.dns.counters();
+    assert_eq!(status.post_quantum, Some(true));
+    assert_eq!(status.post_quantum_policy, "required");
+}
+
+#[tokio::test]
+async fn where_it_is_preferred_a_resolver_whose_post_quantum_certificate_was_stripped_is_asked_classically()
+ {
+    let stripped = Resolver::start(Shown::Stripped, clock::system()).await;
+    let home = Home::start(PostQuantum::Preferred, Clock::with_floor(0));
+    home.dns.use_stamps(&[stripped.stamp.clone()]);
+
+    assert_eq!(ask(home.at, b'a').await, 0);
+
+    assert_eq!(stripped.asked(), 1);
+    let status = home.dns.counters();
+    assert_eq!(status.post_quantum, Some(false));
+    assert_eq!(status.post_quantum_policy, "preferred");
+}
+
+#[tokio::test]
+async fn a_router_that_starts_in_the_past_looks_up_post_quantum_once_a_quorum_has_told_the_time() {
+    let future: clock::Clock = Arc::new(|| clock::system()() + AHEAD_S);
+    let resolver = Resolver::start(Shown::All, future).await;
+    let clock = Clock::with_floor(0);
+    let home = Home::start(PostQuantum::Preferred, clock.clone());
+    home.dns.use_stamps(&[resolver.stamp.clone()]);
+
+    let before = ask(home.at, b'a').await;
+    let known_before = home.dns.counters().post_quantum;
     clock.raise(clock::system()() + AHEAD_S);
-    let after = ask(here, b'b').await;
+    let after = ask(home.at, b'b').await;
 
     assert_eq!((before, known_before), (SERVFAIL, None));
-    assert_eq!((after, dns.counters().post_quantum), (0, Some(true)));
+    assert_eq!((after, home.dns.counters().post_quantum), (0, Some(true)));
 }
 
 #[test]
