@@ -290,8 +290,9 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
     let provisioning = root.section("provisioning", read_provisioning);
     let wans = root.section("wan", read_wans);
     let lan = root.section("lan", read_lan);
-    let dns = root.section("dns", dns::read);
     let tunnel = root.section("tunnel", read_tunnel);
+    let is_quantum_safe = (tunnel.as_ref()).map_or(PostQuantum::On, |tunnel| tunnel.post_quantum);
+    let dns = root.section("dns", |section| dns::read(section, is_quantum_safe));
     let portal = root.section("portal", read_portal);
     if let (Some(wans), Some(lan), Some(tunnel)) = (&wans, &lan, &tunnel) {
         check_interfaces(root, wans, lan, tunnel);

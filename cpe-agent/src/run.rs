@@ -159,8 +159,7 @@ async fn serve(
         .or_exit(Exit::Io, "asking for the packet thread's own address")?;
     let engine = Engine::start(wires, &config.tunnel, news_sender)
         .or_exit(Exit::Io, "starting the packet thread")?;
-    let post_quantum = config.tunnel.post_quantum;
-    let dns = Dns::start(listeners, post_quantum, &config.dns, clock.clone())
+    let dns = Dns::start(listeners, &config.dns, clock.clone())
         .or_exit(Exit::Io, "starting the resolver")?;
     let status_socket = tokio::net::UnixListener::from_std(status_socket)
         .or_exit(Exit::Io, "opening the status socket")?;

@@ -143,6 +143,8 @@ pub(crate) struct DnsStatus {
     pub blocked: u64,
     /// Those whose answer would have led into the home.
     pub rebinding: u64,
+    /// What the configuration wants of post-quantum certificates: `required`, `preferred` or `off`.
+    pub post_quantum_policy: &'static str,
     /// Whether lookups are sealed under post-quantum certificates, at every resolver that was asked; null before the first.
     pub post_quantum: Option<bool>,
     /// Packets from the LAN or a resolver that were dropped, by reason; reasons that never occurred are left out.
@@ -160,7 +162,10 @@ impl Status {
             gateways: Vec::new(),
             lease: None,
             tunnel: TunnelStatus::default(),
-            dns: DnsStatus::default(),
+            dns: DnsStatus {
+                post_quantum_policy: config.dns.post_quantum.as_str(),
+                ..DnsStatus::default()
+            },
             kill_switch: config.kill_switch == KillSwitch::On,
             portal_s: None,
             device: None,

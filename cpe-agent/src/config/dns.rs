@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use dnscrypt_proxy::policy::{
     BlockAnswer, Cloak, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules, WireName,
 };
+use dnscrypt_proxy::proto::cert::PostQuantum;
 use toml::de::DeValue;
 
 use super::section::Section;
 use super::{absolute_path, list};
+use crate::psk;
 
 /// The home's lookups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(crate) struct Dns {
     pub rules: Rules,
     /// Whether questions for IPv6 addresses are denied.
     pub filter_aaaa: FilterAaaa,
+    /// What is wanted of the post-quantum certificates of resolvers.
+    pub post_quantum: PostQuantum,
 }
 
 /// When questions for IPv6 addresses are denied.
@@ -37,7 +41,9 @@ const DEFAULT_LEASES: &str = "/tmp/dhcp.leases";
 const FILES: &str = "up to 16 absolute paths";
 const TRUTH: &str = "true or false";
 
-pub(super) fn read(section: &mut Section<'_>) -> Option<Dns> {
+/// Reads the section; `tunnel` says whether the tunnel is post-quantum, and lookups with it unless they have a word of their own.
+pub(super) fn read(section: &mut Section<'_>, tunnel: psk::PostQuantum) -> Option<Dns> {
+    let post_quantum = post_quantum(section, tunnel);
     let domain = DEFAULT_DOMAIN.parse().ok();
     let local_domain = section.optional(
         "local-domain",
@@ -72,15 +78,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Dns> {
     let cloaks = section.optional("cloak", pairs, Vec::new(), |value| {
         list(value, MAX_NAMES, cloak)
     });
-    let choices = "\"auto\", true or false";
-    let filter_aaaa = section.optional("filter-aaaa", choices, FilterAaaa::Auto, |value| {
-        match (value.as_str(), value.as_bool()) {
-            (Some("auto"), _) => Some(FilterAaaa::Auto),
-            (_, Some(true)) => Some(FilterAaaa::On),
-            (_, Some(false)) => Some(FilterAaaa::Off),
-            _ => None,
-        }
-    });
+    let filter_aaaa = filter_aaaa(section);
     let mut is_set = |key, default| section.optional(key, TRUTH, default, |value| value.as_bool());
     let is_protected = is_set("rebind-protection", true);
     let stops_doh = is_set("stop-browser-doh", true);
@@ -105,6 +103,30 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Dns> {
             ..Rules::default()
         },
         filter_aaaa: filter_aaaa?,
+        post_quantum: post_quantum?,
+    })
+}
+
+fn post_quantum(section: &mut Section<'_>, tunnel: psk::PostQuantum) -> Option<PostQuantum> {
+    let like_the_tunnel = match tunnel {
+        psk::PostQuantum::On => PostQuantum::Preferred,
+        psk::PostQuantum::Off => PostQuantum::Off,
+    };
+    let words = "\"required\", \"preferred\" or \"off\"";
+    section.optional("post-quantum", words, like_the_tunnel, |value| {
+        value.as_str()?.parse().ok()
+    })
+}
+
+fn filter_aaaa(section: &mut Section<'_>) -> Option<FilterAaaa> {
+    let choices = "\"auto\", true or false";
+    section.optional("filter-aaaa", choices, FilterAaaa::Auto, |value| {
+        match (value.as_str(), value.as_bool()) {
+            (Some("auto"), _) => Some(FilterAaaa::Auto),
+            (_, Some(true)) => Some(FilterAaaa::On),
+            (_, Some(false)) => Some(FilterAaaa::Off),
+            _ => None,
+        }
     })
 }
 
@@ -136,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_mistake_of_the_section_is_told_with_its_path() {
-        let text = "local-domain = \"a b\"\nhosts-files = [\"hosts\"]\nblocklists = 1\nblock-answer = \"drop\"\n\
+        let text = "post-quantum = true\nlocal-domain = \"a b\"\nhosts-files = [\"hosts\"]\nblocklists = 1\nblock-answer = \"drop\"\n\
                     rebind-allow = [\"a..b\"]\ncloak = [\"a.example\"]\nfilter-aaaa = \"on\"\nrebind-protection = 1\nstop = true";
 
         let keys = keys_of_mistakes(&format!("{SMALLEST}[dns]\n{text}"));
@@ -144,6 +166,7 @@ mod tests {
         assert_eq!(
             keys,
             [
+                "dns.post-quantum",
                 "dns.local-domain",
                 "dns.hosts-files",
                 "dns.blocklists",
@@ -155,6 +178,23 @@ mod tests {
                 "dns.stop"
             ]
         );
+    }
+
+    #[test]
+    fn lookups_are_as_post_quantum_as_the_tunnel_unless_they_have_a_word_of_their_own() {
+        let read = |own: &str, tunnel: &str| {
+            let text = format!("{own}\n[tunnel]\npost-quantum = {tunnel}");
+            read_text(&text).post_quantum
+        };
+
+        assert_eq!(read("", "true"), PostQuantum::Preferred);
+        assert_eq!(read("", "false"), PostQuantum::Off);
+        for tunnel in ["true", "false"] {
+            for own in ["required", "preferred", "off"] {
+                let key = format!("post-quantum = {own:?}");
+                assert_eq!(read(&key, tunnel).as_str(), own);
+            }
+        }
     }
 
     #[test]

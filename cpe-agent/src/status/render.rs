@@ -48,10 +48,8 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
         if let Some(dns) = status.get("dns") {
             let count = |key: &str| dns.get(key).and_then(Value::as_u64).unwrap_or(0);
             let (queries, hits, failed) = (count("queries"), count("cache_hits"), count("failed"));
-            let sealed = match dns.get("post_quantum").and_then(Value::as_bool) {
-                Some(true) => ", post-quantum",
-                Some(false) | None => "",
-            };
+            let wanted = dns.get("post_quantum_policy").and_then(Value::as_str);
+            let sealed = sealed_text(wanted, dns.get("post_quantum").and_then(Value::as_bool));
             lines.add(
                 "lookups",
                 &format!("{queries}, {hits} from the cache, {failed} failed{sealed}"),
@@ -94,6 +92,17 @@ impl Lines {
         if let Some(value) = value {
             self.add(name, value);
         }
+    }
+}
+
+/// How lookups are sealed, beside how they should be.
+fn sealed_text(wanted: Option<&str>, is_post_quantum: Option<bool>) -> &'static str {
+    match (wanted, is_post_quantum) {
+        (Some("required"), Some(true)) => ", post-quantum as required",
+        (Some("required"), _) => ", none without a post-quantum certificate",
+        (_, Some(true)) => ", post-quantum",
+        (Some("preferred"), Some(false)) => ", not all post-quantum",
+        (_, Some(false) | None) => "",
     }
 }
 
@@ -177,6 +186,25 @@ mod tests {
             text.starts_with("state        not running (last: protected)\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn lookups_that_are_not_post_quantum_are_never_shown_as_if_they_were() {
+        let shown = |wanted: &str, is_post_quantum: Option<bool>| {
+            let dns = serde_json::json!({ "post_quantum_policy": wanted, "post_quantum": is_post_quantum });
+            let status = serde_json::json!({ "state": "protected", "dns": dns });
+            let text = text(&status, Source::Agent, 0);
+            let lookups = text.lines().find(|line| line.starts_with("lookups"));
+            lookups.unwrap().split("failed").nth(1).unwrap().to_owned()
+        };
+
+        assert_eq!(shown("preferred", Some(false)), ", not all post-quantum");
+        assert_eq!(shown("off", Some(false)), "");
+        assert_eq!(shown("preferred", None), "");
+        assert_eq!(shown("preferred", Some(true)), ", post-quantum");
+        let waiting = ", none without a post-quantum certificate";
+        assert_eq!(shown("required", None), waiting);
+        assert_eq!(shown("required", Some(true)), ", post-quantum as required");
     }
 
     #[test]

@@ -252,6 +252,18 @@ pub enum PostQuantum {
     Off,
 }
 
+impl PostQuantum {
+    /// The word for it in configurations.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Preferred => "preferred",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl std::str::FromStr for PostQuantum {
     type Err = String;
 
