@@ -107,12 +107,27 @@ impl Ranges {
             return None;
         }
         // That there is no DS record is for the zone above to say (RFC 4035, section 5.2).
-        let above = usize::from(kind == RecordType::DS);
-        let longest = name.iter().len().checked_sub(above)?;
-        let mut around = (0..=longest).rev().map(|labels| name.trim_to(labels));
-        // A zone above another one has no word on names in that.
-        let zone = around.find(|zone| self.zones.contains_key(zone))?;
+        let inside = if kind != RecordType::DS {
+            name.clone()
+        } else if name.is_root() {
+            return None;
+        } else {
+            name.base_name()
+        };
+        let zone = self.around(inside)?;
         self.zones.get_mut(&zone)?.deny(name, kind, now)
+    }
+
+    /// The deepest zone around a name: one above it has no word on what is in it.
+    fn around(&self, mut name: Name) -> Option<Name> {
+        loop {
+            let (zone, _) = self.zones.range(..=&name).next_back()?;
+            if zone.zone_of(&name) {
+                return Some(zone.clone());
+            }
+            // Between the two lies no zone around the name.
+            name = name.trim_to(shared(&name, zone));
+        }
     }
 
     /// Lets go of what has ended, and then of the zones that were of no use for longest, until half of the places are free.
@@ -295,12 +310,8 @@ fn is_of_use(zone: &Name, owner: &Name, nsec: &NSEC) -> bool {
 /// Whether a name's own record says that there is nothing of the type, nor an alias instead.
 fn lacks(nsec: &NSEC, kind: RecordType) -> bool {
     let types = nsec.type_set();
-    // RFC 6840, section 4.1: of a zone cut either side has a record, each with a word on its own types alone.
-    let is_its_word = if kind == RecordType::DS {
-        !types.contains(RecordType::SOA)
-    } else {
-        !nsec.is_ancestor_delegation()
-    };
+    // RFC 6840, section 4.1: at a zone cut the zone has a word on DS alone.
+    let is_its_word = kind == RecordType::DS || !nsec.is_ancestor_delegation();
     is_its_word && !types.contains(kind) && !types.contains(RecordType::CNAME)
 }
 

@@ -250,9 +250,16 @@ fn a_zone_has_no_word_on_names_of_one_below_it_that_is_known() {
     let only = says("c.lab.", "c.lab.", &[RecordType::SOA], "b.c.lab.");
     kept.keep(&found(&[soa("c.lab.", 300, 300), only]));
 
+    // Others, before and behind, for the search.
+    for zone in ["a.lab.", "z.d.lab.", "e.lab.", "lab0."] {
+        let only = says(zone, zone, &[RecordType::SOA], zone);
+        kept.keep(&found(&[soa(zone, 300, 300), only]));
+    }
+
     assert!(!kept.denies("x.c.lab."));
-    assert!(kept.denies("a.c.lab."));
-    assert!(kept.denies("d.lab."));
+    for asked in ["a.c.lab.", "d.lab.", "y.d.lab.", "z.z.d.lab.", "ee.lab."] {
+        assert!(kept.denies(asked), "{asked}");
+    }
 }
 
 #[test]

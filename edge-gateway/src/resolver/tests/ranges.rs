@@ -1,14 +1,31 @@
 //! What was proven for one question answers others: over nsd, which then dies, and for another validator that asks us.
 
+use std::io::ErrorKind;
+
 use tokio::net::UdpSocket as Socket;
 use tokio::task::AbortHandle;
 
 use super::*;
 
 impl Internet {
+    /// Ends nsd, and returns when its port is closed: its children outlive it for a moment.
     fn die(&mut self) {
         self.nsd.kill().unwrap();
         self.nsd.wait().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(self.address).unwrap();
+        let pace = Some(Duration::from_millis(50));
+        socket.set_read_timeout(pace).unwrap();
+        let query = query(".", RecordType::SOA).to_vec().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            let sent = socket.send(&query);
+            let heard = sent.and_then(|_| socket.recv(&mut [0; 1_500]));
+            if heard.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+                return;
+            }
+        }
+        panic!("nsd still answers on {}", self.address);
     }
 }
 
