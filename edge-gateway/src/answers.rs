@@ -113,7 +113,7 @@ impl Answers {
         let answer = match self.own.answer(&query) {
             Some(answer) => Some(answer),
             None => match self.resolver.answer(&query, asking).await {
-                (answer, Outcome::Answered) => answer,
+                (answer, Outcome::Answered | Outcome::Synthesized) => answer,
                 (_, outcome) => return Err(outcome),
             },
         };
@@ -130,6 +130,7 @@ fn heard(answer: Option<Vec<u8>>, outcome: Outcome) -> Heard {
     match outcome {
         Outcome::Bogus | Outcome::Declined => Heard::Refused(answer),
         Outcome::Answered
+        | Outcome::Synthesized
         | Outcome::Failed
         | Outcome::Busy
         | Outcome::Refused

@@ -97,7 +97,8 @@ impl Figures {
             let (shared, forwarded) = match outcome {
                 Outcome::Answered => (Counted::Shared, Event::Answered),
                 Outcome::Failed => (Counted::SharedFailure, Event::Failed),
-                Outcome::Bogus
+                Outcome::Synthesized
+                | Outcome::Bogus
                 | Outcome::Declined
                 | Outcome::Busy
                 | Outcome::Refused

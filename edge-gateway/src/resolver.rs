@@ -3,8 +3,8 @@
 //! resolver writes its own queries and copies nothing from a client's but name, type and DO.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dnscrypt_proxy::serve::Asking;
 use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
@@ -22,17 +22,23 @@ use crate::exit::{Exit, Fault};
 mod chain;
 mod denial;
 mod forwarders;
+mod ranges;
 mod roots;
 mod routes;
 mod wildcard;
 
 use forwarders::Forwarders;
+use ranges::{Now, Ranges};
 use routes::{Connections, Routes, Whose};
 
 /// Answers kept; one of a signed wildcard was measured at 4 KB, so 260 MB hold the worst of them.
 const CACHE_ENTRIES: u64 = 65_536;
 /// The same of one zone with resolvers of its own.
 const ZONE_CACHE_ENTRIES: u64 = 4_096;
+/// Proven ranges between names kept, mostly of 1 KB, so 16 MB, and 40 MB with the longest of names: the root zone has 1,500.
+const RANGES: usize = 16_384;
+/// The same of one zone with resolvers of its own.
+const ZONE_RANGES: usize = 1_024;
 /// Judgements of signatures kept, mostly those of zones' keys; hickory would keep a million, at 300 bytes and more.
 const VALIDATIONS: usize = 16_384;
 /// Zones whose servers are remembered.
@@ -51,6 +57,8 @@ const EDNS_PAYLOAD_BYTES: u16 = 1_232;
 pub enum Outcome {
     /// Records, or their proven or claimed absence.
     Answered,
+    /// Their absence, by what was proven for another question: nobody was asked (RFC 8198).
+    Synthesized,
     /// The answer fails DNSSEC validation: SERVFAIL.
     Bogus,
     /// No server gave an answer in time: SERVFAIL.
@@ -67,8 +75,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for tables of counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Answered,
+        Self::Synthesized,
         Self::Bogus,
         Self::Failed,
         Self::Declined,
@@ -81,6 +90,7 @@ impl Outcome {
     pub fn as_label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
+            Self::Synthesized => "synthesized",
             Self::Bogus => "bogus",
             Self::Failed => "failed",
             Self::Declined => "declined",
@@ -101,10 +111,11 @@ pub struct Resolver {
     ahead: Semaphore,
 }
 
-/// Who is asked, and whether what they say is validated.
+/// Who is asked.
 struct Source {
     asked: Asked,
-    validates: bool,
+    /// What they proved not to be there; none where what they say is not validated. Lookups contend for it, for microseconds.
+    denied: Option<Mutex<Ranges>>,
 }
 
 enum Asked {
@@ -118,6 +129,8 @@ struct Found {
     answers: Vec<Record>,
     authorities: Vec<Record>,
     summary: DnssecSummary,
+    /// Nobody was asked for it.
+    is_synthesized: bool,
 }
 
 impl Resolver {
@@ -135,29 +148,27 @@ impl Resolver {
         };
         let anchors_if = |validates: bool| validates.then(|| Arc::clone(&anchors));
         let routes = Arc::new(Routes::new(dns.zones.iter().map(|zone| zone.name.clone())));
-        let forward = |servers: &[SocketAddr], validates, whose, cache_entries| {
+        let forward = |servers: &[SocketAddr], validates, whose, (cache_entries, ranges)| {
             let connections = Connections::of(whose, &routes);
             let anchors = anchors_if(validates);
             let forwarders = Forwarders::new(servers, anchors, &connections, cache_entries)?;
-            Ok::<_, Fault>(Source {
-                asked: Asked::Forward(Box::new(forwarders)),
-                validates,
-            })
+            let asked = Asked::Forward(Box::new(forwarders));
+            Ok::<_, Fault>(Source::new(asked, validates, ranges))
         };
         let rest = match &dns.upstream {
-            Upstream::Forward(servers) => forward(servers, dns.dnssec, Whose::Rest, CACHE_ENTRIES)?,
+            Upstream::Forward(servers) => {
+                forward(servers, dns.dnssec, Whose::Rest, (CACHE_ENTRIES, RANGES))?
+            }
             Upstream::Recurse(roots) => {
                 let connections = Connections::of(Whose::Rest, &routes);
                 let recursor = recursor(roots, anchors_if(dns.dnssec), connections)?;
-                Source {
-                    asked: Asked::Recurse(Box::new(recursor)),
-                    validates: dns.dnssec,
-                }
+                Source::new(Asked::Recurse(Box::new(recursor)), dns.dnssec, RANGES)
             }
         };
         let zones = dns.zones.iter().enumerate().map(|(at, zone)| {
             let whose = Whose::Zone(at);
-            forward(&zone.forward, zone.dnssec, whose, ZONE_CACHE_ENTRIES)
+            let most = (ZONE_CACHE_ENTRIES, ZONE_RANGES);
+            forward(&zone.forward, zone.dnssec, whose, most)
         });
         Ok(Self {
             zones: zones.collect::<Result<_, _>>()?,
@@ -226,10 +237,12 @@ impl Resolver {
         response.answers = found.answers;
         response.authorities = found.authorities;
         restore_spelling(&mut response);
-        (
-            response.maybe_strip_dnssec_records(dnssec_ok),
-            Outcome::Answered,
-        )
+        let outcome = if found.is_synthesized {
+            Outcome::Synthesized
+        } else {
+            Outcome::Answered
+        };
+        (response.maybe_strip_dnssec_records(dnssec_ok), outcome)
     }
 
     /// What is said by those who are asked for the name, if it may be believed. Where it may not, or would be their word
@@ -366,16 +379,40 @@ fn set_up(error: &dyn std::error::Error) -> Fault {
 }
 
 impl Source {
+    fn new(asked: Asked, validates: bool, ranges: usize) -> Self {
+        let denied = validates.then(|| Mutex::new(Ranges::new(ranges)));
+        Self { asked, denied }
+    }
+
     async fn lookup(&self, question: Query, asking: Asking) -> Result<Found, Outcome> {
-        let mut found = self.asked.lookup(question, asking).await?;
-        if !self.validates {
+        let Some(denied) = &self.denied else {
+            let mut found = self.asked.lookup(question, asking).await?;
             found.summary = DnssecSummary::Insecure;
+            return Ok(found);
+        };
+        let denied = || denied.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who asks ahead wants more than what is left of the same lifetime.
+        if asking != Asking::Ahead
+            && let Some(found) = denied().deny(&question, Instant::now())
+        {
+            return Ok(found);
         }
+        let found = self.asked.lookup(question, asking).await?;
+        denied().keep(&found, now());
         Ok(found)
     }
 
     fn believes(&self, name: &Name, found: &Found) -> bool {
-        !self.validates || !found.answers.is_empty() || denial::stands(name, found)
+        self.denied.is_none() || !found.answers.is_empty() || denial::stands(name, found)
+    }
+}
+
+fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let unix_s = since.map_or(0, |since| since.as_secs()) & u64::from(u32::MAX);
+    Now {
+        at: Instant::now(),
+        unix_s: u32::try_from(unix_s).unwrap_or_default(),
     }
 }
 
@@ -424,6 +461,7 @@ fn found(message: Message) -> Found {
         answers: message.answers,
         authorities: message.authorities,
         summary,
+        is_synthesized: false,
     }
 }
 
@@ -499,6 +537,7 @@ fn absent(code: ResponseCode, soa: Option<Record>, others: Option<&[Record]>) ->
         answers: Vec::new(),
         authorities,
         summary,
+        is_synthesized: false,
     }
 }
 

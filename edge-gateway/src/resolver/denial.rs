@@ -55,6 +55,7 @@ pub(super) fn join(alias: Found, mut found: Found) -> Found {
     Found {
         answers,
         summary: worse(alias.summary, found.summary),
+        is_synthesized: alias.is_synthesized && found.is_synthesized,
         ..found
     }
 }
@@ -90,6 +91,7 @@ mod tests {
             answers: Vec::new(),
             authorities: authorities.to_vec(),
             summary: DnssecSummary::from_records(authorities.iter()),
+            is_synthesized: false,
         }
     }
 
@@ -142,6 +144,7 @@ mod tests {
                 answers,
                 authorities: Vec::new(),
                 summary,
+                is_synthesized: false,
             }
         };
         let www = name("www.lab.");

@@ -9,6 +9,7 @@ use super::*;
 use crate::config::DnsZone;
 
 mod dns64;
+mod ranges;
 mod zones;
 
 const WEB: &str = "203.0.113.10";

@@ -51,33 +51,44 @@ fn denies(authorities: &[Record], name: &Name, zone: &Name) -> bool {
         record.proof == Proof::Secure
             && zone.zone_of(&record.name)
             && zone.zone_of(name)
-            && is_signed_by(authorities, &record.name, zone)
+            && signature(authorities, &record.name, RecordType::NSEC, zone).is_some()
             && covers(&record.name, nsec, name)
     })
 }
 
-fn is_signed_by(authorities: &[Record], owner: &Name, zone: &Name) -> bool {
-    authorities
-        .iter()
-        .filter_map(secure_signature)
-        .any(|(name, signature)| {
-            let input = signature.input();
-            // A denial that was itself made from a wildcard could be moved to any name.
-            let is_as_signed = input.num_labels == owner.num_labels();
-            name == owner
-                && is_as_signed
-                && input.type_covered == RecordType::NSEC
-                && input.signer_name == *zone
-        })
+/// The zone's signature of what is at a name, if it was found to be right.
+pub(super) fn signature<'a>(
+    records: &'a [Record],
+    owner: &Name,
+    covered: RecordType,
+    zone: &Name,
+) -> Option<(&'a Record, &'a RRSIG)> {
+    records.iter().find_map(|record| {
+        let (name, signature) = secure_signature(record)?;
+        let input = signature.input();
+        // A denial that was itself made from a wildcard could be moved to any name.
+        let is_as_signed = input.num_labels == owner.num_labels();
+        let is_it = name == owner
+            && is_as_signed
+            && input.type_covered == covered
+            && input.signer_name == *zone;
+        is_it.then_some((record, signature))
+    })
 }
 
-fn covers(owner: &Name, nsec: &NSEC, name: &Name) -> bool {
+/// Whether a name, and everything below it, is denied.
+pub(super) fn covers(owner: &Name, nsec: &NSEC, name: &Name) -> bool {
+    // A next name below this one would make it an empty non-terminal, which exists.
+    spans(owner, nsec, name) && !name.zone_of(nsec.next_domain_name())
+}
+
+/// Whether a name lies between those of the record, and is the zone's own.
+pub(super) fn spans(owner: &Name, nsec: &NSEC, name: &Name) -> bool {
     let next = nsec.next_domain_name();
     // RFC 6840 section 4.1: the parent's side of a delegation says nothing about names below it.
     let is_foreign = nsec.is_ancestor_delegation() && owner.zone_of(name);
     let is_between = name > owner && (name < next || next <= owner);
-    // A next name below this one would make it an empty non-terminal, which exists.
-    is_between && !is_foreign && !name.zone_of(next)
+    is_between && !is_foreign
 }
 
 fn secure_signature(record: &Record) -> Option<(&Name, &RRSIG)> {

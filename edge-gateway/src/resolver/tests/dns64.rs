@@ -102,6 +102,22 @@ async fn ipv4_addresses_are_translated_and_live_as_long_as_the_absence_of_others
 }
 
 #[tokio::test]
+async fn addresses_are_made_where_nobody_had_to_be_asked_for_the_absence_of_others() {
+    let internet = Internet::start();
+    let answers = translating(&internet, true);
+    // What is proven of the name's types denies IPv6 addresses, too.
+    let learned = asked_for(&answers, "www.lab.", RecordType::MX).await;
+    assert!(learned.metadata.authentic_data);
+
+    let answer = asked_for(&answers, "www.lab.", RecordType::AAAA).await;
+
+    let made = answer.answers.iter().map(|it| it.data.to_string());
+    assert_eq!(made.collect::<Vec<_>>(), [TRANSLATED]);
+    assert!(answer.answers[0].ttl <= 60, "as long as the absence lasts");
+    assert!(!answer.metadata.authentic_data);
+}
+
+#[tokio::test]
 async fn the_name_of_a_translated_address_is_that_of_the_ipv4_one() {
     let internet = Internet::start();
     let asked_name = reverse(TRANSLATED);
