@@ -154,7 +154,7 @@ async fn where_it_is_required_a_resolver_whose_post_quantum_certificate_was_stri
     let whole = Resolver::start(Shown::All, clock::system()).await;
     let home = Home::start(PostQuantum::Required, Clock::with_floor(0));
 
-    home.dns.use_stamps(&[stripped.stamp.clone()]);
+    home.dns.use_stamps(std::slice::from_ref(&stripped.stamp));
     let refused = ask(home.at, b'a').await;
     home.dns
         .use_stamps(&[stripped.stamp.clone(), whole.stamp.clone()]);
@@ -172,7 +172,7 @@ async fn where_it_is_preferred_a_resolver_whose_post_quantum_certificate_was_str
  {
     let stripped = Resolver::start(Shown::Stripped, clock::system()).await;
     let home = Home::start(PostQuantum::Preferred, Clock::with_floor(0));
-    home.dns.use_stamps(&[stripped.stamp.clone()]);
+    home.dns.use_stamps(std::slice::from_ref(&stripped.stamp));
 
     assert_eq!(ask(home.at, b'a').await, 0);
 
@@ -188,7 +188,7 @@ async fn a_router_that_starts_in_the_past_looks_up_post_quantum_once_a_quorum_ha
     let resolver = Resolver::start(Shown::All, future).await;
     let clock = Clock::with_floor(0);
     let home = Home::start(PostQuantum::Preferred, clock.clone());
-    home.dns.use_stamps(&[resolver.stamp.clone()]);
+    home.dns.use_stamps(std::slice::from_ref(&resolver.stamp));
 
     let before = ask(home.at, b'a').await;
     let known_before = home.dns.counters().post_quantum;

@@ -236,11 +236,13 @@ impl AgentTunnel {
         }
         let packet = packet.get(..header.len).ok_or(Dropped::Malformed)?;
         let packets = Segments::of(vnet, packet)?;
-        let path = self.paths.get_mut(self.active).ok_or(Dropped::NoSession)?;
-        if path.is_inner(header.destination) && health::is_for_its_port(packet) {
-            // Asks are ours alone to send: a device at home could end the home's service by one.
+        let mut paths = self.paths.iter();
+        if health::is_for_its_port(packet) && paths.any(|path| path.is_inner(header.destination)) {
+            // Asks are ours alone to send: a device at home could end the home's service by one. What waits on one path may leave
+            // by another.
             return Err(Dropped::SourceMismatch);
         }
+        let path = self.paths.get_mut(self.active).ok_or(Dropped::NoSession)?;
         let sealed = path
             .wg
             .seal(&packets, path.endpoint, &mut self.outbox, now)

@@ -354,14 +354,13 @@ impl Wg {
         let index = match message {
             Message::Initiation => return Err(Dropped::Unexpected),
             Message::Response { index } => {
-                if self.noise.was_replaced(index) {
-                    self.timers.on_late_answer();
-                }
+                self.notice_late(index);
                 self.noise.finish(datagram, now)?;
                 self.on_response(from, outbox, now);
                 return Ok(Heard::Response);
             }
-            Message::Cookie { .. } => {
+            Message::Cookie { index } => {
+                self.notice_late(index);
                 self.noise.take_cookie(datagram, now)?;
                 self.timers.be_patient();
                 return Ok(Heard::Cookie);
@@ -387,6 +386,13 @@ impl Wg {
         }
         self.timers.on_data_received(now);
         Ok(Heard::Packet(packet))
+    }
+
+    /// Answers and cookies that come too late each time would leave us without a session for ever.
+    fn notice_late(&mut self, index: u32) {
+        if self.noise.was_replaced(index) {
+            self.timers.on_late_answer();
+        }
     }
 
     /// There is a session, of which the responder learns by the first packet.

@@ -77,6 +77,25 @@ fn a_gateway_behind_a_round_trip_longer_than_the_wait_between_two_tries_is_reach
 }
 
 #[test]
+fn a_far_gateway_that_asks_for_cookies_is_reached() {
+    let limits = EdgeLimits {
+        handshakes_per_s: 0,
+        ..EdgeLimits::default()
+    };
+    for (rtt_ms, within) in [(900, 4), (1_300, 10), (1_500, 10), (2_000, 10), (3_000, 20)] {
+        let cable = Cable {
+            delay_ms: rtt_ms / 2,
+            ..Cable::GOOD
+        };
+        let mut pair = Pair::with(1, cable, 1, limits);
+
+        let without = seconds_without(&mut pair, 60);
+
+        assert!(without <= within, "{without} s at {rtt_ms} ms");
+    }
+}
+
+#[test]
 fn a_session_outlives_a_round_trip_that_grows_longer_than_the_wait_between_two_tries() {
     for rtt_ms in [1_000, 1_400, 2_000, 3_000] {
         for gateways in [1, 2] {

@@ -1,17 +1,18 @@
 //! A gateway and a peer that asks nothing of it, as WireGuard of another hand: no asks and no keepalives keep its timers going.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use boringtun::noise::TunnResult;
 use boringtun::noise::rate_limiter::RateLimiter;
 use tunnel::agent::AgentTunnel;
-use tunnel::edge::Taken;
+use tunnel::edge::{EdgeLimits, Taken};
 use tunnel::health::{self, Ask, Intent};
 use tunnel::{Dropped, EdgeTunnel, KEEPALIVE_BYTES};
 
 use crate::rig::{
-    AGENT, GATEWAYS, INNER, INNER6, Pair, TODAY, WEB, agent_config, inner_of, key, lease, packet,
-    public, seconds, socket,
+    AGENT, Cable, GATEWAYS, INNER, INNER6, Pair, TODAY, WEB, agent_config, inner_of, key, lease,
+    packet, public, seconds, socket,
 };
 
 const INITIATION: u8 = 1;
@@ -251,25 +252,39 @@ fn a_router_that_comes_and_goes_all_the_time_changes_routes_twenty_times_a_secon
     assert!(answers < 1_000, "what was not done is not answered");
 }
 
-#[test]
-fn nothing_at_home_speaks_to_the_gateway_as_the_agent_does() {
-    let mut pair = Pair::connected();
-    for (from, to) in [(INNER, inner_of(100)[0]), (INNER6, inner_of(100)[1])] {
-        let from = from.parse().unwrap();
+/// A device at home that would have the gateway `who` believe that its router has left.
+fn device_asks_for_leave(pair: &mut Pair, who: u8) -> [Result<(), Dropped>; 2] {
+    [INNER, INNER6].map(|from| {
+        let from: IpAddr = from.parse().unwrap();
+        let to = inner_of(who).into_iter();
+        let mut to = to.filter(|to| to.is_ipv4() == from.is_ipv4());
         let leave = Ask {
             intent: Intent::Standby,
             sequence: 7,
             moves: 1,
             mtu: 0,
         };
-        let ask = health::encode_ask(from, to, leave).unwrap();
+        let ask = health::encode_ask(from, to.next().unwrap(), leave).unwrap();
+        pair.home_sends(ask.as_bytes())
+    })
+}
 
-        assert_eq!(
-            pair.home_sends(ask.as_bytes()),
-            Err(Dropped::SourceMismatch)
-        );
+#[test]
+fn nothing_at_home_waits_to_speak_to_a_gateway_as_the_agent_does() {
+    let mut pair = Pair::with(2, Cable::GOOD, 1, EdgeLimits::default());
+    for gateway in [100, 101] {
+        let refused = device_asks_for_leave(&mut pair, gateway);
+        assert_eq!(refused, [Err(Dropped::SourceMismatch); 2], "{gateway}");
     }
+}
 
+#[test]
+fn nothing_at_home_speaks_to_the_gateway_as_the_agent_does() {
+    let mut pair = Pair::connected();
+
+    let refused = device_asks_for_leave(&mut pair, 100);
+
+    assert_eq!(refused, [Err(Dropped::SourceMismatch); 2]);
     pair.home_sends(&packet(INNER, WEB, 100, 1)).unwrap();
     pair.advance(seconds(5));
     assert_eq!(pair.edge().carried().active, 1);
