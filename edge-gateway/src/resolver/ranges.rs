@@ -300,7 +300,7 @@ impl Signed<NSEC> {
 fn is_of_use(zone: &Name, owner: &Name, nsec: &NSEC) -> bool {
     let (next, types) = (nsec.next_domain_name(), nsec.type_set());
     let is_in_zone = zone.zone_of(next) && (next > owner || next == zone);
-    // Made for one question, with nothing between. Of some makers it lacks types that are there; BIND passes it over, too.
+    // Made for one question, with nothing between. Of some makers it lacks types that are there.
     let is_minimal = next.iter().next() == Some(b"\0") && next.base_name() == *owner;
     let is_whole = types.contains(RecordType::NSEC) && types.contains(RecordType::RRSIG);
     let is_short = nsec.type_bit_maps().nth(MOST_TYPES).is_none();
