@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::serve::Asking;
 use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
@@ -408,8 +408,8 @@ impl Source {
 }
 
 fn now() -> Now {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let unix_s = since.map_or(0, |since| since.as_secs()) & u64::from(u32::MAX);
+    // Serial numbers: the upper half is nobody's (RFC 4034, section 3.1.5).
+    let unix_s = netio::clock::unix_s() & u64::from(u32::MAX);
     Now {
         at: Instant::now(),
         unix_s: u32::try_from(unix_s).unwrap_or_default(),

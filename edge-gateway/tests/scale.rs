@@ -120,7 +120,7 @@ fn install(tunnel: &mut EdgeTunnel, changes: Vec<Change>, now: Instant) {
 }
 
 #[test]
-fn a_hundred_thousand_leases_are_judged_and_loaded_in_seconds_and_in_less_than_a_kilobyte_each() {
+fn the_last_of_a_hundred_thousand_leases_cost_as_the_first_and_each_less_than_a_kilobyte() {
     let fleet = Fleet::new();
     let scope = Scope {
         gateway: GATEWAY,
@@ -136,7 +136,7 @@ fn a_hundred_thousand_leases_are_judged_and_loaded_in_seconds_and_in_less_than_a
     drop(fleet.page(0));
     let empty = resident_bytes();
 
-    let (mut judged, mut loaded) = (Duration::ZERO, Duration::ZERO);
+    let mut pages = Vec::new();
     for from in (0..PEERS).step_by(PAGE as usize) {
         let page = fleet.page(from);
         let start = Instant::now();
@@ -145,24 +145,30 @@ fn a_hundred_thousand_leases_are_judged_and_loaded_in_seconds_and_in_less_than_a
             .iter()
             .map(|entry| judge.verify(entry, NOW).unwrap())
             .collect();
-        judged += start.elapsed();
-        let start = Instant::now();
         for change in changes {
             let (_outcome, changes) = leases.apply(change.get(), 1);
             install(&mut tunnel, changes, now);
         }
-        loaded += start.elapsed();
+        pages.push(start.elapsed());
     }
     let each = (resident_bytes() - empty) / PEERS as usize;
 
-    println!("judged in {judged:?}, loaded in {loaded:?}, {each} bytes each");
+    let (first, last) = (
+        median_of(&pages[..10]),
+        median_of(&pages[pages.len() - 10..]),
+    );
+    println!("a page in {first:?} at first, {last:?} at last, {each} bytes each");
     assert_eq!(
         (leases.len(), tunnel.peer_count()),
         (PEERS as usize, PEERS as usize)
     );
-    assert!(
-        judged + loaded < Duration::from_secs(10),
-        "{judged:?} {loaded:?}"
-    );
+    assert!(last < 4 * first, "{first:?} {last:?}");
     assert!(each < 1_000, "{each} bytes a peer");
+}
+
+/// In the middle of some pages' times, which a busy machine leaves alone.
+fn median_of(pages: &[Duration]) -> Duration {
+    let mut sorted = pages.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }

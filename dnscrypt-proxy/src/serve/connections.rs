@@ -9,7 +9,7 @@ use netio::Poller;
 use netio::poll::Interest;
 use netio::tcp::{Listener, Stream};
 
-use super::tls::TlsDoor;
+use super::tls::{Begun, TlsDoor};
 use crate::listen::Limits;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::{MAX_QUERY, relay};
@@ -304,11 +304,17 @@ impl Connections {
             return;
         };
         let door = self.tls.as_ref().filter(|_| connection.exchanges == 0);
-        let left = door.map_or(Err(Dropped::TooLong), |door| {
-            door.leave(connection.stream, connection.source, connection.unread)
+        let place = door.map_or(Err(Dropped::TooLong), |door| {
+            door.place(&connection.stream, &connection.unread)
         });
-        if let Err(reason) = left {
-            counters.drop_packet(reason);
+        match place {
+            Ok(place) => place.send(Begun {
+                stream: connection.stream.into(),
+                source: connection.source,
+                read: connection.unread,
+            }),
+            // Before it is closed, so that whoever sees the end finds it counted.
+            Err(reason) => counters.drop_packet(reason),
         }
     }
 

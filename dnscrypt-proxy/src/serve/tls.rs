@@ -45,23 +45,17 @@ impl TlsDoor {
         (Self { addresses, queue }, begun)
     }
 
-    /// Leaves a connection, if it speaks TLS where that is spoken and there is room.
-    pub(super) fn leave(
+    /// Room for a connection that began so, if that is TLS where it is spoken.
+    pub(super) fn place(
         &self,
-        stream: Stream,
-        source: SocketAddr,
-        read: Vec<u8>,
-    ) -> Result<(), Dropped> {
+        stream: &Stream,
+        read: &[u8],
+    ) -> Result<mpsc::Permit<'_, Begun>, Dropped> {
         let asked = stream.local_addr();
         if !read.starts_with(&TLS) || !asked.is_ok_and(|asked| self.addresses.contains(&asked)) {
             return Err(Dropped::TooLong);
         }
-        let begun = Begun {
-            stream: stream.into(),
-            source,
-            read,
-        };
-        let left = self.queue.try_send(begun);
-        left.map_err(|_| Dropped::TooManyConnections)
+        let place = self.queue.try_reserve();
+        place.map_err(|_| Dropped::TooManyConnections)
     }
 }

@@ -4,7 +4,6 @@ use std::net::TcpStream;
 use netio::poll::Ready;
 use tokio::sync::mpsc;
 
-use super::super::tls::Begun;
 use super::*;
 
 const LIMITS: Limits = Limits {
