@@ -1,5 +1,5 @@
 //! The home's lookups: sockets on the LAN's addresses, answered by the stub, asked of the lease's resolvers inside the
-//! tunnel and of nobody else.
+//! tunnel and, but for zones of the home's own servers, of nobody else.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use dnscrypt_proxy::listen::Sockets;
 use dnscrypt_proxy::policy::{self, Aaaa};
 use dnscrypt_proxy::proto::cert::{Policy, PostQuantum, System};
 use dnscrypt_proxy::stub::{Stub, StubConfig};
-use dnscrypt_proxy::upstream::{Route, Settings, Upstream};
+use dnscrypt_proxy::upstream::{Route, Settings, SocketFactory, Upstream};
 use dnscrypt_proxy::{DnsCryptStamp, Stamp};
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -141,11 +141,13 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// Answers on the sockets from now on; without resolvers the answer is that there is none.
+    /// Answers on the sockets from now on; without resolvers the answer is that there is none. `inside` makes the sockets to servers of
+    /// the home's own.
     pub(crate) fn start(
         listeners: Listeners,
         config: &config::Dns,
         clock: Clock,
+        inside: SocketFactory,
     ) -> io::Result<Self> {
         let settings = Settings {
             policy: Policy {
@@ -153,6 +155,7 @@ impl Dns {
                 ..Policy::default()
             },
             clock: Arc::new(move || clock.now()),
+            inside,
             ..Settings::default()
         };
         let mut rules = config.rules.clone();
@@ -214,6 +217,7 @@ impl Dns {
             .filter_map(|health| Some(health.certificate.as_ref()?.system));
         DnsStatus {
             queries: figures.queries as u64,
+            forwarded: figures.forwarded as u64,
             cache_hits: figures.cache_hits as u64,
             failed: figures.failed as u64,
             own: figures.policy.own as u64,

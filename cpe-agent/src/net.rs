@@ -4,6 +4,7 @@
 //! an exit removes it; only the kill-switch outlives the agent, when it is set.
 
 pub(crate) mod choice;
+pub(crate) mod inside;
 pub(crate) mod portal;
 mod ruleset;
 mod sysctl;

@@ -27,7 +27,7 @@ use crate::engine::{Engine, Wires};
 use crate::enrol::{self, Exchanged};
 use crate::exit::{Exit, Failure, OrExit, chain};
 use crate::net::wan::Wan;
-use crate::net::{NetError, Network};
+use crate::net::{NetError, Network, inside};
 use crate::relay::Relays;
 use crate::state::{LockError, State, StateDir, StateError, WriteError};
 use crate::status::socket;
@@ -159,8 +159,13 @@ async fn serve(
         .or_exit(Exit::Io, "asking for the packet thread's own address")?;
     let engine = Engine::start(wires, &config.tunnel, news_sender)
         .or_exit(Exit::Io, "starting the packet thread")?;
-    let dns = Dns::start(listeners, &config.dns, clock.clone())
-        .or_exit(Exit::Io, "starting the resolver")?;
+    let dns = Dns::start(
+        listeners,
+        &config.dns,
+        clock.clone(),
+        inside::sockets(&config.lan.interfaces),
+    )
+    .or_exit(Exit::Io, "starting the resolver")?;
     let status_socket = tokio::net::UnixListener::from_std(status_socket)
         .or_exit(Exit::Io, "opening the status socket")?;
     let conversations = tokio::spawn(socket::serve(status_socket, request_sender));

@@ -135,6 +135,8 @@ pub(crate) struct DnsStatus {
     pub queries: u64,
     /// Those answered from the cache.
     pub cache_hits: u64,
+    /// Those that servers of the home's own were asked for.
+    pub forwarded: u64,
     /// Those that failed.
     pub failed: u64,
     /// Those that the router answered by itself: the home's own names and special ones.

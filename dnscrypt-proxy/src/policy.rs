@@ -18,7 +18,7 @@ mod special;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -26,7 +26,10 @@ use std::thread::JoinHandle;
 use hickory_proto::rr::RecordType;
 
 pub use name::{NotAName, WireName};
-pub use rules::{Aaaa, BlockAnswer, Cloak, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules};
+pub use rules::{
+    Aaaa, BlockAnswer, Cloak, Forward, MAX_FILES, MAX_NAMES, MAX_SERVERS, NotAForward, OwnResolver,
+    Rebinding, Rules,
+};
 
 use crate::proto::message::{ExtendedError, HEADER, Query, Response};
 use home::Home;
@@ -214,9 +217,14 @@ impl Policy {
                 }
             };
         }
-        let own = self
-            .of_home(query, name)
-            .or_else(|| self.known(query, name));
+        let is_forwarded = self.forward(name).is_some();
+        let own = self.of_home(query, name).or_else(|| {
+            let is_ours = !is_forwarded;
+            is_ours.then(|| {
+                self.missing_at_home(name, query)
+                    .or_else(|| self.known(query, name))
+            })?
+        });
         if let Some(made) = own {
             self.own.fetch_add(1, Ordering::Relaxed);
             return Verdict::Answer(made);
@@ -224,7 +232,11 @@ impl Policy {
         if self.lists().blocks(name) {
             return Verdict::Answer(self.blocked(query, name));
         }
-        if query.qtype == RecordType::AAAA && self.denies_aaaa.load(Ordering::Relaxed) {
+        // A network may have IPv6 inside that leads nowhere outside.
+        if !is_forwarded
+            && query.qtype == RecordType::AAAA
+            && self.denies_aaaa.load(Ordering::Relaxed)
+        {
             self.own.fetch_add(1, Ordering::Relaxed);
             let made = nothing(query, NOERROR, 0, RULE_TTL_S);
             return Verdict::Answer(made.because(ExtendedError::Filtered));
@@ -240,6 +252,7 @@ impl Policy {
         let key = query.key();
         let name = name_of(&key);
         let is_rebinding = self.rules.rebinding == Rebinding::Refused
+            && self.forward(name).is_none()
             && inside::leads_inside(&response, &lock(&self.gateways))
             && !self
                 .rules
@@ -281,6 +294,22 @@ impl Policy {
         Some(Made::new(own.addresses(at, &addresses).end(0), rcode).forged())
     }
 
+    /// The servers that a question is for, if it is for some of the network's own: those of the smallest zone.
+    pub(crate) fn servers(&self, query: &Query) -> Option<&[SocketAddr]> {
+        if self.rules.forwards.is_empty() {
+            return None;
+        }
+        self.forward(name_of(&query.key()))
+    }
+
+    fn forward(&self, name: &[u8]) -> Option<&[SocketAddr]> {
+        let forwards = self.rules.forwards.iter();
+        let at = |forward: &Forward| zone_at(name, forward.zone.as_bytes());
+        let zones = forwards.filter_map(|forward| Some((at(forward)?, &forward.servers)));
+        let (_, servers) = zones.min_by_key(|(at, _)| *at)?;
+        Some(servers)
+    }
+
     fn cloak(&self, name: &[u8]) -> Option<&CloakTo> {
         let cloak = self
             .rules
@@ -290,7 +319,7 @@ impl Policy {
         Some(&cloak.to)
     }
 
-    /// The home's own names, in its domain or in a file, and the names of its addresses.
+    /// The home's own names that are known, and the names of its addresses.
     fn of_home(&self, query: &Query, name: &[u8]) -> Option<Made> {
         let domain = self.domain();
         let home = &lock(&self.home).made;
@@ -306,7 +335,13 @@ impl Policy {
                 .name(RecordType::PTR, host);
             return Some(Made::new(own.end(0), NOERROR));
         }
-        let at = zone_at(name, domain)?;
+        None
+    }
+
+    /// Nobody else has names in the home's domain.
+    fn missing_at_home(&self, name: &[u8], query: &Query) -> Option<Made> {
+        let at = zone_at(name, self.domain())?;
+        let home = &lock(&self.home).made;
         let rcode = if at == 0 || home.has_below(name) {
             NOERROR
         } else {

@@ -1,6 +1,6 @@
 //! The LAN's resolver: answers plain DNS from its cache, and asks the encrypted resolvers for the rest.
 //!
-//! It never asks anybody in clear. When no resolver can be reached it answers with what it still has, or
+//! It asks nobody in clear but servers of the network's own, for zones that the configuration says are theirs. When no resolver can be reached it answers with what it still has, or
 //! with SERVFAIL and the reason. Identical questions in flight are asked once.
 
 mod judged;
@@ -76,6 +76,8 @@ pub struct StubFigures {
     pub coalesced: usize,
     /// Questions asked upstream.
     pub asked: usize,
+    /// Of them, asked of servers of the network's own.
+    pub forwarded: usize,
     /// Of them, asked before anybody had to wait.
     pub prefetched: usize,
     /// Questions that no resolver answered.
@@ -106,6 +108,7 @@ pub struct Stub {
     stale: AtomicUsize,
     coalesced: AtomicUsize,
     asked: AtomicUsize,
+    forwarded: AtomicUsize,
     prefetched: AtomicUsize,
     failed: AtomicUsize,
     upstream_us: AtomicUsize,
@@ -165,6 +168,7 @@ impl Stub {
             stale: AtomicUsize::new(0),
             coalesced: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            forwarded: AtomicUsize::new(0),
             prefetched: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             upstream_us: AtomicUsize::new(0),
@@ -209,6 +213,7 @@ impl Stub {
             stale: read(&self.stale),
             coalesced: read(&self.coalesced),
             asked: read(&self.asked),
+            forwarded: read(&self.forwarded),
             prefetched: read(&self.prefetched),
             failed: read(&self.failed),
             cached,
@@ -306,13 +311,18 @@ impl Stub {
             {
                 true
             }
-            Some(_) | None => !self.upstream.is_hopeful(),
+            Some(_) | None => !self.is_hopeful(query),
         }
+    }
+
+    /// The network's own servers stand as near as whoever asks.
+    fn is_hopeful(&self, query: &Query) -> bool {
+        self.policy.servers(query).is_some() || self.upstream.is_hopeful()
     }
 
     /// Asks for an answer that is wanted often, before it ends.
     fn prefetch(self: &Arc<Self>, query: &Query) {
-        if self.upstream.is_hopeful() && self.join(query).is_some() {
+        if self.is_hopeful(query) && self.join(query).is_some() {
             self.prefetched.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -379,8 +389,15 @@ impl Stub {
         let asked = query.to_upstream(id, UPSTREAM_UDP_SIZE);
         let began = Instant::now();
         let generation = self.policy.generation();
-        let outcome = self.upstream.resolve(&asked).await;
-        if outcome.is_ok() {
+        let servers = self.policy.servers(query);
+        let outcome = match servers {
+            Some(servers) => {
+                self.forwarded.fetch_add(1, Ordering::Relaxed);
+                self.upstream.ask_inside(servers, &asked).await
+            }
+            None => self.upstream.resolve(&asked).await,
+        };
+        if outcome.is_ok() && servers.is_none() {
             self.took(began.elapsed());
         }
         let response = outcome.map(|bytes| Response::read(&bytes, query));

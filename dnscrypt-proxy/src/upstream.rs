@@ -1,8 +1,9 @@
 //! Asking DNSCrypt resolvers: several stamps, the next one when one fails or is late. What cannot be asked
-//! encrypted is not asked.
+//! encrypted is not asked; servers of the network one is in are asked for zones of their own alone.
 
 mod channel;
 mod fetch;
+mod inside;
 mod race;
 mod resolver;
 pub(crate) mod session;
@@ -11,6 +12,7 @@ mod standing;
 mod vigil;
 mod way;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,6 +85,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Makes the sockets.
     pub sockets: SocketFactory,
+    /// Likewise those to servers of the network one is in.
+    pub inside: SocketFactory,
     /// Judges the validity of certificates.
     pub clock: Clock,
     /// UDP queries start at this size, and so may their answers.
@@ -96,6 +100,7 @@ impl Default for Settings {
             prefer: Prefer::default(),
             policy: Policy::default(),
             sockets: SocketFactory::default(),
+            inside: SocketFactory::default(),
             clock: clock::system(),
             udp_target: 512,
         }
@@ -223,6 +228,19 @@ impl Upstream {
         self.shared.want();
         self.shared.hedges().earn();
         Race::new(&self.shared, query).run().await
+    }
+
+    /// The response to a question for a zone of the network's own, asked of its servers in clear: of the next one where one is silent or
+    /// declines. It is nobody's proof, and says so.
+    pub async fn ask_inside(
+        &self,
+        servers: &[SocketAddr],
+        query: &[u8],
+    ) -> Result<Vec<u8>, ResolveError> {
+        let asked = inside::ask(servers, &self.shared.settings.inside, query);
+        timeout(BUDGET, asked)
+            .await
+            .unwrap_or(Err(ResolveError::NoAnswer))
     }
 
     /// Whether a question may hope for an answer soon. To be asked is to want one: resolvers that are down

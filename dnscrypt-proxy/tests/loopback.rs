@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
 
+#[path = "loopback/inside.rs"]
+mod inside;
 #[path = "loopback/policy.rs"]
 mod policy;
 #[path = "loopback/post_quantum.rs"]

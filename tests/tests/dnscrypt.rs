@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use lab::{
-    BIG_NAME, BOGUS_NAME, DnscryptStub, ForeignServer, INSIDE, INSIDE_NAMES, Internet, Lab,
-    PAGE_NAME, Peers, Programs, UNSIGNED_NAME, WEB, World, exit, is_whole, resolves, wait_until,
-};
+use std::ffi::OsStr;
 use std::time::Duration;
+
+use lab::{
+    BIG_NAME, BOGUS_NAME, DnscryptStub, ForeignServer, HOME, INSIDE, INSIDE_NAMES, Internet, Lab,
+    Netns, Observer, PAGE_NAME, Peers, Programs, Running, UNSIGNED_NAME, WEB, World,
+    allowed_in_the_lab, exit, is_whole, resolves, wait_until,
+};
 
 #[test]
 fn our_stub_resolves_through_encrypted_dns_and_through_dnsdist() {
@@ -174,4 +177,84 @@ fn the_homes_names_are_answered_by_the_router_and_no_answer_from_outside_leads_i
     let dns = world.router.status().unwrap()["dns"].clone();
     assert_eq!(dns["rebinding"], 1, "{dns}");
     assert!(dns["own"].as_u64() >= Some(4), "{dns}");
+}
+
+/// dnsmasq with one zone, in which every name has one address.
+fn dnsmasq(netns: &Netns, label: &str, at: &str, zone: &str) -> Running {
+    let program = Peers::of_this_build().unwrap().dnsmasq().unwrap();
+    let (listen, answer) = (
+        format!("--listen-address={at}"),
+        format!("--address=/{zone}/{INSIDE}"),
+    );
+    let args = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+        "--no-hosts",
+        "--no-resolv",
+        "--bind-interfaces",
+        &listen,
+        &answer,
+    ];
+    let running = netns.spawn(label, program, &args.map(OsStr::new)).unwrap();
+    wait_until("dnsmasq", Duration::from_secs(10), || {
+        let found = netns.output(&[
+            "dig",
+            "+short",
+            "+time=1",
+            "+tries=1",
+            &format!("@{at}"),
+            zone,
+        ])?;
+        Ok((!found.stdout.is_empty()).then_some(()))
+    })
+    .unwrap();
+    running
+}
+
+#[test]
+fn a_zone_of_the_homes_own_server_is_asked_in_the_home_and_one_that_only_the_wan_leads_to_nowhere()
+{
+    const MODEM: &str = "10.99.0.1";
+    let mut world = World::new().unwrap();
+    let section =
+        format!("\n[dns]\nforward = [\"corp.lab {HOME}\", \"first-light-modem.lab {MODEM}\"]\n");
+    world.router.edit_config(|text| text + &section).unwrap();
+    let ip = |netns: &Netns, words: &[&str]| netns.run(&[&["ip"], words].concat()).unwrap();
+    ip(
+        &world.lab.access,
+        &["address", "add", "10.99.0.1/24", "dev", "rtr0"],
+    );
+    ip(
+        &world.lab.router,
+        &["address", "add", "10.99.0.2/24", "dev", "wan0"],
+    );
+    let _in_the_home = dnsmasq(&world.lab.home, "dnsmasq", HOME, "corp.lab");
+    let _on_the_wan = dnsmasq(&world.lab.access, "modem", MODEM, "first-light-modem.lab");
+    world.enrol().unwrap();
+    let observer = Observer::start(&world.lab).unwrap();
+    let dig = |args: &[&str]| world.dig(args).unwrap();
+
+    let beyond = dig(&["www.first-light-modem.lab", "A"]);
+    assert!(beyond.contains("status: SERVFAIL"), "{beyond}");
+    assert_eq!(dig(&["+short", "nas.corp.lab"]).trim(), INSIDE);
+    assert_eq!(dig(&["+tcp", "+short", "printer.corp.lab"]).trim(), INSIDE);
+    assert_eq!(dig(&["+short", PAGE_NAME]).trim(), WEB);
+
+    let markers = ["first-light-modem", "corp"];
+    let findings = observer
+        .finish(&world.lab, &allowed_in_the_lab().unwrap(), &markers)
+        .unwrap();
+    assert_eq!(
+        (findings.clear, findings.markers.len()),
+        (0, 0),
+        "{findings:?}"
+    );
+    let dns = world.router.status().unwrap()["dns"].clone();
+    assert_eq!(
+        (&dns["forwarded"], &dns["rebinding"]),
+        (&3.into(), &0.into()),
+        "{dns}"
+    );
 }

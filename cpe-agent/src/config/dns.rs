@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dnscrypt_proxy::policy::{
-    BlockAnswer, Cloak, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules, WireName,
+    BlockAnswer, Cloak, Forward, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules, WireName,
 };
 use dnscrypt_proxy::proto::cert::PostQuantum;
 use toml::de::DeValue;
@@ -78,6 +78,10 @@ pub(super) fn read(section: &mut Section<'_>, tunnel: psk::PostQuantum) -> Optio
     let cloaks = section.optional("cloak", pairs, Vec::new(), |value| {
         list(value, MAX_NAMES, cloak)
     });
+    let zones = "up to 256 of \"ZONE ADDRESS…\" with 1 to 4 addresses inside the home";
+    let forwards = section.optional("forward", zones, Vec::new(), |value| {
+        list(value, MAX_NAMES, forward)
+    });
     let filter_aaaa = filter_aaaa(section);
     let mut is_set = |key, default| section.optional(key, TRUTH, default, |value| value.as_bool());
     let is_protected = is_set("rebind-protection", true);
@@ -98,6 +102,7 @@ pub(super) fn read(section: &mut Section<'_>, tunnel: psk::PostQuantum) -> Optio
             },
             rebind_allow: rebind_allow?,
             cloaks: cloaks?,
+            forwards: forwards?,
             browser_doh: own_resolver(stops_doh?),
             private_relay: own_resolver(stops_relay?),
             ..Rules::default()
@@ -146,6 +151,10 @@ fn cloak(value: &DeValue<'_>) -> Option<Cloak> {
     value.as_str()?.parse().ok()
 }
 
+fn forward(value: &DeValue<'_>) -> Option<Forward> {
+    value.as_str()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{SMALLEST, keys_of_mistakes};
@@ -159,7 +168,7 @@ mod tests {
     #[test]
     fn every_mistake_of_the_section_is_told_with_its_path() {
         let text = "post-quantum = true\nlocal-domain = \"a b\"\nhosts-files = [\"hosts\"]\nblocklists = 1\nblock-answer = \"drop\"\n\
-                    rebind-allow = [\"a..b\"]\ncloak = [\"a.example\"]\nfilter-aaaa = \"on\"\nrebind-protection = 1\nstop = true";
+                    rebind-allow = [\"a..b\"]\ncloak = [\"a.example\"]\nforward = [\"a.example 8.8.8.8\"]\nfilter-aaaa = \"on\"\nrebind-protection = 1\nstop = true";
 
         let keys = keys_of_mistakes(&format!("{SMALLEST}[dns]\n{text}"));
 
@@ -173,6 +182,7 @@ mod tests {
                 "dns.block-answer",
                 "dns.rebind-allow",
                 "dns.cloak",
+                "dns.forward",
                 "dns.filter-aaaa",
                 "dns.rebind-protection",
                 "dns.stop"
@@ -195,6 +205,17 @@ mod tests {
                 assert_eq!(read(&key, tunnel).as_str(), own);
             }
         }
+    }
+
+    #[test]
+    fn no_zone_is_forwarded_to_the_router_itself() {
+        let text = "[dns]\nforward = [\"lan 192.168.1.5 192.168.1.1\"]\n[lan]\ndns-listen = [\"192.168.1.1:53\"]";
+        let smallest = SMALLEST.replace("[lan]", text);
+        assert_eq!(keys_of_mistakes(&smallest), ["dns.forward"]);
+
+        let other = smallest.replace("192.168.1.1\"]\n", "192.168.1.1:5353\"]\n");
+        let dns = super::super::parse(&other).unwrap().dns;
+        assert_eq!(dns.rules.forwards.len(), 1);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Home {
         };
         Self {
             at: socket.local_addr().unwrap(),
-            dns: Dns::start(listeners, &config, clock).unwrap(),
+            dns: Dns::start(listeners, &config, clock, Default::default()).unwrap(),
         }
     }
 }

@@ -54,10 +54,19 @@ pub(crate) fn text(status: &Value, source: Source, now: u64) -> String {
                 "lookups",
                 &format!("{queries}, {hits} from the cache, {failed} failed{sealed}"),
             );
-            let (own, blocked, inside) = (count("own"), count("blocked"), count("rebinding"));
-            if own + blocked + inside > 0 {
-                let text = format!("{own} answered here, {blocked} blocked, {inside} led inside");
-                lines.add("", &text);
+            let said = [
+                ("own", "answered here"),
+                ("forwarded", "for the home's servers"),
+                ("blocked", "blocked"),
+                ("rebinding", "led inside"),
+            ];
+            let said = said.map(|(key, what)| (count(key), what));
+            let said = said.iter().filter(|(count, _)| *count > 0);
+            let said: Vec<_> = said
+                .map(|(count, what)| format!("{count} {what}"))
+                .collect();
+            if !said.is_empty() {
+                lines.add("", &said.join(", "));
             }
         }
     }

@@ -6,14 +6,14 @@ use toml::{Table, Value};
 
 use super::config::RawConfig;
 use crate::policy::{
-    Aaaa, BlockAnswer, Cloak, MAX_FILES, MAX_NAMES, NotAName, OwnResolver, Rebinding, Rules,
-    WireName,
+    Aaaa, BlockAnswer, Cloak, Forward, MAX_FILES, MAX_NAMES, NotAForward, NotAName, OwnResolver,
+    Rebinding, Rules, WireName,
 };
 
 const SECTION: &str = "policy";
 const DEFAULT_DOMAIN: &str = "lan";
 const ACCEPTED_KEYS: &str = "local-domain, hosts-files, leases-files, blocklists, allowlists, block-answer, rebind-protection, \
-    rebind-allow, cloak, filter-aaaa, stop-browser-doh, stop-private-relay";
+    rebind-allow, cloak, forward, filter-aaaa, stop-browser-doh, stop-private-relay";
 const FILES: &str = "absolute paths";
 const DOMAIN: &str = "a name such as \"lan\", or \"\" for none";
 
@@ -71,6 +71,16 @@ fn read_keys(section: &mut RawConfig) -> Rules {
         "\"NAME ADDRESS…\" or \"NAME OTHER-NAME\"",
         |text| text.parse::<Cloak>().map_err(not_a_name),
     );
+    let forwards = section.optional_list(
+        "forward",
+        0,
+        MAX_NAMES,
+        "\"ZONE ADDRESS…\" with addresses inside this network",
+        |text| {
+            text.parse::<Forward>()
+                .map_err(|error: NotAForward| error.to_string())
+        },
+    );
     let aaaa = if section.boolean("filter-aaaa") {
         Aaaa::Denied
     } else {
@@ -95,6 +105,7 @@ fn read_keys(section: &mut RawConfig) -> Rules {
         rebinding,
         rebind_allow: rebind_allow.unwrap_or_default(),
         cloaks: cloaks.unwrap_or_default(),
+        forwards: forwards.unwrap_or_default(),
         aaaa,
     }
 }
@@ -152,7 +163,7 @@ mod tests {
     #[test]
     fn every_mistake_of_the_section_is_told_with_its_path() {
         let text = "[policy]\nlocal-domain = \"a b\"\nhosts-files = [\"hosts\"]\nblocklists = 1\nblock-answer = \"drop\"\n\
-                    rebind-protection = \"on\"\nrebind-allow = [\"a..b\"]\ncloak = [\"a.example\"]\nfilter-aaaa = 0\nstop = true";
+                    rebind-protection = \"on\"\nrebind-allow = [\"a..b\"]\ncloak = [\"a.example\"]\nforward = [\"a.example 192.0.2.1\"]\nfilter-aaaa = 0\nstop = true";
 
         let (_, mistakes) = read_text(text);
 
@@ -170,6 +181,7 @@ mod tests {
                 "policy.rebind-protection",
                 "policy.rebind-allow[0]",
                 "policy.cloak[0]",
+                "policy.forward[0]",
                 "policy.filter-aaaa",
                 "policy.stop"
             ]
@@ -187,7 +199,7 @@ mod tests {
     #[test]
     fn a_whole_section_is_read() {
         let text = "[policy]\nlocal-domain = \"home\"\nblocklists = [\"/etc/list\"]\nblock-answer = \"zero\"\nrebind-protection = true\n\
-                    rebind-allow = [\"plex.direct\"]\ncloak = [\"a.example 192.0.2.1\"]\nfilter-aaaa = true\nstop-private-relay = true";
+                    rebind-allow = [\"plex.direct\"]\ncloak = [\"a.example 192.0.2.1\"]\nforward = [\"lan 10.0.0.1\"]\nfilter-aaaa = true\nstop-private-relay = true";
 
         let (rules, mistakes) = read_text(text);
 
@@ -197,6 +209,7 @@ mod tests {
         assert_eq!(rules.block_answer, BlockAnswer::Zero);
         assert_eq!(rules.rebinding, Rebinding::Refused);
         assert_eq!((rules.rebind_allow.len(), rules.cloaks.len()), (1, 1));
+        assert_eq!(rules.forwards, ["lan 10.0.0.1".parse().unwrap()]);
         assert_eq!(
             (rules.aaaa, rules.browser_doh),
             (Aaaa::Denied, OwnResolver::Asked)

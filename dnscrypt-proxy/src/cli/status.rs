@@ -126,6 +126,7 @@ fn words(status: &Value, now: u64) -> String {
         ("stale", "stale"),
         ("failed", "failed"),
         ("own", "answered here"),
+        ("forwarded", "for servers of this network"),
         ("blocked", "blocked"),
         ("rebinding", "led inside"),
     ] {

@@ -17,6 +17,14 @@ const PARAMETER_IPV6: u16 = 6;
 /// A label's length that is none, but half of a pointer.
 const POINTER: u8 = 0xc0;
 
+/// Whether a server of the network's own may have this address. One of a link alone would need the link's name.
+pub(super) fn may_serve(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_inside_v4(v4) && !v4.is_broadcast() && v4.octets().first() != Some(&0),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
+
 /// Whether an address is one that no name of the internet should have.
 pub(super) fn is_inside(address: IpAddr) -> bool {
     match address {

@@ -1,16 +1,20 @@
 //! What a policy is to do: the configuration of it, in types that cannot be wrong.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::home;
+use super::inside::may_serve;
 use super::name::{NotAName, WireName};
 
 /// More names of one kind are not taken in a configuration.
 pub const MAX_NAMES: usize = 256;
 /// More files of one kind are not taken.
 pub const MAX_FILES: usize = 16;
+/// More servers of one zone are not taken.
+pub const MAX_SERVERS: usize = 4;
+const DNS_PORT: u16 = 53;
 
 /// What is answered here, refused, or let through. Special-use names (RFC 6761) never leave, whatever is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,12 +37,23 @@ pub struct Rules {
     pub rebind_allow: Vec<WireName>,
     /// Names with answers of their own.
     pub cloaks: Vec<Cloak>,
+    /// Zones that are asked of servers of the network one is in.
+    pub forwards: Vec<Forward>,
     /// What happens to questions for IPv6 addresses.
     pub aaaa: Aaaa,
     /// What browsers are told that ask whether to use a resolver of their own.
     pub browser_doh: OwnResolver,
     /// Likewise Apple's Private Relay.
     pub private_relay: OwnResolver,
+}
+
+impl Rules {
+    /// A server that a zone is forwarded to and that is one of these: whoever listens there would ask itself.
+    #[must_use]
+    pub fn loop_at(&self, listen: &[SocketAddr]) -> Option<SocketAddr> {
+        let mut servers = self.forwards.iter().flat_map(|forward| &forward.servers);
+        servers.find(|server| listen.contains(server)).copied()
+    }
 }
 
 /// What a name on a blocklist is answered with.
@@ -123,4 +138,57 @@ impl FromStr for Cloak {
         };
         Ok(Self { name, to })
     }
+}
+
+/// A zone with servers of its own: `zone address…`. They are asked in clear, and so have to be inside the network: an address is
+/// private, shared, link-local or loopback, with a port (`192.168.1.5:5353`, `[fd00::5]:5353`) where it is not 53.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    pub(super) zone: WireName,
+    pub(super) servers: Vec<SocketAddr>,
+}
+
+/// What is no zone with servers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAForward {
+    /// It begins with no name.
+    #[error(transparent)]
+    Name(#[from] NotAName),
+    /// There is none, or there are too many.
+    #[error("not a zone and 1 to {MAX_SERVERS} addresses of servers")]
+    Count,
+    /// One is no address.
+    #[error("{0:?} is no address of a server")]
+    Address(String),
+    /// It would be asked in clear outside.
+    #[error("{0} is not inside this network, and would be asked in clear")]
+    Outside(IpAddr),
+}
+
+impl FromStr for Forward {
+    type Err = NotAForward;
+
+    fn from_str(text: &str) -> Result<Self, NotAForward> {
+        let mut words = text.split_ascii_whitespace();
+        let zone = words.next().ok_or(NotAName)?.parse()?;
+        let servers = words.map(server).collect::<Result<Vec<_>, _>>()?;
+        match servers.len() {
+            1..=MAX_SERVERS => Ok(Self { zone, servers }),
+            _ => Err(NotAForward::Count),
+        }
+    }
+}
+
+fn server(word: &str) -> Result<SocketAddr, NotAForward> {
+    let with_port = || word.parse().ok();
+    let plain = word.parse().map(|ip| SocketAddr::new(ip, DNS_PORT));
+    let server: SocketAddr = plain
+        .ok()
+        .or_else(with_port)
+        .filter(|server: &SocketAddr| server.port() != 0)
+        .ok_or_else(|| NotAForward::Address(word.to_owned()))?;
+    let ip = server.ip();
+    may_serve(ip)
+        .then_some(server)
+        .ok_or(NotAForward::Outside(ip))
 }

@@ -1,4 +1,5 @@
 mod files;
+mod forward;
 mod rebinding;
 
 use hickory_proto::op::{Message, ResponseCode};

@@ -35,7 +35,6 @@ const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
-#[cfg(feature = "workers")]
 const AD: u8 = 0x20;
 const RCODE_FORMERR: u8 = 1;
 /// The only class that is asked here.
@@ -389,7 +388,6 @@ pub(super) fn mark_incomplete(message: &mut [u8]) {
 }
 
 /// Takes back that the answer is proven.
-#[cfg(feature = "workers")]
 pub(crate) fn unmark_proven(message: &mut [u8]) {
     if let Some(flags) = message.get_mut(RCODE_AT) {
         *flags &= !AD;

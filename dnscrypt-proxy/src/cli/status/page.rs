@@ -99,7 +99,7 @@ fn status(stub: &Stub, cache_bytes: usize, uptime: Duration) -> Value {
         "version": env!("CARGO_PKG_VERSION"), "uptime_s": uptime.as_secs(),
         "queries": figures.queries, "tcp_queries": counters.get(Counted::TcpQuery),
         "cache_hits": figures.cache_hits, "stale": figures.stale, "coalesced": figures.coalesced,
-        "asked": figures.asked, "prefetched": figures.prefetched, "failed": figures.failed, "truncated": counters.get(Counted::Truncated),
+        "asked": figures.asked, "forwarded": figures.forwarded, "prefetched": figures.prefetched, "failed": figures.failed, "truncated": counters.get(Counted::Truncated),
         "own": figures.policy.own, "blocked": figures.policy.blocked, "rebinding": figures.policy.rebinding,
         "upstream_ms": upstream_ms, "resolvers": resolvers,
         "cache": {"answers": figures.cached, "bytes": figures.cached_bytes, "max_bytes": cache_bytes},

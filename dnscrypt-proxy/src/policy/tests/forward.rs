@@ -1,0 +1,137 @@
+//! Zones that are asked of servers of the network's own.
+
+use super::*;
+
+fn forwarding(forwards: &[&str], rules: Rules) -> Policy {
+    let forwards = forwards.iter().map(|text| text.parse().unwrap());
+    Policy::new(Rules {
+        forwards: forwards.collect(),
+        ..rules
+    })
+}
+
+fn first_server(policy: &Policy, name: &str) -> Option<String> {
+    let servers = policy.servers(&query(name, RecordType::A))?;
+    Some(servers[0].to_string())
+}
+
+#[test]
+fn a_forward_needs_a_zone_and_servers_that_are_inside() {
+    for text in [
+        "",
+        ".",
+        "corp.example",
+        "corp..example 10.0.0.1",
+        "corp.example dns.corp.example",
+        "corp.example 10.0.0.1:0",
+        "corp.example 10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5",
+        "corp.example 0.0.0.0",
+        "corp.example 255.255.255.255",
+        "corp.example 224.0.0.251",
+        "corp.example ::",
+        "corp.example fe80::1",
+        "corp.example ff02::fb",
+        "corp.example ::ffff:10.0.0.1",
+        "corp.example 64:ff9b::a00:1",
+        "corp.example 172.32.0.1",
+        "corp.example 8.8.8.8",
+        "corp.example 10.0.0.1 8.8.8.8",
+        "corp.example 2001:db8::1",
+    ] {
+        assert!(text.parse::<Forward>().is_err(), "{text}");
+    }
+    let outside = "corp.example 8.8.8.8".parse::<Forward>().unwrap_err();
+    assert_eq!(
+        outside.to_string(),
+        "8.8.8.8 is not inside this network, and would be asked in clear"
+    );
+    for text in [
+        "lan 127.0.0.1:5353",
+        "corp.example. 10.0.0.1 [fd00::1]:5353 fd00::2",
+        "10.in-addr.arpa 100.100.100.100",
+    ] {
+        assert!(text.parse::<Forward>().is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn names_beside_a_forwarded_zone_are_not_for_its_servers() {
+    let policy = forwarding(&["corp.example 10.0.0.1"], Rules::default());
+
+    for name in [
+        "example",
+        "xcorp.example",
+        "corp.example.net",
+        "www.example",
+    ] {
+        assert_eq!(first_server(&policy, name), None, "{name}");
+    }
+    for name in ["corp.example", "WWW.Corp.Example", "a.b.corp.example"] {
+        let server = first_server(&policy, name);
+        assert_eq!(server.as_deref(), Some("10.0.0.1:53"), "{name}");
+    }
+}
+
+#[test]
+fn the_smallest_zone_of_a_name_has_it_whatever_the_order() {
+    let (wide, small) = ("corp.example 10.0.0.1", "lab.corp.example 10.0.0.2:5353");
+
+    for forwards in [[wide, small], [small, wide]] {
+        let policy = forwarding(&forwards, Rules::default());
+        let server = first_server(&policy, "www.lab.corp.example");
+        assert_eq!(server.as_deref(), Some("10.0.0.2:5353"));
+        let server = first_server(&policy, "www.corp.example");
+        assert_eq!(server.as_deref(), Some("10.0.0.1:53"));
+    }
+}
+
+#[test]
+fn what_standards_or_the_homes_domain_would_deny_is_asked_of_a_server_that_is_named_for_it() {
+    let rules = || Rules {
+        local_domain: Some("lan".parse().unwrap()),
+        aaaa: Aaaa::Denied,
+        ..Rules::default()
+    };
+    let forwards = [
+        "lan 10.0.0.1",
+        "corp.local 10.0.0.1",
+        "10.in-addr.arpa 10.0.0.1",
+    ];
+    let policy = forwarding(&forwards, rules());
+    let without = forwarding(&[], rules());
+
+    for (name, rtype) in [
+        ("nas.lan", RecordType::A),
+        ("nas.lan", RecordType::AAAA),
+        ("dc.corp.local", RecordType::SRV),
+        ("5.0.0.10.in-addr.arpa", RecordType::PTR),
+    ] {
+        assert!(answer(&policy, name, rtype).is_none(), "{name} {rtype}");
+        assert!(answer(&without, name, rtype).is_some(), "{name} {rtype}");
+    }
+    for name in ["printer.local", "1.1.168.192.in-addr.arpa"] {
+        assert!(answer(&policy, name, RecordType::PTR).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn what_the_home_knows_by_itself_and_what_a_list_blocks_is_not_asked_of_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hosts, list) = (folder.path().join("hosts"), folder.path().join("list"));
+    std::fs::write(&hosts, "10.0.0.9 nas.lan\n").unwrap();
+    std::fs::write(&list, "ads.corp.example\n").unwrap();
+    let rules = Rules {
+        local_domain: Some("lan".parse().unwrap()),
+        hosts_files: vec![hosts],
+        blocklists: vec![list],
+        ..Rules::default()
+    };
+    let policy = forwarding(&["lan 10.0.0.1", "corp.example 10.0.0.1"], rules);
+    policy.settle();
+
+    let nas = answer(&policy, "nas.lan", RecordType::A).unwrap();
+    assert_eq!(addresses(&nas), ["10.0.0.9".parse::<IpAddr>().unwrap()]);
+    let blocked = answer(&policy, "ads.corp.example", RecordType::A).unwrap();
+    assert_eq!(extended_error(&blocked), Some(15));
+    assert!(answer(&policy, "other.lan", RecordType::A).is_none());
+}
