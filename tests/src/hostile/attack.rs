@@ -56,10 +56,9 @@ impl Target<'_> {
     }
 }
 
-/// Sends so many packets.
+/// Sends packets until it is over.
 pub(super) fn packets(
     target: Target<'_>,
-    count: u64,
     (sent, over): (&AtomicU64, &AtomicBool),
     mut make: impl FnMut() -> Result<Vec<u8>>,
 ) -> Result<()> {
@@ -74,7 +73,7 @@ pub(super) fn packets(
     })?;
     let mut batches = 0;
     for socket in sockets.iter().cycle() {
-        if sent.load(Ordering::Relaxed) >= count || over.load(Ordering::Relaxed) {
+        if over.load(Ordering::Relaxed) {
             break;
         }
         batches += 1;

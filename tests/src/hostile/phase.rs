@@ -18,6 +18,9 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Between two questions of the one who knows the truth.
 const PACE: Duration = Duration::from_millis(5);
+/// The second half is judged if it lasts so long, and does where there are so many packets.
+pub(super) const JUDGED: Duration = Duration::from_secs(60);
+const MANY: u64 = 1_000_000;
 /// No lie more or no packet more for so long: it will not come to an end.
 const STALLED: Duration = Duration::from_secs(60);
 /// What is asked when all is over, one after the other.
@@ -90,9 +93,9 @@ impl Phase<'_> {
             let (sent, frames) = (&sent, &frames);
             let tcp_dice = dice_tcp.clone();
             let (known, dice_known) = (&mut *known, &mut *dice_known);
-            let (all, told) = (self.packets, |ended| told(over, ended));
+            let told = |ended| told(over, ended);
             let threads = vec![
-                scope.spawn(move || told(attack::packets(target, all, (sent, over), udp))),
+                scope.spawn(move || told(attack::packets(target, (sent, over), udp))),
                 scope.spawn(move || told(attack::frames(target, (frames, over), tcp_dice, tcp))),
                 scope.spawn(move || {
                     told(provoke(
@@ -141,6 +144,13 @@ impl Phase<'_> {
         })
     }
 
+    fn least(&self) -> Duration {
+        match self.packets {
+            MANY.. => JUDGED * 5 / 2,
+            _ => Duration::ZERO,
+        }
+    }
+
     fn lives(&self, process: &mut Running) -> Result<()> {
         if let Some(status) = process.ended() {
             bail!(
@@ -152,7 +162,8 @@ impl Phase<'_> {
         Ok(())
     }
 
-    /// Samples until all packets are sent and all lies are told.
+    /// Samples until all packets are sent and all lies are told, and for as long as it takes to judge what grows where there are many: more of
+    /// both come meanwhile.
     fn watch(
         &self,
         process: &mut Running,
@@ -182,7 +193,8 @@ impl Phase<'_> {
             let now = Instant::now();
             let of_both = [packets_go_on.look(packets, now), lies_go_on.look(lies, now)];
             // A thread that could not go on has its reason; it is told when it is joined.
-            if of_both == [State::Done; 2] || over.load(Ordering::Relaxed) {
+            let is_done = of_both == [State::Done; 2] && start.elapsed() >= self.least();
+            if is_done || over.load(Ordering::Relaxed) {
                 return Ok(samples);
             }
             if of_both.contains(&State::Stalled) {

@@ -7,15 +7,13 @@ use serde::Serialize;
 
 use super::Options;
 use super::asker::Tally;
-use super::phase::Found;
+use super::phase::{Found, JUDGED};
 use crate::soak::{Growth, growth};
 
 /// The share of known names that may stay without an answer.
 const UNANSWERED: f64 = 0.02;
 /// The share of the packets that the kernel may drop: what it drops is no input.
 const DROPPED: f64 = 0.01;
-/// What is judged for growth lasts at least so long: shorter runs are all warm-up.
-const JUDGED_S: f64 = 60.0;
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -206,7 +204,8 @@ fn growths(found: &Found) -> Vec<Growth> {
 }
 
 fn is_judged(growth: &Growth) -> bool {
-    growth.seconds >= JUDGED_S
+    // Shorter ones are all warm-up.
+    growth.seconds >= JUDGED.as_secs_f64()
 }
 
 fn judged(found: &Found, growths: &[Growth]) -> Vec<String> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::Pace;
-use super::load::Load;
+use super::load::{Keep, Load};
 use super::questions::{AGAIN, Names, Questions};
 use super::servers::{DNSDIST, ENCRYPTED_DNS, Server};
 use super::strangers::{CLASSICAL_PER_S, POST_QUANTUM_PER_S, Strangers};
@@ -40,6 +40,7 @@ struct Round {
     pq_resumed: Option<f64>,
     pq_full: Option<f64>,
     tcp: f64,
+    tcp_kept: f64,
     /// The server's processor time for one lookup over TCP.
     tcp_us: f64,
     miss: f64,
@@ -119,8 +120,10 @@ fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
     let steady = (STEADY, pace.steady);
     let mut times = load.steady(&hits, steady, &mut Strangers::default())?;
     let used = cpu_seconds(&[server.pid])?;
-    let tcp = load.over_tcp(&hits, pace.trial).context("TCP")?;
+    let over_tcp = |keep| load.over_tcp(&hits, keep, pace.trial);
+    let tcp = over_tcp(Keep::No).context("TCP")?;
     let used = cpu_seconds(&[server.pid])? - used;
+    let tcp_kept = over_tcp(Keep::Yes).context("TCP with connections that are kept")?;
     drop(hits);
     let count = pace.of_a_trial(NEW_KEYS_PER_S);
     let new_keys = Questions::new_keys(&server.classical, count)?;
@@ -138,6 +141,7 @@ fn one(server: &Server, round: usize, pace: Pace) -> Result<Round> {
         pq_resumed,
         pq_full,
         tcp,
+        tcp_kept,
         tcp_us: used * 1e6 / (tcp * pace.trial.as_secs_f64()),
         miss,
         times_ms: [part(0.5)?, part(0.99)?, part(0.999)?],
@@ -167,7 +171,7 @@ fn told(round: usize, of: usize, name: &str, m: &Round) -> String {
     let or_not = |value: Option<f64>| value.map_or("not served".to_owned(), |v| format!("{v:.0}"));
     let [p50, p99, p999] = m.times_ms;
     format!(
-        "round {round}/{of}, {name:<14}: hit {:.0}, new key {:.0}, pq resumed {}, pq full {}, tcp {:.0} (of {:.1} us), miss {:.0} a second; \
+        "round {round}/{of}, {name:<14}: hit {:.0}, new key {:.0}, pq resumed {}, pq full {}, tcp {:.0} (of {:.1} us), kept {:.0}, miss {:.0} a second; \
          p50 {p50:.3} p99 {p99:.3} p99.9 {p999:.3} ms; peak {:.1} MB",
         m.hit,
         m.new_key,
@@ -175,6 +179,7 @@ fn told(round: usize, of: usize, name: &str, m: &Round) -> String {
         or_not(m.pq_full),
         m.tcp,
         m.tcp_us,
+        m.tcp_kept,
         m.miss,
         m.peak_mb
     )
@@ -202,6 +207,11 @@ const MEASURES: &[Measure<Round>] = &[
         |peer| against(peer, GOAL_POST_QUANTUM),
     ),
     rate("tcp", |m| Some(m.tcp), |peer| against(peer, GOAL_TCP)),
+    rate(
+        "tcp kept",
+        |m| Some(m.tcp_kept),
+        |peer| against(peer, GOAL_TCP),
+    ),
     Measure {
         what: "tcp processor time",
         unit: "us",
@@ -272,6 +282,7 @@ mod tests {
             hit: 15.0,
             new_key: 12.0,
             tcp: 2.0,
+            tcp_kept: 2.0,
             tcp_us: 20.0,
             miss: 1.0,
             times_ms: [0.1, 0.5, 1.0],
@@ -283,6 +294,7 @@ mod tests {
             new_key: 10.0,
             pq_resumed: Some(5.0),
             tcp: 1.0,
+            tcp_kept: 1.5,
             times_ms: [0.1, 0.4, 2.0],
             peak_mb: 30.0,
             ..ours
@@ -309,6 +321,7 @@ mod tests {
         assert_eq!(met("classical hit vs dnsdist"), None);
         assert_eq!(met("new key"), Some(false));
         assert_eq!(met("tcp"), Some(true));
+        assert_eq!(met("tcp kept"), Some(false));
         assert_eq!(met("miss"), Some(false));
         assert_eq!(met("p50 at 2000/s vs dnsdist"), Some(true));
         assert_eq!(met("p99 at 2000/s"), Some(false));

@@ -181,15 +181,24 @@ impl Load {
         Ok(Times { ms: times, lost })
     }
 
-    /// A connection for each lookup, some at a time; gives how many a second were answered.
-    pub(super) fn over_tcp(&self, questions: &Questions, lasting: Duration) -> Result<f64> {
+    /// A connection for each lookup, or for as many as the server takes on it, some at a time; gives how many a second were answered.
+    pub(super) fn over_tcp(
+        &self,
+        questions: &Questions,
+        keep: Keep,
+        lasting: Duration,
+    ) -> Result<f64> {
         let (next, start) = (AtomicUsize::new(0), Instant::now());
         // Servers bound what one address may have open.
         let client = |n: u8| -> Result<usize> {
             let (own, mut answered) = (SockaddrIn::new(127, 0, 1, n, 0), 0);
+            let mut open = None;
             while start.elapsed() < lasting {
                 let place = next.fetch_add(1, Ordering::Relaxed) % questions.len();
-                let answer = over_one(own, self.server, questions.packet(place))?;
+                let answer = over(&mut open, (own, self.server), questions.packet(place))?;
+                if keep == Keep::No {
+                    open = None;
+                }
                 ensure!(
                     questions.place_of(&answer) == Some(place),
                     "an answer over TCP that belongs to another lookup"
@@ -360,14 +369,38 @@ pub(super) fn bound(to: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// One lookup over a connection of its own, which is reset afterwards: its port is free again at once.
-fn over_one(own: SockaddrIn, server: SocketAddr, packet: &[u8]) -> Result<Vec<u8>> {
+/// Whether a connection is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// A new one for each lookup.
+    No,
+    /// Until the server closes it.
+    Yes,
+}
+
+/// One lookup over the connection that is open, or over a new one where there is none that the server still keeps.
+fn over(
+    open: &mut Option<TcpStream>,
+    (own, server): (SockaddrIn, SocketAddr),
+    packet: &[u8],
+) -> Result<Vec<u8>> {
+    if let Some(answer) = open
+        .as_mut()
+        .and_then(|stream| exchange(stream, packet).ok())
+    {
+        return Ok(answer);
+    }
+    exchange(open.insert(connected(own, server)?), packet)
+}
+
+/// A connection that is reset when it is dropped: its port is free again at once.
+fn connected(own: SockaddrIn, server: SocketAddr) -> Result<TcpStream> {
     let (family, flags) = (AddressFamily::Inet, SockFlag::SOCK_CLOEXEC);
     let socket = socket(family, SockType::Stream, flags, None).context("making a TCP socket")?;
     bind(socket.as_raw_fd(), &own).context("binding TCP")?;
     let to = SockaddrStorage::from(server);
     connect(socket.as_raw_fd(), &to).context("connecting TCP")?;
-    let mut stream = TcpStream::from(socket);
+    let stream = TcpStream::from(socket);
     let linger = nix::libc::linger {
         l_onoff: 1,
         l_linger: 0,
@@ -376,6 +409,10 @@ fn over_one(own: SockaddrIn, server: SocketAddr, packet: &[u8]) -> Result<Vec<u8
     stream
         .set_read_timeout(Some(FIRST))
         .context("bounding the wait")?;
+    Ok(stream)
+}
+
+fn exchange(stream: &mut TcpStream, packet: &[u8]) -> Result<Vec<u8>> {
     let length = u16::try_from(packet.len()).context("a query of more than 64 KiB")?;
     let framed = [&length.to_be_bytes(), packet].concat();
     stream.write_all(&framed).context("asking over TCP")?;
