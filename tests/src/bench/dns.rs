@@ -12,6 +12,7 @@ mod servers;
 mod stubs;
 
 mod answerer;
+mod echo;
 mod load;
 mod questions;
 mod strangers;

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 
 use super::Pace;
+use super::echo::Echo;
 use super::load::Load;
 use super::questions::{AGAIN, Names, Questions};
 use super::strangers::Strangers;
@@ -41,7 +42,11 @@ pub(super) fn measure(
     pace: Pace,
     say: &dyn Fn(&str),
 ) -> Result<Table> {
+    let mut echo_p99 = Vec::new();
     let measured = interleaved(KINDS.len(), rounds, |who, round| {
+        if echo_p99.len() == round {
+            echo_p99.push(p99_of_an_echo(bench, pace).context("measuring an echo")?);
+        }
         let kind = *KINDS.get(who).context("who is one of them")?;
         let measured = one(bench, kind, round, pace);
         let measured = measured.with_context(|| format!("measuring {}", kind.name()))?;
@@ -49,7 +54,20 @@ pub(super) fn measure(
         Ok(measured)
     })?;
     let results = KINDS.into_iter().zip(measured);
-    table(results.map(|(kind, rounds)| (kind, Results::of(kind, rounds))))
+    let mut table = table(results.map(|(kind, rounds)| (kind, Results::of(kind, rounds))))?;
+    let echo = Row::figure("stub p99 of an echo, the machine's own", "ms", &echo_p99)?;
+    table.rows.push(echo);
+    Ok(table)
+}
+
+/// What the time of a cached answer would be if answering took none.
+fn p99_of_an_echo(bench: &Bench<'_>, pace: Pace) -> Result<f64> {
+    let echo = Echo::start(&bench.lab.internet)?;
+    let mut load = Load::new(&bench.lab.internet, echo.address)?;
+    let hits = Questions::plain(Names::Known, AGAIN)?;
+    let steady = (STEADY, pace.steady);
+    let mut times = load.steady(&hits, steady, &mut Strangers::default())?.ms;
+    quantile(&mut times, 0.99).context("nothing came back")
 }
 
 /// The program beside all others, then the agent's stub beside dnscrypt-proxy.
