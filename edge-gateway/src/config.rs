@@ -159,6 +159,8 @@ pub struct Dns {
     pub upstream: Upstream,
     /// `dnssec`: whether answers are validated. Default true.
     pub dnssec: bool,
+    /// `aggressive-nsec`: whether what a validated denial proves for other names and types denies these too, unasked (RFC 8198). Default true.
+    pub aggressive_nsec: bool,
     /// `[[dns.zones]]`: zones with resolvers of their own, whatever the mode.
     pub zones: Vec<DnsZone>,
     /// `dns64`: the prefix of a NAT64, behind which names that have IPv4 addresses alone get IPv6 ones. Default: none do.
@@ -553,6 +555,7 @@ impl Dns {
             certificates: Certificates::Directory("/nowhere".into()),
             upstream: Upstream::Forward(vec![address]),
             dnssec: false,
+            aggressive_nsec: true,
             zones: Vec::new(),
             dns64: None,
             trust_anchor_file: None,

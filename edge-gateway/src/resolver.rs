@@ -147,6 +147,10 @@ impl Resolver {
             None => Arc::new(TrustAnchors::default()),
         };
         let anchors_if = |validates: bool| validates.then(|| Arc::clone(&anchors));
+        let (ranges, zone_ranges) = match dns.aggressive_nsec {
+            true => (RANGES, ZONE_RANGES),
+            false => (0, 0),
+        };
         let routes = Arc::new(Routes::new(dns.zones.iter().map(|zone| zone.name.clone())));
         let forward = |servers: &[SocketAddr], validates, whose, (cache_entries, ranges)| {
             let connections = Connections::of(whose, &routes);
@@ -157,17 +161,17 @@ impl Resolver {
         };
         let rest = match &dns.upstream {
             Upstream::Forward(servers) => {
-                forward(servers, dns.dnssec, Whose::Rest, (CACHE_ENTRIES, RANGES))?
+                forward(servers, dns.dnssec, Whose::Rest, (CACHE_ENTRIES, ranges))?
             }
             Upstream::Recurse(roots) => {
                 let connections = Connections::of(Whose::Rest, &routes);
                 let recursor = recursor(roots, anchors_if(dns.dnssec), connections)?;
-                Source::new(Asked::Recurse(Box::new(recursor)), dns.dnssec, RANGES)
+                Source::new(Asked::Recurse(Box::new(recursor)), dns.dnssec, ranges)
             }
         };
         let zones = dns.zones.iter().enumerate().map(|(at, zone)| {
             let whose = Whose::Zone(at);
-            let most = (ZONE_CACHE_ENTRIES, ZONE_RANGES);
+            let most = (ZONE_CACHE_ENTRIES, zone_ranges);
             forward(&zone.forward, zone.dnssec, whose, most)
         });
         Ok(Self {

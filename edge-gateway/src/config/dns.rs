@@ -61,6 +61,7 @@ pub(super) fn read_dns(
     let certificates = certificates(&mut fields);
     let upstream = upstream(&mut fields);
     let dnssec = fields.flag("dnssec").unwrap_or(true);
+    let aggressive_nsec = fields.flag("aggressive-nsec").unwrap_or(true);
     let dns64 = fields.parsed("dns64", DNS64_FORM);
     let trust_anchor_file = fields.parsed("trust-anchor-file", "the path of a file");
     let rate = rate(&mut fields);
@@ -80,6 +81,7 @@ pub(super) fn read_dns(
             certificates: certificates?,
             upstream: upstream?,
             dnssec,
+            aggressive_nsec,
             zones,
             dns64,
             trust_anchor_file,

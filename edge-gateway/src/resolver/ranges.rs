@@ -53,7 +53,7 @@ struct Signed<R: RecordData> {
 }
 
 impl Ranges {
-    /// None yet, and never more than `most`.
+    /// None yet, and never more than `most`; with 0 nothing is kept.
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
@@ -64,7 +64,7 @@ impl Ranges {
 
     /// Takes what a validated denial proves beyond its own question.
     pub(super) fn keep(&mut self, found: &Found, now: Now) {
-        if !found.answers.is_empty() || found.summary != DnssecSummary::Secure {
+        if self.most == 0 || !found.answers.is_empty() || found.summary != DnssecSummary::Secure {
             return;
         }
         let records = &found.authorities;

@@ -89,6 +89,24 @@ async fn nothing_is_learned_from_what_is_not_validated_bogus_or_insecure() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_told_to_asks_for_each_name() {
+    let internet = Internet::start();
+    let resolver = Resolver::new(&config::Dns {
+        dnssec: true,
+        aggressive_nsec: false,
+        trust_anchor_file: Some(internet.dir.path().join("root.key")),
+        ..config::Dns::forwarding_to(internet.address)
+    });
+    let resolver = resolver.unwrap();
+
+    for name in ["nothing.lab.", "never.lab.", "no.lab."] {
+        let (answer, outcome) = ask(&resolver, &query(name, RecordType::A)).await;
+        assert_eq!(outcome, Outcome::Answered, "{name}");
+        assert!(answer.metadata.authentic_data, "it is validated: {name}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_proven_for_another_question_denies_a_name_when_nobody_can_be_asked() {
     let mut internet = Internet::start();
     let resolver = learned(&internet).await;
