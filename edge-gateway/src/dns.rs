@@ -213,11 +213,7 @@ fn duties(dns: &config::Dns, own: &OwnNames, figures: &Figures) -> Duties {
     let zones = forwarded(dns, own);
     Duties {
         kept_bytes: dns.cache_bytes,
-        // The recursor's memory would answer with what is left of the same lifetime.
-        ahead: match dns.upstream {
-            Upstream::Forward(_) => AHEAD,
-            Upstream::Recurse(_) => 0,
-        },
+        ahead: AHEAD,
         forwarding: (!zones.is_empty()).then(|| Forwarding {
             zones,
             left: if dns.dns64.is_some() {

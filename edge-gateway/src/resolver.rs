@@ -2,7 +2,7 @@
 //! No lookup is logged or counted by name, and no client subnet (RFC 7871) ever goes upstream: the
 //! resolver writes its own queries and copies nothing from a client's but name, type and DO.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,6 @@ use hickory_proto::dnssec::{DnssecSummary, Proof, TrustAnchors};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
-use hickory_resolver::recursor::{
-    DnssecConfig, DnssecPolicy, Recursor, RecursorError, RecursorOptions,
-};
 use tokio::sync::Semaphore;
 
 use crate::config::{self, Upstream};
@@ -23,12 +20,15 @@ mod chain;
 mod denial;
 mod forwarders;
 mod ranges;
+mod recent;
+mod recursion;
 mod roots;
 mod routes;
 mod wildcard;
 
 use forwarders::Forwarders;
 use ranges::{Now, Ranges};
+use recursion::Recursion;
 use routes::{Connections, Routes, Whose};
 
 /// Answers kept; one of a signed wildcard was measured at 4 KB, so 260 MB hold the worst of them.
@@ -41,8 +41,6 @@ const RANGES: usize = 16_384;
 const ZONE_RANGES: usize = 1_024;
 /// Judgements of signatures kept, mostly those of zones' keys; hickory would keep a million, at 300 bytes and more.
 const VALIDATIONS: usize = 16_384;
-/// Zones whose servers are remembered.
-const SERVER_CACHE_ENTRIES: usize = 4_096;
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
 pub(crate) const MAX_LOOKUPS: usize = 2_048;
 /// And so many for which nobody waits, beside them.
@@ -120,10 +118,11 @@ struct Source {
 
 enum Asked {
     Forward(Box<Forwarders>),
-    Recurse(Box<Recursor<Connections>>),
+    Recurse(Box<Recursion>),
 }
 
 /// What came back from the source, before it is judged.
+#[derive(Clone)]
 struct Found {
     code: ResponseCode,
     answers: Vec<Record>,
@@ -165,8 +164,9 @@ impl Resolver {
             }
             Upstream::Recurse(roots) => {
                 let connections = Connections::of(Whose::Rest, &routes);
-                let recursor = recursor(roots, anchors_if(dns.dnssec), connections)?;
-                Source::new(Asked::Recurse(Box::new(recursor)), dns.dnssec, ranges)
+                let anchors = anchors_if(dns.dnssec);
+                let recursion = Recursion::new(roots, anchors.as_ref(), &connections)?;
+                Source::new(Asked::Recurse(Box::new(recursion)), dns.dnssec, ranges)
             }
         };
         let zones = dns.zones.iter().enumerate().map(|(at, zone)| {
@@ -347,37 +347,6 @@ fn head(request: &Message, code: ResponseCode) -> Message {
     response
 }
 
-fn recursor(
-    roots: &[IpAddr],
-    anchors: Option<Arc<TrustAnchors>>,
-    connections: Connections,
-) -> Result<Recursor<Connections>, Fault> {
-    let policy = match anchors {
-        Some(anchors) => {
-            let mut config = DnssecConfig::default();
-            config.trust_anchor = Some(anchors);
-            config.validation_cache_size = Some(VALIDATIONS);
-            DnssecPolicy::ValidateWithStaticKey(config)
-        }
-        None => DnssecPolicy::ValidationDisabled,
-    };
-    let mut options = RecursorOptions {
-        ns_cache_size: SERVER_CACHE_ENTRIES,
-        response_cache_size: CACHE_ENTRIES,
-        edns_payload_len: EDNS_PAYLOAD_BYTES,
-        case_randomization: true,
-        ..RecursorOptions::default()
-    };
-    // Roots of one's own mean a closed network, whose servers may well have private addresses.
-    let roots = if roots.is_empty() {
-        roots::INTERNET.to_vec()
-    } else {
-        options.deny_server.clear();
-        roots.to_vec()
-    };
-    Recursor::new(&roots, policy, None, options, connections).map_err(|error| set_up(&error))
-}
-
 fn set_up(error: &dyn std::error::Error) -> Fault {
     Fault::new(Exit::Bug, format!("the resolver cannot be set up: {error}"))
 }
@@ -430,25 +399,7 @@ impl Asked {
                 chain::keep_proofs(&mut found.authorities);
                 Ok(found)
             }
-            Self::Recurse(recursor) => {
-                match recursor.resolve(question, Instant::now(), true).await {
-                    Ok(message) => Ok(found(message)),
-                    // What stops its validator it tells in words alone; a refusal is among it.
-                    Err(RecursorError::Net(NetError::Msg(_))) => Err(Outcome::Refused),
-                    Err(RecursorError::Net(error)) => negative(error),
-                    Err(RecursorError::Negative(data)) => {
-                        let code = if RecursorError::Negative(data.clone()).is_nx_domain() {
-                            ResponseCode::NXDomain
-                        } else {
-                            ResponseCode::NoError
-                        };
-                        let soa = data.soa.map(|soa| soa.into_record_of_rdata());
-                        Ok(absent(code, soa, data.authorities.as_deref()))
-                    }
-                    // The enum may grow; whatever it is, there is no answer.
-                    Err(_) => Err(Outcome::Failed),
-                }
-            }
+            Self::Recurse(recursion) => recursion.lookup(question, asking).await,
         }
     }
 }

@@ -54,3 +54,18 @@ fn a_zone_that_is_not_validated_is_asked_by_workers_in_either_mode() {
         assert!(!zones.iter().any(|zone| zone.0 == "\\x00"), "{zones:?}");
     }
 }
+
+#[test]
+fn workers_ask_ahead_in_either_mode() {
+    let forward = Upstream::Forward(vec!["192.0.2.1:53".parse().unwrap()]);
+    let recurse = Upstream::Recurse(Vec::new());
+
+    for upstream in [forward, recurse] {
+        let dns = config::Dns {
+            upstream,
+            ..config::Dns::forwarding_to("192.0.2.1:53".parse().unwrap())
+        };
+        let duties = duties(&dns, &OwnNames::new(&dns), &Figures::default());
+        assert_eq!(duties.ahead, AHEAD);
+    }
+}

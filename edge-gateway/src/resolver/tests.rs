@@ -1,5 +1,5 @@
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -8,6 +8,7 @@ use hickory_proto::rr::Name;
 use super::*;
 use crate::config::DnsZone;
 
+mod ahead;
 mod dns64;
 mod ranges;
 mod zones;
@@ -30,12 +31,18 @@ impl Drop for Internet {
 
 impl Internet {
     fn start() -> Self {
+        Self::start_behind(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same with an address that all servers have, as the zones say.
+    fn start_behind(servers: IpAddr) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
-        let lab_ds = sign(path, "lab.", &zone("lab.", &long_text()));
-        let wrong_ds = sign(path, "bogus.", &zone("bogus.", ""));
-        sign(path, "bogus.", &zone("bogus.", ""));
-        fs::write(path.join("plain.zone"), zone("plain.", "")).unwrap();
+        let behind = |text: &str| text.replace("127.0.0.1", &servers.to_string());
+        let lab_ds = sign(path, "lab.", &behind(&zone("lab.", &long_text())));
+        let wrong_ds = sign(path, "bogus.", &behind(&zone("bogus.", "")));
+        sign(path, "bogus.", &behind(&zone("bogus.", "")));
+        fs::write(path.join("plain.zone"), behind(&zone("plain.", ""))).unwrap();
         let children: String = ["lab.", "plain.", "bogus."]
             .map(|child| format!("{child} IN NS ns.{child}\nns.{child} IN A 127.0.0.1\n"))
             .concat();
@@ -43,7 +50,7 @@ impl Internet {
             "$TTL 300\n. IN SOA ns. host. 1 3600 600 86400 60\n. IN NS ns.\nns. IN A 127.0.0.1\n\
              10.113.0.203.in-addr.arpa. IN PTR www.lab.\n{children}{lab_ds}{wrong_ds}"
         );
-        sign(path, ".", &root);
+        sign(path, ".", &behind(&root));
         let address = UdpSocket::bind("127.0.0.77:0")
             .unwrap()
             .local_addr()
