@@ -1,6 +1,7 @@
 //! Which resolvers a question is for, and that it never goes to others. Answers are followed by hickory where it asks, and
 //! keys asked for, so that this is seen to at the connections, both ways: what is not for these resolvers does not leave, and
-//! an answer that leads to a name of others' is not taken. The name is then an alias, which is followed step by step.
+//! an answer that leads to a name of others' is not taken. The name is then an alias, which is followed step by step. What is too
+//! heavy to be kept is seen here, too (`weight`).
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsResponseStream, FirstAnswer as _};
 use hickory_resolver::{ConnectionProvider, PoolContext};
+
+use super::weight::lighten;
 
 /// The zones that have resolvers of their own, by their place in the configuration.
 #[derive(Debug)]
@@ -121,8 +124,9 @@ impl DnsHandle for Connection {
         let (routes, whose) = (Arc::clone(&self.routes), self.whose);
         let asking = self.exchange.send(request.clone());
         DnsResponseStream::from(Box::pin(async move {
-            let response = asking.first_answer().await?;
-            if leads_to_others(&response, &routes, whose) {
+            let mut response = asking.first_answer().await?;
+            let bytes = response.as_buffer().len();
+            if leads_to_others(&response, &routes, whose) || !lighten(&mut response, bytes) {
                 return refusal(&request);
             }
             Ok(response)
