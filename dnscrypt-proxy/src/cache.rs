@@ -220,6 +220,13 @@ impl Cache {
         }
     }
 
+    /// Lets go of an answer, be it good for longer or not.
+    pub(crate) fn forget(&mut self, key: &[u8]) {
+        if let Some((at, _)) = self.find(key) {
+            self.remove(at);
+        }
+    }
+
     /// How many answers are kept.
     #[must_use]
     pub fn len(&self) -> usize {

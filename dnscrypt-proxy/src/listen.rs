@@ -21,7 +21,6 @@ use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, Interest,
 };
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -87,6 +86,13 @@ impl Limits {
         tcp_per_source: 32,
         rate: None,
     };
+
+    /// Whether one more may wait, beside so many that do, and so many of the same source: no source has more than a quarter of the
+    /// places once half of them are taken, so that one that asks what nobody answers leaves room to all others.
+    fn has_place(&self, under_way: usize, of_source: usize) -> bool {
+        let is_much = of_source >= self.in_flight / 4;
+        under_way < self.in_flight && !(is_much && under_way > self.in_flight / 2)
+    }
 }
 
 /// A packet that arrived.
@@ -145,8 +151,8 @@ async fn udp_loop<S: Service>(service: Arc<S>, socket: Arc<UdpSocket>, limits: L
         }
     };
     let mut local = service.local();
-    let slots = Arc::new(Semaphore::new(limits.in_flight));
     let mut tasks = JoinSet::new();
+    let mut per_source = HashMap::new();
     // One byte more than the longest query: what fills it is too long.
     let mut batch = Batch::new(MAX_QUERY + 1);
     let mut answers = Vec::new();
@@ -156,7 +162,9 @@ async fn udp_loop<S: Service>(service: Arc<S>, socket: Arc<UdpSocket>, limits: L
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            release(&mut per_source, ended.ok());
+        }
         for (source, bytes) in batch.iter() {
             let packet = Packet {
                 bytes,
@@ -167,17 +175,19 @@ async fn udp_loop<S: Service>(service: Arc<S>, socket: Arc<UdpSocket>, limits: L
                 Step::Answer(answer) => answers.push((source, answer)),
                 Step::Drop(reason) => service.counters().drop_packet(reason),
                 Step::Wait(answer) => {
-                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                    let of_source = per_source.get(&source.ip()).copied().unwrap_or(0);
+                    if !limits.has_place(tasks.len(), of_source) {
                         service.counters().drop_packet(Dropped::Overloaded);
                         continue;
-                    };
+                    }
+                    per_source.insert(source.ip(), of_source + 1);
                     let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
                     tasks.spawn(async move {
                         match answer.await {
                             Ok(answer) => send(service.counters(), &socket, &answer, source).await,
                             Err(reason) => service.counters().drop_packet(reason),
                         }
-                        drop(slot);
+                        source.ip()
                     });
                 }
             }

@@ -264,6 +264,14 @@ impl Policy {
             let made = nothing(query, NOERROR, 0, RULE_TTL_S);
             return made.because(ExtendedError::Blocked).into_response();
         }
+        // Nobody else says what is in a zone of the network's own servers.
+        if self.forward(name).is_none()
+            && !self.rules.forwards.is_empty()
+            && inside::aliases(&response).any(|alias| self.forward(&alias).is_some())
+        {
+            let made = nothing(query, NOERROR, 0, RULE_TTL_S);
+            return made.because(ExtendedError::Blocked).into_response();
+        }
         let lists = self.lists();
         let is_blocked = !lists.is_empty()
             && !lists.allows(name)

@@ -291,7 +291,7 @@ impl Stub {
     /// A new answer in the place of a stale one. `None`: there is none in time.
     async fn renewed(self: &Arc<Self>, query: &Query) -> Option<Arc<Response>> {
         let asked = timeout(STALE_AFTER, self.ask(query)).await.ok().flatten();
-        asked.filter(|response| response.rcode != RCODE_SERVFAIL)
+        asked.filter(|response| response.rcode != RCODE_SERVFAIL || is_bogus(response))
     }
 
     fn give_stale(&self, query: &Query, stale: &[u8], transport: Transport) -> Vec<u8> {
@@ -306,6 +306,7 @@ impl Stub {
         let flight = flight.map(|flight| flight.borrow().clone());
         match flight {
             Some(Flight::InTheAir { since }) if since.elapsed() >= STALE_AFTER => true,
+            Some(Flight::Landed { response, .. }) if is_bogus(&response) => false,
             Some(ended @ (Flight::Landed { .. } | Flight::Failed { .. }))
                 if !ended.is_over(RECHECK_AFTER, self.upstream.changes()) =>
             {
@@ -400,10 +401,17 @@ impl Stub {
         if outcome.is_ok() && servers.is_none() {
             self.took(began.elapsed());
         }
-        let response = outcome.map(|bytes| Response::read(&bytes, query));
+        let response = outcome.map(|bytes| {
+            let response = Response::read(&bytes, query)?;
+            // Whoever has a zone is believed about it, and about nothing else.
+            match servers {
+                Some(_) => response.of_its_name_alone(),
+                None => Ok(response),
+            }
+        });
         match response {
             Ok(Ok(response)) => {
-                let response = self.policy.judge(query, response);
+                let response = self.policy.judge(query, response).failing_briefly(query);
                 self.keep(query, &response, generation);
                 if response.rcode != RCODE_SERVFAIL {
                     self.flights().remove(&query.key());
@@ -459,7 +467,12 @@ impl Stub {
             Transport::Udp => query.udp_size().min(usize::from(OUR_UDP_SIZE)),
             Transport::Tcp => TCP_ROOM,
         };
-        let (answer, fit) = query.fit(query.adopt(stored, error), room);
+        let mut answer = query.adopt(stored, error);
+        if error == Some(ExtendedError::StaleAnswer) {
+            // Its proof has ended, too.
+            message::unmark_proven(&mut answer);
+        }
+        let (answer, fit) = query.fit(answer, room);
         if fit == Fit::Truncated {
             self.counters.count(Counted::Truncated);
         }
@@ -491,6 +504,11 @@ impl Service for Stub {
     fn counters(&self) -> &Counters {
         &self.counters
     }
+}
+
+/// Whether a resolver's validation refused what there is, which no stale answer may stand in for.
+fn is_bogus(response: &Response) -> bool {
+    response.error == Some(ExtendedError::DnssecBogus)
 }
 
 /// The response code for what a stub does not do.

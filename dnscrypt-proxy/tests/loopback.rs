@@ -528,6 +528,41 @@ async fn too_many_queries_and_connections_are_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn a_source_that_asks_what_nobody_answers_leaves_room_to_others() {
+    let server = Server::start().await;
+    let limits = Limits {
+        in_flight: 8,
+        ..Limits::ROUTER
+    };
+    let stub = Stub::start_with(vec![server.stamp()], &server, limits).await;
+    server.hold(true);
+    let [greedy, modest] = ["127.0.0.1:0", "127.0.0.2:0"].map(tokio::net::UdpSocket::bind);
+    let (greedy, modest) = (greedy.await.unwrap(), modest.await.unwrap());
+
+    for n in 0..8 {
+        let query = a_query(&format!("greedy{n}.example"));
+        greedy.send_to(&query, stub.addr).await.unwrap();
+    }
+    while stub.stub.counters().dropped(Dropped::Overloaded) < 3 {
+        tokio::task::yield_now().await;
+    }
+    for name in ["a.example", "b.example"] {
+        modest.send_to(&a_query(name), stub.addr).await.unwrap();
+    }
+    while stub.stub.figures().asked < 7 {
+        tokio::task::yield_now().await;
+    }
+    server.hold(false);
+
+    for _ in 0..2 {
+        let mut answer = [0; 512];
+        let len = modest.recv(&mut answer).await.unwrap();
+        assert_eq!(records(&Message::from_vec(&answer[..len]).unwrap()), 1);
+    }
+    assert_eq!(stub.stub.counters().dropped(Dropped::Overloaded), 3);
+}
+
+#[tokio::test]
 async fn a_lookup_that_waits_takes_little_memory() {
     let server = Server::start().await;
     let upstream = rig::upstream(vec![server.stamp()], settings(&server));

@@ -94,13 +94,6 @@ impl Cache {
             self.remove(at);
         }
     }
-
-    /// What was kept does not hold any more.
-    pub(crate) fn forget(&mut self, key: &[u8]) {
-        if let Some((at, _)) = self.find(key) {
-            self.remove(at);
-        }
-    }
 }
 
 impl Slot {

@@ -307,6 +307,8 @@ pub enum ExtendedError {
     StaleAnswer = 3,
     /// The answer is ours and not the name's.
     ForgedAnswer = 4,
+    /// Validation refused what there is.
+    DnssecBogus = 6,
     /// The name, or what it stands for, may not be used here.
     Blocked = 15,
     /// Such records are of no use here.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{RCODE_SERVFAIL, Stub};
+use super::{RCODE_SERVFAIL, Stub, is_bogus};
 use crate::cache::{Cache, Found};
 use crate::listen::Step;
 use crate::policy::{Made, Policy, Verdict};
@@ -54,7 +54,13 @@ impl Stub {
     pub(super) fn keep(&self, query: &Query, response: &Response, generation: usize) {
         let now_s = self.now_s();
         let mut cache = self.cache();
-        if self.policy.generation() == generation {
+        let key = query.key();
+        if is_bogus(response) {
+            // One that has not ended is good to its end.
+            if matches!(cache.get(&key, now_s), Found::Stale(_)) {
+                cache.forget(&key);
+            }
+        } else if self.policy.generation() == generation {
             cache.insert(query, response, now_s);
         }
     }

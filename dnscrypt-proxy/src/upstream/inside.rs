@@ -17,29 +17,27 @@ const TCP_WAIT: Duration = Duration::from_secs(3);
 /// As much as questions say (over UDP), and as a length can (over TCP).
 const UDP_ROOM: usize = 4096;
 const LONGEST: usize = 65_535;
-const RCODE_SERVFAIL: u8 = 2;
-const RCODE_REFUSED: u8 = 5;
+/// Codes that say nothing of the name: the question was not liked, failed, is not served, or is refused.
+const DECLINED: [u8; 4] = [1, 2, 4, 5];
 
-/// The first answer of a server that does not decline; else the first that declines.
+/// The first answer of a server that does not decline.
 pub(super) async fn ask(
     servers: &[SocketAddr],
     sockets: &SocketFactory,
     query: &[u8],
 ) -> Result<Vec<u8>, ResolveError> {
-    let mut worse = Err(ResolveError::NoResolver);
+    let mut failure = ResolveError::NoResolver;
     for server in servers {
-        let outcome = one(*server, sockets, query).await;
-        let declines = |answer: &Vec<u8>| {
-            [RCODE_SERVFAIL, RCODE_REFUSED].contains(&message::rcode_low(answer))
-        };
-        if outcome.as_ref().is_ok_and(|answer| !declines(answer)) {
-            return outcome;
+        match one(*server, sockets, query).await {
+            Ok(answer) if DECLINED.contains(&message::rcode_low(&answer)) => {
+                failure = ResolveError::Refused;
+            }
+            Ok(answer) => return Ok(answer),
+            Err(error) => failure = error,
         }
-        if worse.is_err() {
-            worse = outcome;
-        }
+        tracing::debug!(%server, error = %failure, "a server of this network has no answer");
     }
-    worse
+    Err(failure)
 }
 
 async fn one(

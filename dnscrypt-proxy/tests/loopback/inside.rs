@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dnscrypt_proxy::policy::{Policy, Rebinding, Rules};
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{RData, Record};
+use hickory_proto::rr::rdata::{A, CNAME, NS};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
@@ -66,8 +66,24 @@ fn whole(query: &[u8]) -> Message {
     }
     message.metadata.authentic_data = true;
     let name = message.queries[0].name().clone();
-    let inside = RData::A(A::new(10, 0, 0, 5));
-    message.add_answer(Record::from_rdata(name, 300, inside));
+    let inside = || RData::A(A::new(10, 0, 0, 5));
+    let bank = || Name::from_ascii("www.bank.example.").unwrap();
+    match first_label(&message).as_str() {
+        // Who is asked about one name says something of another.
+        "beside" => {
+            message.add_answer(Record::from_rdata(bank(), 300, inside()));
+        }
+        "away" => {
+            let alias = RData::CNAME(CNAME(bank()));
+            message.add_answer(Record::from_rdata(name.clone(), 300, alias));
+            message.add_answer(Record::from_rdata(bank(), 300, inside()));
+            message.add_authority(Record::from_rdata(bank(), 300, RData::NS(NS(bank()))));
+            message.add_additional(Record::from_rdata(bank(), 300, inside()));
+            return message;
+        }
+        _ => {}
+    }
+    message.add_answer(Record::from_rdata(name, 300, inside()));
     message
 }
 
@@ -139,6 +155,34 @@ async fn a_forwarded_zone_is_asked_of_its_server_alone_and_everything_else_of_th
     assert_eq!((server.asked(), plain.asked()), (1, (1, 0)), "one is kept");
     let figures = stub.stub.figures();
     assert_eq!((figures.asked, figures.forwarded), (2, 1));
+}
+
+#[tokio::test]
+async fn a_server_of_the_network_is_believed_about_what_was_asked_and_nothing_beside_it() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    let stub = forwarding(&server, &[plain.addr]).await;
+
+    let beside = ask_udp(stub.addr, &a_query("beside.corp.example")).await;
+    assert_eq!(beside.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(records(&beside), 0, "{beside}");
+
+    let away = ask_udp(stub.addr, &a_query("away.corp.example")).await;
+    let kinds = away.answers.iter().map(Record::record_type);
+    assert!(kinds.eq([RecordType::CNAME, RecordType::A]), "{away}");
+    assert!(
+        away.authorities.is_empty() && away.additionals.is_empty(),
+        "{away}"
+    );
+}
+
+#[tokio::test]
+async fn what_the_internet_says_of_a_forwarded_zone_is_not_handed_out() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    let stub = forwarding(&server, &[plain.addr]).await;
+
+    let answer = ask_udp(stub.addr, &a_query("to-corp.example")).await;
+
+    assert_eq!((answer.answers.len(), server.asked()), (0, 1), "{answer}");
 }
 
 #[tokio::test]

@@ -21,7 +21,8 @@ use dnscrypt_proxy::stub::StubConfig;
 use dnscrypt_proxy::upstream::{Settings, Upstream};
 use ed25519_dalek::SigningKey;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::rdata::{A, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -64,6 +65,7 @@ struct Behaviour {
     asked: AtomicUsize,
     refuse: AtomicBool,
     mute: AtomicBool,
+    bogus: AtomicBool,
     delay_ms: AtomicU64,
     now: Mutex<u64>,
 }
@@ -154,6 +156,11 @@ impl Server {
         self.behaviour.refuse.store(refuse, Ordering::Relaxed);
     }
 
+    /// Validation refuses whatever there is, from now on.
+    pub(crate) fn find_bogus(&self) {
+        self.behaviour.bogus.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn mute(&self, mute: bool) {
         self.behaviour.mute.store(mute, Ordering::Relaxed);
     }
@@ -225,7 +232,7 @@ fn clock(behaviour: &Arc<Behaviour>) -> Clock {
     Arc::new(move || *behaviour.now.lock().unwrap())
 }
 
-/// `rN.…` has N records, `inside.…` one that leads inside, `nobody.…` and `broken.…` are errors, everything else has one.
+/// `rN.…` has N records, `inside.…` one that leads inside, `to-corp.…` stands for a name of another zone, `nobody.…` and `broken.…` are errors, everything else has one.
 async fn answer(
     behaviour: Arc<Behaviour>,
     mut held: watch::Receiver<bool>,
@@ -245,8 +252,23 @@ async fn answer(
         message.metadata.response_code = ResponseCode::Refused;
         return message.to_vec().ok();
     }
+    if behaviour.bogus.load(Ordering::Relaxed) {
+        message.metadata.response_code = ResponseCode::ServFail;
+        let explained = EdnsOption::Unknown(15, vec![0, 6, b'n', b'o']);
+        let mut edns = Edns::new();
+        edns.options_mut().insert(explained);
+        message.edns = Some(edns);
+        return message.to_vec().ok();
+    }
+    message.metadata.authentic_data = true;
     let name = message.queries[0].name().clone();
     let first = String::from_utf8(name.iter().next().unwrap().to_vec()).unwrap();
+    if first == "to-corp" {
+        let target = Name::from_ascii("nas.corp.example.").unwrap();
+        let data = RData::CNAME(CNAME(target));
+        message.add_answer(Record::from_rdata(name, 300, data));
+        return message.to_vec().ok();
+    }
     if first == "inside" {
         let data = RData::A(A::new(192, 168, 1, 1));
         message.add_answer(Record::from_rdata(name, 300, data));

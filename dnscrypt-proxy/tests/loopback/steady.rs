@@ -6,9 +6,12 @@ use std::time::Duration;
 use dnscrypt_proxy::listen::Limits;
 use dnscrypt_proxy::upstream::{Prefer, Settings};
 use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use tokio::time::{Instant, advance, pause};
 
-use super::rig::{HOUR, Server, Stub, Wire, a_query, ask_udp, pass, records, settings, upstream};
+use super::rig::{
+    HOUR, Server, Stub, Wire, a_query, ask_udp, pass, records, settings, upstream, with_edns,
+};
 
 /// The rig's answers live so long.
 const TTL: Duration = Duration::from_secs(300);
@@ -71,6 +74,33 @@ async fn ten_minutes_without_a_resolver_are_bridged_and_over_two_seconds_after_i
     assert!((300..=900).contains(&probes.len()), "{}", probes.len());
     assert!(probes.iter().all(|probe| probe.len() < 128));
     assert!(!is_stale(&timed(&stub, "b.example").await.0));
+}
+
+#[tokio::test]
+async fn no_stale_answer_stands_in_for_one_that_validation_refused_and_none_claims_to_be_proven() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    let query = with_edns(a_query("a.example"));
+    assert!(ask_udp(stub.addr, &query).await.metadata.authentic_data);
+    pause();
+    advance(TTL).await;
+    server.mute(true);
+    let stale = ask_udp(stub.addr, &query).await;
+    assert!(is_stale(&stale), "{stale}");
+    assert!(!stale.metadata.authentic_data, "{stale}");
+
+    server.mute(false);
+    server.find_bogus();
+    pass(Duration::from_secs(40)).await;
+    for _ in 0..2 {
+        let refused = ask_udp(stub.addr, &query).await;
+        assert_eq!(refused.metadata.response_code, ResponseCode::ServFail);
+        let edns = refused.edns.as_ref().unwrap();
+        let said = edns.options().get(EdnsCode::Unknown(15)).unwrap();
+        let said: Vec<u8> = said.try_into().unwrap();
+        assert_eq!(said, [0, 6], "DNSSEC Bogus");
+        pass(Duration::from_secs(3)).await;
+    }
 }
 
 #[tokio::test]

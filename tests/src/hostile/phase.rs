@@ -21,6 +21,8 @@ const PACE: Duration = Duration::from_millis(5);
 /// The second half is judged if it lasts so long, and does where there are so many packets.
 pub(super) const JUDGED: Duration = Duration::from_secs(60);
 const MANY: u64 = 1_000_000;
+/// A gateway's memory of others' names takes three minutes to be full.
+const LASTING: Duration = Duration::from_secs(360);
 /// No lie more or no packet more for so long: it will not come to an end.
 const STALLED: Duration = Duration::from_secs(60);
 /// What is asked when all is over, one after the other.
@@ -146,7 +148,7 @@ impl Phase<'_> {
 
     fn least(&self) -> Duration {
         match self.packets {
-            MANY.. => JUDGED * 5 / 2,
+            MANY.. => LASTING,
             _ => Duration::ZERO,
         }
     }

@@ -1,14 +1,15 @@
 //! Responses and records: what a cache must know of a message, found by walking it once. The bytes stay
 //! as they came.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use hickory_proto::op::Header;
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
 use super::{
-    ARCOUNT_AT, Edns, ExtendedError, OPTION_HEAD, OPTION_PADDING, Query, overwrite, read_question,
+    ANCOUNT_AT, ARCOUNT_AT, Edns, ExtendedError, HEADER, OPTION_HEAD, OPTION_PADDING, Query,
+    overwrite, read_question,
 };
 use crate::proto::dropped::Dropped;
 
@@ -38,10 +39,12 @@ impl Response {
         let header = Header::read(&mut decoder)?;
         read_question(&mut decoder)?;
         let layout = Layout::of_records(&mut decoder, &header)?;
-        let mut stored = bytes.to_vec();
+        let (mut stored, mut error) = (bytes.to_vec(), None);
         let mut rcode = u16::from(header.metadata.response_code.low());
         if let Some((edns, opt)) = layout.edns {
             rcode |= u16::from(edns.rcode_high) << 4;
+            let says_bogus = rcode == RCODE_SERVFAIL && says_bogus(bytes.get(opt.clone()));
+            error = says_bogus.then_some(ExtendedError::DnssecBogus);
             stored.truncate(opt.start);
             let kept = layout.additionals_before_opt.to_be_bytes();
             overwrite(&mut stored, ARCOUNT_AT, &kept);
@@ -61,9 +64,85 @@ impl Response {
             truncated: header.metadata.truncation,
             positive,
             lifetime_s,
-            error: None,
+            error,
         })
     }
+
+    /// A failure without its records: it is remembered for a while, and nobody needs them.
+    #[must_use]
+    pub(crate) fn failing_briefly(mut self, query: &Query) -> Self {
+        if self.rcode == RCODE_SERVFAIL {
+            self.stored.truncate(HEADER + query.question().len());
+            self.stored.shrink_to_fit();
+            overwrite(&mut self.stored, ANCOUNT_AT, &[0; 6]);
+            self.ttl_at = Vec::new();
+        }
+        self
+    }
+
+    /// What concerns the question, of a response by somebody who is believed about it and nothing else: the records that lead from its
+    /// name, or where there are none, the SOA above it. An error: records of other names are among the answers.
+    pub(crate) fn of_its_name_alone(mut self) -> Result<Self, Dropped> {
+        let mut decoder = BinDecoder::new(&self.stored);
+        let header = Header::read(&mut decoder)?;
+        read_question(&mut decoder)?;
+        let mut names = vec![Name::read(
+            &mut BinDecoder::new(&self.stored).clone(HEADER_U16),
+        )?];
+        for _ in 0..header.counts.answers {
+            let (owner, rtype, data_at) = read_head(&mut decoder)?;
+            let leads_here = names.iter().any(|name| owner.zone_of(name));
+            if !(names.contains(&owner) || [TYPE_RRSIG, TYPE_DNAME].contains(&rtype) && leads_here)
+            {
+                return Err(Dropped::WrongQuestion);
+            }
+            if rtype == TYPE_CNAME {
+                names.push(Name::read(&mut decoder.clone(data_at))?);
+            }
+        }
+        let mut end = decoder.index();
+        let mut authorities = 0_u16;
+        if header.counts.answers == 0 && header.counts.authorities > 0 {
+            let (owner, rtype, _) = read_head(&mut decoder)?;
+            let is_above = names.first().is_some_and(|name| owner.zone_of(name));
+            if rtype == TYPE_SOA && is_above {
+                (end, authorities) = (decoder.index(), 1);
+            }
+        }
+        self.stored.truncate(end);
+        overwrite(&mut self.stored, ANCOUNT_AT + 2, &authorities.to_be_bytes());
+        overwrite(&mut self.stored, ARCOUNT_AT, &[0; 2]);
+        self.ttl_at.retain(|at| usize::from(*at) < end);
+        Ok(self)
+    }
+}
+
+/// A record's owner, its type, and where its data begin; what follows is the next one.
+fn read_head(decoder: &mut BinDecoder<'_>) -> Result<(Name, u16, u16), Dropped> {
+    let owner = Name::read(decoder)?;
+    let rtype = decoder.read_u16()?.unverified();
+    decoder.read_slice(CLASS_AND_TTL)?;
+    let len = decoder.read_u16()?.unverified();
+    let data_at = u16::try_from(decoder.index()).map_err(|_| Dropped::Malformed)?;
+    decoder.read_slice(usize::from(len))?;
+    Ok((owner, rtype, data_at))
+}
+
+/// Whether an OPT record says that validation failed (RFC 8914).
+fn says_bogus(opt: Option<&[u8]>) -> bool {
+    let mut options = opt.and_then(|opt| opt.get(OPT_HEAD..)).unwrap_or_default();
+    while let Some((head, rest)) = options.split_first_chunk::<OPTION_HEAD>() {
+        let [kind, len] = [[head[0], head[1]], [head[2], head[3]]].map(u16::from_be_bytes);
+        let Some((data, rest)) = rest.split_at_checked(usize::from(len)) else {
+            return false;
+        };
+        let code = data.first_chunk().copied().map(u16::from_be_bytes);
+        if kind == OPTION_ERROR && code.is_some_and(|code| VALIDATION_FAILED.contains(&code)) {
+            return true;
+        }
+        options = rest;
+    }
+    false
 }
 
 /// Lowers every lifetime of a stored response by its age, never below `floor_s`.
@@ -164,7 +243,16 @@ enum Section {
     Additional,
 }
 
+const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
+const TYPE_DNAME: u16 = 39;
+const TYPE_RRSIG: u16 = 46;
+/// What stands between a record's type and the length of its data.
+const CLASS_AND_TTL: usize = 6;
+const HEADER_U16: u16 = HEADER as u16;
+/// RFC 8914, and in it from "DNSSEC Bogus" to "NSEC Missing".
+const OPTION_ERROR: u16 = 15;
+const VALIDATION_FAILED: RangeInclusive<u16> = 6..=12;
 pub(super) const TYPE_TXT: u16 = 16;
 const TYPE_OPT: u16 = 41;
 const TYPE_ANY: u16 = 255;
@@ -247,6 +335,7 @@ impl Layout {
 /// RFC 2181: a lifetime with its top bit set counts as zero.
 const MAX_TTL: u32 = 0x7fff_ffff;
 const RCODE_NOERROR: u16 = 0;
+const RCODE_SERVFAIL: u16 = 2;
 const DNSSEC_OK: u32 = 0x8000;
 const RCODE_NXDOMAIN: u16 = 3;
 
