@@ -3,13 +3,11 @@
 //! The text is UTF-8 here, though the format would allow other octets in comments and names.
 
 use crate::checkpoint::{SignedCheckpoint, cosignature_time, log_signature_holds};
+use crate::parties::{MAX_DEFINITIONS, NOBODY, Parties, PartyProblem};
 use crate::proof::{LoggedAt, Proof, ProofError};
 use crate::vkey::{ALG_COSIGNATURE, ALG_ED25519, Vkey, VkeyError};
 
-/// The format asks for room for 32 of each.
-const MAX_DEFINITIONS: usize = 64;
-const MAX_LINE_BYTES: usize = 8 * 1024;
-const NO_QUORUM: &str = "none";
+pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// What is wrong with a policy, and in which line (counted from 1; 0 for the text as a whole).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,16 +37,8 @@ pub enum PolicyProblem {
     },
     #[error("the same public key is in two lines")]
     DuplicateKey,
-    #[error("the name is defined twice, or is `none`")]
-    NameTaken,
-    #[error("the name is not defined in a line above")]
-    UnknownName,
-    #[error("a witness or group can be a member only once")]
-    MemberTwice,
-    #[error("a threshold is `any`, `all`, or a number from 1 to the number of members")]
-    Threshold,
-    #[error("more than {MAX_DEFINITIONS} lines of one sort")]
-    TooMany,
+    #[error(transparent)]
+    Party(#[from] PartyProblem),
     #[error("exactly one quorum line is needed")]
     OneQuorum,
 }
@@ -57,24 +47,8 @@ pub enum PolicyProblem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     logs: Vec<Vkey>,
-    parties: Vec<Party>,
+    witnesses: Parties<Vkey>,
     quorum: Quorum,
-}
-
-/// A witness, or a group of parties that are defined above it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Party {
-    name: String,
-    role: Role,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Role {
-    Witness(Vkey),
-    Group {
-        threshold: usize,
-        members: Vec<usize>,
-    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +76,7 @@ impl Policy {
         match draft.quorum {
             Some(quorum) => Ok(Self {
                 logs: draft.logs,
-                parties: draft.parties,
+                witnesses: draft.witnesses,
                 quorum,
             }),
             None => Err(PolicyError {
@@ -118,10 +92,7 @@ impl Policy {
 
     /// The keys of all witnesses, in the order of their lines.
     pub fn witnesses(&self) -> impl Iterator<Item = &Vkey> {
-        self.parties.iter().filter_map(|party| match &party.role {
-            Role::Witness(vkey) => Some(vkey),
-            Role::Group { .. } => None,
-        })
+        self.witnesses.ones().map(|(_, vkey)| vkey)
     }
 
     /// Whether any cosignature is needed at all.
@@ -143,9 +114,16 @@ impl Policy {
         let Quorum::Party(quorum) = self.quorum else {
             return Ok(0);
         };
-        let mut candidates: Vec<u64> = times.iter().flatten().copied().collect();
+        let mut candidates: Vec<u64> = times.iter().map(|(_, time)| *time).collect();
         candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let reached = |moment: &u64| self.meets(quorum, &times, *moment);
+        let reached = |moment: &u64| {
+            let swore = |witness| {
+                times
+                    .iter()
+                    .any(|(at, time)| *at == witness && time >= moment)
+            };
+            self.witnesses.meets(quorum, &swore)
+        };
         candidates
             .into_iter()
             .find(reached)
@@ -180,44 +158,24 @@ impl Policy {
         }
     }
 
-    /// For each party the latest time of its cosignatures; a known key with a bad one is an error.
-    fn cosignature_times(&self, signed: &SignedCheckpoint) -> Result<Vec<Option<u64>>, ProofError> {
-        let mut times = Vec::with_capacity(self.parties.len());
-        for party in &self.parties {
+    /// The latest time of each witness' cosignatures; a known key with a bad one is an error.
+    fn cosignature_times(
+        &self,
+        signed: &SignedCheckpoint,
+    ) -> Result<Vec<(usize, u64)>, ProofError> {
+        let mut times = Vec::new();
+        for (witness, vkey) in self.witnesses.ones() {
             let mut latest = None;
-            if let Role::Witness(vkey) = &party.role {
-                for bytes in signatures_of(vkey, signed) {
-                    let time =
-                        cosignature_time(vkey, signed.note().text(), bytes).ok_or_else(|| {
-                            ProofError::BadSignature {
-                                name: vkey.name.clone(),
-                            }
-                        })?;
-                    latest = latest.max(Some(time));
-                }
+            for bytes in signatures_of(vkey, signed) {
+                let time = cosignature_time(vkey, signed.note().text(), bytes);
+                let time = time.ok_or_else(|| ProofError::BadSignature {
+                    name: vkey.name.clone(),
+                })?;
+                latest = latest.max(Some(time));
             }
-            times.push(latest);
+            times.extend(latest.map(|time| (witness, time)));
         }
         Ok(times)
-    }
-
-    /// Whether a party has sworn a time not before `moment`. Members stand above their group, so
-    /// that this ends.
-    fn meets(&self, party: usize, times: &[Option<u64>], moment: u64) -> bool {
-        match self.parties.get(party).map(|party| &party.role) {
-            Some(Role::Witness(_)) => times
-                .get(party)
-                .copied()
-                .flatten()
-                .is_some_and(|time| time >= moment),
-            Some(Role::Group { threshold, members }) => {
-                let met = members
-                    .iter()
-                    .filter(|member| self.meets(**member, times, moment));
-                met.count() >= *threshold
-            }
-            None => false,
-        }
     }
 }
 
@@ -235,7 +193,7 @@ fn signatures_of<'s>(
 #[derive(Default)]
 struct Draft {
     logs: Vec<Vkey>,
-    parties: Vec<Party>,
+    witnesses: Parties<Vkey>,
     /// Which parties are members of a group already.
     members: Vec<usize>,
     quorum: Option<Quorum>,
@@ -243,19 +201,9 @@ struct Draft {
 
 impl Draft {
     fn line(&mut self, text: &str) -> Result<(), PolicyProblem> {
-        if text.len() > MAX_LINE_BYTES {
-            return Err(PolicyProblem::LineTooLong);
-        }
-        if text.chars().any(|c| c.is_ascii_control() && c != '\t') {
-            return Err(PolicyProblem::ControlCharacter);
-        }
-        let words: Vec<&str> = text
-            .split([' ', '\t'])
-            .filter(|word| !word.is_empty())
-            .collect();
+        let words = words(text)?;
         match words.as_slice() {
             [] => Ok(()),
-            [first, ..] if first.starts_with('#') => Ok(()),
             ["log", vkey] | ["log", vkey, _] => self.log(vkey),
             ["log", ..] => Err(PolicyProblem::WordCount("log")),
             ["witness", name, vkey] | ["witness", name, vkey, _] => self.witness(name, vkey),
@@ -276,7 +224,7 @@ impl Draft {
             return Err(PolicyProblem::DuplicateKey);
         }
         if self.logs.len() == MAX_DEFINITIONS {
-            return Err(PolicyProblem::TooMany);
+            return Err(PartyProblem::TooMany.into());
         }
         self.logs.push(vkey);
         Ok(())
@@ -284,35 +232,24 @@ impl Draft {
 
     fn witness(&mut self, name: &str, vkey: &str) -> Result<(), PolicyProblem> {
         let vkey = key_for("witness", ALG_COSIGNATURE, vkey)?;
-        let known = |party: &Party| match &party.role {
-            Role::Witness(known) => known.key == vkey.key,
-            Role::Group { .. } => false,
-        };
-        if self.parties.iter().any(known) {
+        if self
+            .witnesses
+            .ones()
+            .any(|(_, known)| known.key == vkey.key)
+        {
             return Err(PolicyProblem::DuplicateKey);
         }
-        self.define(name, Role::Witness(vkey))
+        Ok(self.witnesses.define(name, vkey)?)
     }
 
+    /// A party is a member of one group at most.
     fn group(&mut self, name: &str, threshold: &str, names: &[&str]) -> Result<(), PolicyProblem> {
-        let threshold = match threshold {
-            "any" => 1,
-            "all" => names.len(),
-            number => usize::try_from(crate::lines::decimal(number).unwrap_or(0)).unwrap_or(0),
-        };
-        if threshold == 0 || threshold > names.len() {
-            return Err(PolicyProblem::Threshold);
+        let members = self.witnesses.group(name, threshold, names)?;
+        if members.iter().any(|member| self.members.contains(member)) {
+            return Err(PartyProblem::MemberTwice.into());
         }
-        let mut members = Vec::with_capacity(names.len());
-        for name in names {
-            let member = self.find(name)?;
-            if self.members.contains(&member) {
-                return Err(PolicyProblem::MemberTwice);
-            }
-            self.members.push(member);
-            members.push(member);
-        }
-        self.define(name, Role::Group { threshold, members })
+        self.members.extend(members);
+        Ok(())
     }
 
     fn quorum(&mut self, name: &str) -> Result<(), PolicyProblem> {
@@ -320,29 +257,26 @@ impl Draft {
             return Err(PolicyProblem::OneQuorum);
         }
         self.quorum = Some(match name {
-            NO_QUORUM => Quorum::NotAsked,
-            name => Quorum::Party(self.find(name)?),
+            NOBODY => Quorum::NotAsked,
+            name => Quorum::Party(self.witnesses.find(name)?),
         });
         Ok(())
     }
+}
 
-    fn define(&mut self, name: &str, role: Role) -> Result<(), PolicyProblem> {
-        if name == NO_QUORUM || self.find(name).is_ok() {
-            return Err(PolicyProblem::NameTaken);
-        }
-        if self.parties.len() == 2 * MAX_DEFINITIONS {
-            return Err(PolicyProblem::TooMany);
-        }
-        self.parties.push(Party {
-            name: name.to_owned(),
-            role,
-        });
-        Ok(())
+/// The words of a line; none of an empty one and of a comment.
+pub(crate) fn words(text: &str) -> Result<Vec<&str>, PolicyProblem> {
+    if text.len() > MAX_LINE_BYTES {
+        return Err(PolicyProblem::LineTooLong);
     }
-
-    fn find(&self, name: &str) -> Result<usize, PolicyProblem> {
-        let found = self.parties.iter().position(|party| party.name == name);
-        found.ok_or(PolicyProblem::UnknownName)
+    if text.chars().any(|c| c.is_ascii_control() && c != '\t') {
+        return Err(PolicyProblem::ControlCharacter);
+    }
+    let words = text.split([' ', '\t']).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    match words.first() {
+        Some(first) if first.starts_with('#') => Ok(Vec::new()),
+        _ => Ok(words),
     }
 }
 

@@ -156,11 +156,13 @@ impl Object for Proposal {
     }
 }
 
-/// What a person thought of a proposal.
+/// What a person says of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Approve,
     Reject,
+    /// That it is theirs: the proposer's own word.
+    Propose,
 }
 
 /// One person's signed verdict on one proposal.
@@ -184,6 +186,7 @@ impl Object for Approval {
             match self.verdict {
                 Verdict::Approve => 1,
                 Verdict::Reject => 2,
+                Verdict::Propose => 3,
             },
         );
         w.text(3, &self.person);
@@ -197,6 +200,7 @@ impl Object for Approval {
             verdict: match r.uint(2)? {
                 1 => Verdict::Approve,
                 2 => Verdict::Reject,
+                3 => Verdict::Propose,
                 _ => return Err(r.refused()),
             },
             person: r.text(3, MAX_NAME)?,

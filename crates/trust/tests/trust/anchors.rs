@@ -77,7 +77,11 @@ fn a_mistake_in_a_policy_is_named_by_section_and_line_of_the_file() {
         error: PolicyError { line, problem },
     };
 
-    let unknown = problem("fleet", 9, PolicyProblem::UnknownName);
+    let unknown = problem(
+        "fleet",
+        9,
+        PolicyProblem::Party(trust::PartyProblem::UnknownName),
+    );
     refuses(&FILE.replacen("quorum s", "quorum S", 1), unknown);
     let word = problem("authority", 12, PolicyProblem::UnknownWord);
     refuses(&FILE.replace(log_line(1), "lag"), word);

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod anchors;
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
 mod bundles;
 #[cfg(test)]
 mod claims;
@@ -25,6 +27,8 @@ mod parsers;
 mod policies;
 #[cfg(test)]
 mod psk;
+#[cfg(test)]
+mod signatures;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]

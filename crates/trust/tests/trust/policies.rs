@@ -4,7 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer, SigningKey};
 use trust::policy::PolicyProblem;
-use trust::{Cosigner, LogSigner, MerkleError, Policy, Proof, ProofError, SignedCheckpoint, Tree};
+use trust::{
+    Cosigner, LogSigner, MerkleError, PartyProblem, Policy, Proof, ProofError, SignedCheckpoint,
+    Tree,
+};
 
 #[test]
 fn a_line_of_wrong_words_is_named() {
@@ -32,14 +35,21 @@ fn a_policy_without_exactly_one_quorum_is_refused() {
     refuses("", 0, &PolicyProblem::OneQuorum);
     refuses("# quorum none\n", 0, &PolicyProblem::OneQuorum);
     refuses("quorum none\nquorum none\n", 2, &PolicyProblem::OneQuorum);
-    refuses("quorum a\n", 1, &PolicyProblem::UnknownName);
+    refuses(
+        "quorum a\n",
+        1,
+        &PolicyProblem::Party(PartyProblem::UnknownName),
+    );
 }
 
 #[test]
 fn keys_of_the_wrong_type_or_in_two_lines_are_refused() {
     let (log, a, b) = (log(1).vkey().to_string(), vkey(2), vkey(3));
     let wrong_type = |what, needed, got| PolicyProblem::KeyType { what, needed, got };
-    let (taken, twice) = (PolicyProblem::NameTaken, PolicyProblem::DuplicateKey);
+    let (taken, twice) = (
+        PolicyProblem::Party(PartyProblem::NameTaken),
+        PolicyProblem::DuplicateKey,
+    );
 
     refuses(&format!("log {a}\n"), 1, &wrong_type("log", 1, 4));
     refuses(
@@ -58,26 +68,58 @@ fn a_group_that_cannot_be_is_refused() {
     let two = format!("witness a {}\nwitness b {}\n", vkey(2), vkey(3));
 
     for (group, line, problem) in [
-        ("group g 0 a b", 3, PolicyProblem::Threshold),
-        ("group g 3 a b", 3, PolicyProblem::Threshold),
-        ("group g 02 a b", 3, PolicyProblem::Threshold),
-        ("group g some a b", 3, PolicyProblem::Threshold),
-        ("group g any a a", 3, PolicyProblem::MemberTwice),
+        (
+            "group g 0 a b",
+            3,
+            PolicyProblem::Party(PartyProblem::Threshold),
+        ),
+        (
+            "group g 3 a b",
+            3,
+            PolicyProblem::Party(PartyProblem::Threshold),
+        ),
+        (
+            "group g 02 a b",
+            3,
+            PolicyProblem::Party(PartyProblem::Threshold),
+        ),
+        (
+            "group g some a b",
+            3,
+            PolicyProblem::Party(PartyProblem::Threshold),
+        ),
+        (
+            "group g any a a",
+            3,
+            PolicyProblem::Party(PartyProblem::MemberTwice),
+        ),
         (
             "group g any a\ngroup h any a",
             4,
-            PolicyProblem::MemberTwice,
+            PolicyProblem::Party(PartyProblem::MemberTwice),
         ),
-        ("group g any g", 3, PolicyProblem::UnknownName),
-        ("group g any none", 3, PolicyProblem::UnknownName),
-        ("group a any b", 3, PolicyProblem::NameTaken),
+        (
+            "group g any g",
+            3,
+            PolicyProblem::Party(PartyProblem::UnknownName),
+        ),
+        (
+            "group g any none",
+            3,
+            PolicyProblem::Party(PartyProblem::UnknownName),
+        ),
+        (
+            "group a any b",
+            3,
+            PolicyProblem::Party(PartyProblem::NameTaken),
+        ),
     ] {
         refuses(&format!("{two}{group}\n"), line, &problem);
     }
     refuses(
         &format!("group g any a\n{two}"),
         1,
-        &PolicyProblem::UnknownName,
+        &PolicyProblem::Party(PartyProblem::UnknownName),
     );
 }
 

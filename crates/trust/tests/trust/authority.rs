@@ -1,0 +1,452 @@
+//! The authority: mistakes of its text by line, and whose signatures give a proposal its effect.
+
+use ed25519_dalek::{Signer, SigningKey};
+use sha2::{Digest, Sha512};
+use trust::authority::{AuthorityProblem, namespace};
+use trust::{Approval, Authority, Kind, PartyProblem, Proposal, Refused, SshSigError, Verdict};
+
+const LOGGED: u64 = 1_790_000_000;
+const NOW: u64 = LOGGED + 10_000;
+
+/// What ssh-keygen would make of an Ed25519 key in a file.
+struct Pen(SigningKey);
+
+fn pen(n: u8) -> Pen {
+    Pen(SigningKey::from_bytes(&[n; 32]))
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(bytes.len()).unwrap();
+    [&len.to_be_bytes()[..], bytes].concat()
+}
+
+impl Pen {
+    fn public(&self) -> Vec<u8> {
+        let key = self.0.verifying_key();
+        [string(b"ssh-ed25519"), string(key.as_bytes())].concat()
+    }
+
+    fn line(&self) -> String {
+        use base64::Engine as _;
+        let engine = base64::engine::general_purpose::STANDARD;
+        format!("ssh-ed25519 {}", engine.encode(self.public()))
+    }
+
+    fn sshsig(&self, purpose: &str, message: &[u8]) -> Vec<u8> {
+        let digest = Sha512::digest(message);
+        let head = [string(purpose.as_bytes()), string(b""), string(b"sha512")].concat();
+        let signed = [&b"SSHSIG"[..], &head, &string(&digest)].concat();
+        let signature = string(&self.0.sign(&signed).to_bytes());
+        let signature = [string(b"ssh-ed25519"), signature].concat();
+        let public = string(&self.public());
+        [
+            &b"SSHSIG\0\0\0\x01"[..],
+            &public,
+            &head,
+            &string(&signature),
+        ]
+        .concat()
+    }
+
+    fn says(&self, verdict: Verdict, person: &str, proposal: &[u8]) -> Approval {
+        let kind = Proposal::from_bytes(proposal).unwrap().kind;
+        Approval {
+            proposal_id: Proposal::id(proposal),
+            verdict,
+            person: person.to_owned(),
+            sshsig: self.sshsig(&namespace(verdict, kind), proposal),
+        }
+    }
+}
+
+/// Alice has two keys, 1 and 11; bob, carol, dan and erin one each, 2 to 5.
+fn text(epoch: u64, rules: &str) -> String {
+    let people = [
+        ("alice", 1),
+        ("alice", 11),
+        ("bob", 2),
+        ("carol", 3),
+        ("dan", 4),
+        ("erin", 5),
+    ];
+    let people =
+        people.map(|(name, n)| format!("person {name} {} {name}@example\n", pen(n).line()));
+    let people = people.concat();
+    format!(
+        "# the people\nepoch {epoch}\n\n{people}group noc 2 alice bob carol\ngroup legal any dan erin\ngroup both all noc legal\n{rules}"
+    )
+}
+
+const RULES: &str = "rule gateway noc\nrule authority both min-delay 3600\n";
+
+fn authority(rules: &str) -> Authority {
+    Authority::parse(&text(4, rules)).unwrap()
+}
+
+fn proposal(kind: Kind, body: &[u8], change: impl FnOnce(&mut Proposal)) -> Vec<u8> {
+    let mut proposal = Proposal {
+        v: 1,
+        kind,
+        body: body.to_vec(),
+        authority_epoch: 4,
+        nonce: [9; 32],
+        created: LOGGED - 10,
+        not_before: LOGGED,
+        expires: 0,
+        proposer: "alice".to_owned(),
+    };
+    change(&mut proposal);
+    proposal.to_bytes()
+}
+
+fn gateway() -> Vec<u8> {
+    proposal(Kind::Gateway, b"a record", |_| ())
+}
+
+fn judged(
+    authority: &Authority,
+    proposal: &[u8],
+    signed: &[Approval],
+) -> Result<Proposal, Refused> {
+    authority.judge(proposal, signed, LOGGED, NOW)
+}
+
+#[track_caller]
+fn refuses(rules: &str, problem: &AuthorityProblem) {
+    let error = Authority::parse(&text(4, rules)).unwrap_err();
+    assert_eq!(&error.problem, problem, "{error}");
+}
+
+#[test]
+fn a_text_that_gives_somebody_two_votes_or_nobody_a_way_to_change_it_is_refused() {
+    let rule = "rule authority both\n";
+    refuses("", &AuthorityProblem::Unchangeable);
+    refuses(
+        &format!("{rule}group more all noc alice\nrule gateway more\n"),
+        &AuthorityProblem::TwoVotes,
+    );
+    refuses(
+        &format!("{rule}person frank {}\n", pen(2).line()),
+        &AuthorityProblem::DuplicateKey,
+    );
+    refuses(
+        &format!("{rule}person noc {}\n", pen(6).line()),
+        &AuthorityProblem::Party(PartyProblem::NameTaken),
+    );
+    refuses(
+        &format!("{rule}rule gateway frank\n"),
+        &AuthorityProblem::Party(PartyProblem::UnknownName),
+    );
+    refuses(
+        &format!("{rule}rule authority noc\n"),
+        &AuthorityProblem::TwoRules(Kind::Authority),
+    );
+    refuses(
+        &format!("{rule}rule gateways noc\n"),
+        &AuthorityProblem::UnknownKind("gateways".to_owned()),
+    );
+    for life in ["", " max-life 3601", " min-delay 5"] {
+        refuses(
+            &format!("{rule}rule break-glass alice{life}\n"),
+            &AuthorityProblem::BreakGlass,
+        );
+    }
+    for conditions in [
+        "now",
+        "max-life 0",
+        "max-life",
+        "min-delay -1",
+        "self-approve max-life 5",
+    ] {
+        let error = Authority::parse(&text(4, &format!("{rule}rule gateway noc {conditions}\n")));
+        let problem = error.unwrap_err().problem;
+        assert!(
+            matches!(problem, AuthorityProblem::Form(_)),
+            "{conditions}: {problem}"
+        );
+    }
+    for epoch in ["epoch 0\n", "epoch\n", "epoch 04\n", ""] {
+        let text = text(4, rule).replace("epoch 4\n", epoch);
+        let error = Authority::parse(&text).unwrap_err();
+        assert_eq!(error.problem, AuthorityProblem::Epoch, "{epoch}");
+    }
+}
+
+#[test]
+fn one_person_with_two_keys_is_one_vote() {
+    let proposal = gateway();
+    let by_carol = |p: &mut Proposal| p.proposer = "carol".to_owned();
+    let of_carol = self::proposal(Kind::Gateway, b"a record", by_carol);
+    let signed = [
+        pen(3).says(Verdict::Propose, "carol", &of_carol),
+        pen(1).says(Verdict::Approve, "alice", &of_carol),
+        pen(11).says(Verdict::Approve, "alice", &of_carol),
+    ];
+    assert_eq!(
+        judged(&authority(RULES), &of_carol, &signed).unwrap_err(),
+        Refused::Twice("alice".to_owned())
+    );
+
+    let signed = [
+        pen(1).says(Verdict::Propose, "alice", &proposal),
+        pen(11).says(Verdict::Approve, "alice", &proposal),
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+    ];
+    let refused = judged(&authority(RULES), &proposal, &signed).unwrap_err();
+    assert!(
+        matches!(refused, Refused::NoQuorum { approved: 1, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn who_is_not_in_the_group_does_not_count_and_one_less_than_enough_is_not_enough() {
+    let proposal = gateway();
+    let proposed = pen(1).says(Verdict::Propose, "alice", &proposal);
+    let approve = |n, name| pen(n).says(Verdict::Approve, name, &proposal);
+
+    for others in [
+        vec![],
+        vec![approve(2, "bob")],
+        vec![approve(4, "dan"), approve(5, "erin"), approve(2, "bob")],
+    ] {
+        let signed = [vec![proposed.clone()], others].concat();
+        let refused = judged(&authority(RULES), &proposal, &signed).unwrap_err();
+        assert!(matches!(refused, Refused::NoQuorum { .. }), "{refused}");
+    }
+    let signed = [proposed, approve(2, "bob"), approve(3, "carol")];
+    let read = judged(&authority(RULES), &proposal, &signed).unwrap();
+    assert_eq!(read.body, b"a record");
+}
+
+#[test]
+fn a_proposal_in_anothers_name_is_nobodys() {
+    let proposal = gateway();
+    let approvals = [
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+        pen(3).says(Verdict::Approve, "carol", &proposal),
+    ];
+    let refused = judged(&authority(RULES), &proposal, &approvals).unwrap_err();
+    assert_eq!(refused, Refused::NotProposed("alice".to_owned()));
+
+    let of_bob = pen(2).says(Verdict::Propose, "bob", &proposal);
+    let signed = [vec![of_bob], approvals.to_vec()].concat();
+    let refused = judged(&authority(RULES), &proposal, &signed).unwrap_err();
+    assert_eq!(refused, Refused::NotProposed("alice".to_owned()));
+}
+
+#[test]
+fn a_signature_by_anothers_key_for_other_bytes_or_for_another_purpose_refuses_all_of_it() {
+    let proposal = gateway();
+    let other = self::proposal(Kind::Gateway, b"another record", |_| ());
+    let good = [
+        pen(1).says(Verdict::Propose, "alice", &proposal),
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+        pen(3).says(Verdict::Approve, "carol", &proposal),
+    ];
+    let with = |one: Approval| {
+        let signed = [good.to_vec(), vec![one]].concat();
+        judged(&authority(RULES), &proposal, &signed).unwrap_err()
+    };
+    let person = || "dan".to_owned();
+    let not_signed = |error| Refused::Signature {
+        person: person(),
+        error,
+    };
+
+    assert_eq!(
+        with(pen(5).says(Verdict::Approve, "dan", &proposal)),
+        Refused::KeyOfOthers { person: person() }
+    );
+    assert_eq!(
+        with(pen(4).says(Verdict::Approve, "dan", &other)),
+        Refused::Foreign(person())
+    );
+    let mut moved = pen(4).says(Verdict::Approve, "dan", &other);
+    moved.proposal_id = Proposal::id(&proposal);
+    assert_eq!(with(moved), not_signed(SshSigError::NotSigned));
+    let mut turned = pen(4).says(Verdict::Reject, "dan", &proposal);
+    turned.verdict = Verdict::Approve;
+    let refused = with(turned);
+    assert!(
+        matches!(
+            &refused,
+            Refused::Signature {
+                error: SshSigError::Namespace { .. },
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert_eq!(
+        with(pen(6).says(Verdict::Approve, "frank", &proposal)),
+        Refused::Unknown("frank".to_owned())
+    );
+    let mut nothing = pen(4).says(Verdict::Approve, "dan", &proposal);
+    nothing.sshsig.clear();
+    assert_eq!(with(nothing), not_signed(SshSigError::Malformed));
+}
+
+#[test]
+fn who_rejects_does_not_approve() {
+    let proposal = gateway();
+    let signed = [
+        pen(1).says(Verdict::Propose, "alice", &proposal),
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+        pen(3).says(Verdict::Approve, "carol", &proposal),
+        pen(3).says(Verdict::Reject, "carol", &proposal),
+    ];
+    let refused = judged(&authority(RULES), &proposal, &signed).unwrap_err();
+    assert!(
+        matches!(refused, Refused::NoQuorum { approved: 1, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_proposer_counts_only_where_the_rule_says_so() {
+    let proposal = gateway();
+    let signed = [
+        pen(1).says(Verdict::Propose, "alice", &proposal),
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+    ];
+    assert!(judged(&authority(RULES), &proposal, &signed).is_err());
+
+    let own = authority("rule gateway noc self-approve\nrule authority both\n");
+    assert!(judged(&own, &proposal, &signed).is_ok());
+}
+
+#[test]
+fn what_has_no_rule_or_is_of_another_epoch_has_no_effect() {
+    let order = proposal(Kind::Order, b"", |_| ());
+    let refused = judged(&authority(RULES), &order, &[]).unwrap_err();
+    assert_eq!(refused, Refused::NoRule(Kind::Order));
+
+    let old = proposal(Kind::Gateway, b"a record", |p| p.authority_epoch = 3);
+    let refused = judged(&authority(RULES), &old, &[]).unwrap_err();
+    assert_eq!(refused, Refused::Epoch { current: 4, got: 3 });
+}
+
+#[test]
+fn a_proposal_has_its_effect_after_its_delay_and_within_its_time() {
+    let timed = authority("rule gateway dan min-delay 500 max-life 1000\nrule authority both\n");
+    let at = |now, change: fn(&mut Proposal)| {
+        let proposal = proposal(Kind::Gateway, b"a record", change);
+        let signed = [
+            pen(1).says(Verdict::Propose, "alice", &proposal),
+            pen(4).says(Verdict::Approve, "dan", &proposal),
+        ];
+        timed.judge(&proposal, &signed, LOGGED, now)
+    };
+    let lasting = |p: &mut Proposal| p.expires = p.not_before + 1_000;
+    let longer = |p: &mut Proposal| p.expires = p.not_before + 1_001;
+    let later = |p: &mut Proposal| (p.not_before, p.expires) = (LOGGED + 600, LOGGED + 700);
+
+    let from = LOGGED + 500;
+    let early = Refused::TooEarly {
+        logged: LOGGED,
+        from,
+        now: from - 1,
+    };
+    assert_eq!(at(from - 1, lasting).unwrap_err(), early);
+    assert!(at(from, lasting).is_ok());
+    assert!(at(LOGGED + 999, lasting).is_ok());
+    assert!(matches!(
+        at(LOGGED + 1_000, lasting).unwrap_err(),
+        Refused::Expired { .. }
+    ));
+    assert!(matches!(
+        at(LOGGED + 599, later).unwrap_err(),
+        Refused::NotYet { .. }
+    ));
+    assert!(at(LOGGED + 600, later).is_ok());
+    for change in [longer, |_: &mut Proposal| ()] {
+        assert_eq!(
+            at(from, change).unwrap_err(),
+            Refused::TooLong { most_s: 1_000 }
+        );
+    }
+}
+
+#[test]
+fn a_new_state_needs_enough_people_of_the_old_one_and_of_itself() {
+    let before = authority(RULES);
+    // Carol leaves, alice has another key, frank comes.
+    let lines = text(5, RULES);
+    let lines = lines.replace(&pen(1).line(), &pen(21).line());
+    let lines = lines.replace(&pen(11).line(), &pen(22).line());
+    let lines = lines.replace(
+        &format!("person carol {}", pen(3).line()),
+        &format!("person frank {}", pen(6).line()),
+    );
+    let lines = lines.replace("alice bob carol", "alice bob frank");
+    let body = lines.as_bytes();
+    let proposal = proposal(Kind::Authority, body, |p| p.proposer = "dan".to_owned());
+    let says = |n, name, verdict| pen(n).says(verdict, name, &proposal);
+    let succeed = |signed: &[Approval]| before.succeed(&proposal, signed, LOGGED, NOW);
+    let proposed = || says(4, "dan", Verdict::Propose);
+    let approve = |n, name| says(n, name, Verdict::Approve);
+
+    // Bob and erin are of both; carol of the old one alone, frank of the new one.
+    let old = [
+        proposed(),
+        approve(2, "bob"),
+        approve(3, "carol"),
+        approve(5, "erin"),
+    ];
+    assert!(matches!(
+        succeed(&old).unwrap_err(),
+        Refused::NoQuorum { .. }
+    ));
+    let new = [
+        proposed(),
+        approve(2, "bob"),
+        approve(6, "frank"),
+        approve(5, "erin"),
+    ];
+    assert!(matches!(
+        succeed(&new).unwrap_err(),
+        Refused::NoQuorum { .. }
+    ));
+    let stranger = [&old[..], &[approve(7, "grace")]].concat();
+    assert_eq!(
+        succeed(&stranger).unwrap_err(),
+        Refused::Unknown("grace".to_owned())
+    );
+
+    let both = [&old[..], &[approve(6, "frank")]].concat();
+    assert_eq!(succeed(&both).unwrap().epoch(), 5);
+    let by_two_keys = [
+        proposed(),
+        approve(5, "erin"),
+        approve(2, "bob"),
+        approve(1, "alice"),
+        approve(21, "alice"),
+    ];
+    let next = succeed(&by_two_keys).unwrap();
+    assert_eq!(next, Authority::parse(&lines).unwrap());
+    let early = before.succeed(&proposal, &both, LOGGED, LOGGED + 3_599);
+    assert!(matches!(early.unwrap_err(), Refused::TooEarly { .. }));
+}
+
+#[test]
+fn a_state_that_skips_an_epoch_or_cannot_be_read_is_none() {
+    let before = authority(RULES);
+    for body in [
+        text(4, RULES),
+        text(6, RULES),
+        text(5, ""),
+        "\u{fffd}".to_owned(),
+    ] {
+        let proposal = proposal(Kind::Authority, body.as_bytes(), |p| {
+            p.proposer = "dan".to_owned()
+        });
+        let refused = before.succeed(&proposal, &[], LOGGED, NOW).unwrap_err();
+        assert!(
+            matches!(refused, Refused::StateEpoch { .. } | Refused::State(_)),
+            "{refused}"
+        );
+    }
+    let refused = before.succeed(&gateway(), &[], LOGGED, NOW).unwrap_err();
+    assert_eq!(refused, Refused::NoState(Kind::Gateway));
+}
