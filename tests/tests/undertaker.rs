@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lab::{Lab, wait_for};
+use lab::{Lab, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -89,6 +89,12 @@ fn a_dropped_lab_leaves_no_namespace_and_no_process() {
         .spawn("sleeper", "sleep", &["1000".as_ref()])
         .unwrap();
     let pid = sleeper.pid();
+    // `ip` enters the namespace before it becomes the sleeper; who is on the way there is not found in it.
+    wait_until("the sleeper", Duration::from_secs(10), || {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"))?;
+        Ok((name.trim() == "sleep").then_some(()))
+    })
+    .unwrap();
     // Nobody ends this one but the undertaker.
     sleeper.let_go();
 
