@@ -11,6 +11,8 @@ use hickory_proto::serialize::binary::{
 };
 
 pub(crate) use own::name_at;
+#[cfg(feature = "workers")]
+pub(crate) use response::{MAX_CHAIN, says_bogus};
 pub use response::{Response, age, pad_answer, texts};
 
 use super::dropped::Dropped;

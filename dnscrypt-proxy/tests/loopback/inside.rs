@@ -73,6 +73,17 @@ fn whole(query: &[u8]) -> Message {
         "beside" => {
             message.add_answer(Record::from_rdata(bank(), 300, inside()));
         }
+        // Aliases without end.
+        "long" => {
+            let mut owner = name;
+            for n in 0..40 {
+                let target = Name::from_ascii(format!("n{n}.corp.example.")).unwrap();
+                let alias = RData::CNAME(CNAME(target.clone()));
+                message.add_answer(Record::from_rdata(owner, 300, alias));
+                owner = target;
+            }
+            return message;
+        }
         "away" => {
             let alias = RData::CNAME(CNAME(bank()));
             message.add_answer(Record::from_rdata(name.clone(), 300, alias));
@@ -162,9 +173,11 @@ async fn a_server_of_the_network_is_believed_about_what_was_asked_and_nothing_be
     let (server, plain) = (Server::start().await, Plain::start().await);
     let stub = forwarding(&server, &[plain.addr]).await;
 
-    let beside = ask_udp(stub.addr, &a_query("beside.corp.example")).await;
-    assert_eq!(beside.metadata.response_code, ResponseCode::ServFail);
-    assert_eq!(records(&beside), 0, "{beside}");
+    for name in ["beside.corp.example", "long.corp.example"] {
+        let refused = ask_udp(stub.addr, &a_query(name)).await;
+        assert_eq!(refused.metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(records(&refused), 0, "{refused}");
+    }
 
     let away = ask_udp(stub.addr, &a_query("away.corp.example")).await;
     let kinds = away.answers.iter().map(Record::record_type);

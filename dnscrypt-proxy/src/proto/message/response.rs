@@ -43,8 +43,8 @@ impl Response {
         let mut rcode = u16::from(header.metadata.response_code.low());
         if let Some((edns, opt)) = layout.edns {
             rcode |= u16::from(edns.rcode_high) << 4;
-            let says_bogus = rcode == RCODE_SERVFAIL && says_bogus(bytes.get(opt.clone()));
-            error = says_bogus.then_some(ExtendedError::DnssecBogus);
+            let is_bogus = rcode == RCODE_SERVFAIL && tells_bogus(bytes.get(opt.clone()));
+            error = is_bogus.then_some(ExtendedError::DnssecBogus);
             stored.truncate(opt.start);
             let kept = layout.additionals_before_opt.to_be_bytes();
             overwrite(&mut stored, ARCOUNT_AT, &kept);
@@ -97,6 +97,9 @@ impl Response {
                 return Err(Dropped::WrongQuestion);
             }
             if rtype == TYPE_CNAME {
+                if names.len() > MAX_CHAIN {
+                    return Err(Dropped::WrongQuestion);
+                }
                 names.push(Name::read(&mut decoder.clone(data_at))?);
             }
         }
@@ -128,8 +131,22 @@ fn read_head(decoder: &mut BinDecoder<'_>) -> Result<(Name, u16, u16), Dropped> 
     Ok((owner, rtype, data_at))
 }
 
-/// Whether an OPT record says that validation failed (RFC 8914).
-fn says_bogus(opt: Option<&[u8]>) -> bool {
+/// Whether a failure is explained by what DNSSEC validation found (RFC 8914).
+#[cfg(feature = "workers")]
+pub(crate) fn says_bogus(response: &[u8]) -> bool {
+    let mut decoder = BinDecoder::new(response);
+    let layout = Header::read(&mut decoder)
+        .map_err(Dropped::from)
+        .and_then(|header| {
+            read_question(&mut decoder)?;
+            Layout::of_records(&mut decoder, &header)
+        });
+    let opt = layout.ok().and_then(|layout| layout.edns);
+    opt.is_some_and(|(_, opt)| tells_bogus(response.get(opt)))
+}
+
+/// The same of its OPT record.
+fn tells_bogus(opt: Option<&[u8]>) -> bool {
     let mut options = opt.and_then(|opt| opt.get(OPT_HEAD..)).unwrap_or_default();
     while let Some((head, rest)) = options.split_first_chunk::<OPTION_HEAD>() {
         let [kind, len] = [[head[0], head[1]], [head[2], head[3]]].map(u16::from_be_bytes);
@@ -247,6 +264,8 @@ const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
 const TYPE_DNAME: u16 = 39;
 const TYPE_RRSIG: u16 = 46;
+/// Aliases that are followed within one answer.
+pub(crate) const MAX_CHAIN: usize = 16;
 /// What stands between a record's type and the length of its data.
 const CLASS_AND_TTL: usize = 6;
 const HEADER_U16: u16 = HEADER as u16;

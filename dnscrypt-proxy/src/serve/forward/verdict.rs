@@ -2,23 +2,18 @@
 //! name to the asked type, and where there are none, the zone's word for it. All else is left behind, the additional
 //! section always.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use hickory_proto::op::Message;
-use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, DecodeError};
 
-use crate::proto::message::{HEADER, OUR_UDP_SIZE, Query, is_truncated, rcode_low};
+use crate::proto::message::{
+    HEADER, MAX_CHAIN, OUR_UDP_SIZE, Query, is_truncated, rcode_low, says_bogus,
+};
 
-/// Aliases that are followed within one answer.
-const MAX_CHAIN: usize = 16;
 /// What proves that there is nothing.
 const PROOFS: [RecordType; 3] = [RecordType::NSEC, RecordType::NSEC3, RecordType::RRSIG];
-/// RFC 8914: why there is no better answer.
-const EXTENDED_ERROR: u16 = 15;
-/// From "DNSSEC Bogus" to "NSEC Missing".
-const VALIDATION_FAILED: RangeInclusive<u16> = 6..=12;
 const RCODE_NOERROR: u8 = 0;
 const RCODE_NXDOMAIN: u8 = 3;
 
@@ -76,21 +71,6 @@ pub(super) fn judge(datagram: &[u8], asked: &Query, is_theirs: impl Fn(&Name) ->
     };
     cleaned.map_or(Verdict::Garbled, |answer| {
         Verdict::Answer(as_answer(answer, rcode))
-    })
-}
-
-/// Whether a failure is explained by what DNSSEC validation found (RFC 8914).
-fn says_bogus(datagram: &[u8]) -> bool {
-    let Ok(message) = Message::from_vec(datagram) else {
-        return false;
-    };
-    let options = message.edns.iter().flat_map(|edns| &edns.options().options);
-    options.into_iter().any(|(_, option)| {
-        let EdnsOption::Unknown(EXTENDED_ERROR, said) = option else {
-            return false;
-        };
-        let code = said.first_chunk().copied().map(u16::from_be_bytes);
-        code.is_some_and(|code| VALIDATION_FAILED.contains(&code))
     })
 }
 

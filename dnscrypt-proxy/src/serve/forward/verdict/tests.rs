@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr as _;
 
 use hickory_proto::op::{Edns, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{RData, Record};
 
