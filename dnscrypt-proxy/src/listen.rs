@@ -3,7 +3,8 @@
 //! Each loop owns its socket and the tasks that answer for it; dropping the future of [`run`] ends all of
 //! them and closes the sockets. Everything is bounded: what is too much is counted and dropped.
 
-mod homes;
+pub(crate) mod homes;
+mod places;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::{MAX_QUERY, Transport};
 
 pub use homes::Homes;
+pub use places::{Class, Holder, Places};
 
 /// How long a TCP peer may take to send a whole query, idle time before it included.
 const TCP_READ: Duration = Duration::from_secs(10);

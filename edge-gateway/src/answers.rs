@@ -1,22 +1,21 @@
 //! From a query to its answer, by whichever door it came: the gateway's own names first, then the resolver.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dnscrypt_proxy::listen::Homes;
+use dnscrypt_proxy::listen::{Holder, Homes, Places};
 use dnscrypt_proxy::proto::message::Query;
 use dnscrypt_proxy::serve::{Asking, Heard};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
-use tokio::sync::Semaphore;
 
 use crate::dns::Figures;
 use crate::dns64::{self, Asked, Dns64};
 use crate::own_names::OwnNames;
-use crate::resolver::{MAX_LOOKUPS, Outcome, Resolver};
+use crate::resolver::{Outcome, Resolver};
 
-/// What strangers may take of the resolver's places; the rest is the homes'.
-const MAX_STRANGERS: usize = MAX_LOOKUPS / 4;
+/// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
+pub(crate) const MAX_LOOKUPS: usize = 2_048;
 const RCODE_SERVFAIL: u16 = 2;
 
 /// What answers; a copy for each who asks.
@@ -26,7 +25,7 @@ pub(crate) struct Answers {
     resolver: Arc<Resolver>,
     dns64: Option<Dns64>,
     homes: Homes,
-    strangers: Arc<Semaphore>,
+    places: Arc<Mutex<Places>>,
     figures: Arc<Figures>,
 }
 
@@ -42,7 +41,7 @@ impl Answers {
             resolver: Arc::new(resolver),
             dns64,
             homes,
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            places: Arc::new(Mutex::new(Places::new(MAX_LOOKUPS))),
             figures,
         }
     }
@@ -59,8 +58,7 @@ impl Answers {
             self.figures.count(Outcome::Answered);
             return Heard::Answer(answer);
         }
-        let place = (!self.homes.hold(from)).then(|| self.strangers.try_acquire());
-        let Ok(_place) = place.transpose() else {
+        let Ok(_place) = self.place(from, asking) else {
             self.figures.count(Outcome::Busy);
             let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
             return busy.ok().into();
@@ -79,6 +77,16 @@ impl Answers {
             self.figures.count(outcome);
         }
         heard(answer, outcome)
+    }
+
+    /// A place for one who waits; what nobody waits for has others.
+    fn place(&self, from: IpAddr, asking: Asking) -> Result<Option<Place>, Outcome> {
+        if asking == Asking::Ahead {
+            return Ok(None);
+        }
+        let holder = Holder::of(&self.homes, from);
+        let place = Place::take(&self.places, holder);
+        place.map(Some).ok_or(Outcome::Busy)
     }
 
     /// What a NAT64 makes of a name: what it says of itself, and what its IPv4 addresses are behind the prefix. Where one of
@@ -120,6 +128,31 @@ impl Answers {
         let answer = answer.ok_or(Outcome::Failed)?;
         Message::from_vec(&answer).map_err(|_| Outcome::Failed)
     }
+}
+
+/// A place, until it is dropped.
+struct Place {
+    places: Arc<Mutex<Places>>,
+    holder: Holder,
+}
+
+impl Place {
+    fn take(places: &Arc<Mutex<Places>>, holder: Holder) -> Option<Self> {
+        locked(places).take(holder).then(|| Self {
+            places: Arc::clone(places),
+            holder,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        locked(&self.places).give_back(self.holder);
+    }
+}
+
+fn locked(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an older answer may stand in for, and what not.

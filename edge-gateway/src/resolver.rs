@@ -31,11 +31,14 @@ use forwarders::Forwarders;
 use ranges::{Now, Ranges};
 use recursion::Recursion;
 use routes::{Connections, Routes, Whose};
+use weight::{Room, holding};
 
-/// Answers kept, behind those that workers keep; one of a signed wildcard was measured at 4 KB, so 65 MB. The heaviest that are kept (`weight`)
-/// have some 20 KB, and all of them 330 MB.
-const CACHE_ENTRIES: u64 = 16_384;
-/// The same of one zone with resolvers of its own.
+/// Of each so many bytes that answers may take at the workers, hickory keeps one behind them, twice where it validates. One of a signed
+/// wildcard was measured at 4 KB, the heaviest that are kept (`weight`) have some 14 KB.
+const BYTES_PER_ENTRY: usize = 6 << 10;
+/// The least that serves for zones and their keys.
+const LEAST_ENTRIES: usize = 512;
+/// Answers of one zone with resolvers of its own.
 const ZONE_CACHE_ENTRIES: u64 = 1_024;
 /// Proven ranges between names kept, mostly of 1 KB, so 16 MB, and 40 MB with the longest of names: the root zone has 1,500.
 const RANGES: usize = 16_384;
@@ -43,10 +46,8 @@ const RANGES: usize = 16_384;
 const ZONE_RANGES: usize = 1_024;
 /// Judgements of signatures kept, mostly those of zones' keys; hickory would keep a million, at 300 bytes and more.
 const VALIDATIONS: usize = 16_384;
-/// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
-pub(crate) const MAX_LOOKUPS: usize = 2_048;
-/// And so many for which nobody waits, beside them.
-const MAX_AHEAD: usize = MAX_LOOKUPS / 8;
+/// Lookups for which nobody waits, beside those of [`Answers`](crate::answers::Answers).
+const MAX_AHEAD: usize = 256;
 /// Stubs ask again after 5 s; an answer later than this helps nobody.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
 /// What fits every path without fragments (DNS flag day 2020).
@@ -107,7 +108,6 @@ pub struct Resolver {
     /// Of the zones with resolvers of their own, in the order of the configuration.
     zones: Vec<Source>,
     rest: Source,
-    lookups: Semaphore,
     ahead: Semaphore,
 }
 
@@ -152,9 +152,11 @@ impl Resolver {
             true => (RANGES, ZONE_RANGES),
             false => (0, 0),
         };
+        let entries = (dns.cache_bytes / BYTES_PER_ENTRY).max(LEAST_ENTRIES) as u64;
         let routes = Arc::new(Routes::new(dns.zones.iter().map(|zone| zone.name.clone())));
+        let room = Room::new();
         let forward = |servers: &[SocketAddr], validates, whose, (cache_entries, ranges)| {
-            let connections = Connections::of(whose, &routes);
+            let connections = Connections::of(whose, &routes, &room);
             let anchors = anchors_if(validates);
             let forwarders = Forwarders::new(servers, anchors, &connections, cache_entries)?;
             let asked = Asked::Forward(Box::new(forwarders));
@@ -162,12 +164,12 @@ impl Resolver {
         };
         let rest = match &dns.upstream {
             Upstream::Forward(servers) => {
-                forward(servers, dns.dnssec, Whose::Rest, (CACHE_ENTRIES, ranges))?
+                forward(servers, dns.dnssec, Whose::Rest, (entries, ranges))?
             }
             Upstream::Recurse(roots) => {
-                let connections = Connections::of(Whose::Rest, &routes);
+                let connections = Connections::of(Whose::Rest, &routes, &room);
                 let anchors = anchors_if(dns.dnssec);
-                let recursion = Recursion::new(roots, anchors.as_ref(), &connections)?;
+                let recursion = Recursion::new(roots, anchors.as_ref(), &connections, entries)?;
                 Source::new(Asked::Recurse(Box::new(recursion)), dns.dnssec, ranges)
             }
         };
@@ -179,7 +181,6 @@ impl Resolver {
         Ok(Self {
             zones: zones.collect::<Result<_, _>>()?,
             rest,
-            lookups: Semaphore::new(MAX_LOOKUPS),
             ahead: Semaphore::new(MAX_AHEAD),
             routes,
         })
@@ -217,18 +218,15 @@ impl Resolver {
         asking: Asking,
     ) -> (Message, Outcome) {
         let failure = |outcome| (error(request, ResponseCode::ServFail), outcome);
-        let places = match asking {
-            Asking::Anyhow | Asking::OverTcp => &self.lookups,
-            Asking::Ahead => &self.ahead,
-        };
-        let Ok(_slot) = places.try_acquire() else {
+        let place = (asking == Asking::Ahead).then(|| self.ahead.try_acquire());
+        let Ok(_place) = place.transpose() else {
             return failure(Outcome::Busy);
         };
         let dnssec_ok = request
             .edns
             .as_ref()
             .is_some_and(|edns| edns.flags().dnssec_ok);
-        let lookup = Box::pin(self.lookup(question, asking));
+        let lookup = Box::pin(holding(self.lookup(question, asking)));
         let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
             Ok(Ok(found)) => found,
             Ok(Err(outcome)) => return failure(outcome),

@@ -90,6 +90,6 @@ pub use wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
 pub use wiretap::{Header, Wiretap};
 pub use world::World;
 pub use zones::{
-    BIG_NAME, BOGUS_NAME, INSIDE, INSIDE_NAMES, MANY_NAMES, NAME_MARKER, PAGE_NAME, UNSIGNED_NAME,
-    Zones, questions,
+    BIG_NAME, BOGUS_NAME, CROWDED_NAMES, HEAVY_NAMES, INSIDE, INSIDE_NAMES, MANY_NAMES,
+    NAME_MARKER, PAGE_NAME, UNSIGNED_NAME, Zones, questions,
 };

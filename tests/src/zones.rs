@@ -32,6 +32,10 @@ pub const UNSIGNED_NAME: &str = "www.plain";
 pub const BOGUS_NAME: &str = "www.bogus";
 /// Below it, in the zone that is not signed, are `n0` to `n399`, for a second each.
 pub(crate) const MANY_UNSIGNED_NAMES: &str = "many.plain";
+/// In the zone that is not signed: every name below it has 60 KB of text, by a wildcard, too much for UDP.
+pub const HEAVY_NAMES: &str = "heavy.plain";
+/// Every name below it has 60 addresses, by a wildcard, as many as are kept and come over UDP.
+pub const CROWDED_NAMES: &str = "crowded.plain";
 /// A signed zone whose only server may be a liar; below it are `n0` to `n399`.
 pub(crate) const SEALED_ZONE: &str = "sealed";
 /// A zone that is not signed and whose only server may be a liar.
@@ -59,7 +63,7 @@ impl Zones {
         let many: String = (0..400)
             .map(|n| format!("n{n}.{MANY_UNSIGNED_NAMES}. 1 IN A {WEB}\n"))
             .collect();
-        let plain = format!("www.plain. IN A {WEB}\n{many}");
+        let plain = format!("www.plain. IN A {WEB}\n{many}{}", heavy_names());
         fs::write(dir.join("plain.zone"), zone("plain.", &plain)).context("writing a zone")?;
         let lab = sign(dir, "lab.", &zone("lab.", &lab_names()), Denial::Nsec)?;
         let sealed = zone_at(LIAR, "sealed.", &sealed_names());
@@ -126,14 +130,26 @@ fn lab_names() -> String {
     )
 }
 
+fn heavy_names() -> String {
+    let text = "0123456789".repeat(25);
+    let texts: String = (0..220)
+        .map(|n| format!("*.{HEAVY_NAMES}. IN TXT \"{n:03}{text}\"\n"))
+        .collect();
+    let addresses: String = (1..=60)
+        .map(|n| format!("*.{CROWDED_NAMES}. IN A 203.0.113.{n}\n"))
+        .collect();
+    texts + &addresses
+}
+
 fn sealed_names() -> String {
     (0..400)
         .map(|n| format!("n{n}.{SEALED_ZONE}. 1 IN A {WEB}\n"))
         .collect()
 }
 
+/// For longer than any test lasts: what a liar says of himself does not take its place.
 fn delegation(child: &str, server: &str) -> String {
-    format!("{child} IN NS ns.{child}\nns.{child} IN A {server}\n")
+    format!("{child} 86400 IN NS ns.{child}\nns.{child} 86400 IN A {server}\n")
 }
 
 fn zone(name: &str, records: &str) -> String {

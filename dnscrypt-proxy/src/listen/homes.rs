@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+/// Every home of the internet has at least a /64.
+pub(crate) const HOME_BITS: u32 = 64;
+
 /// The networks in which each home has one address. On the internet it has a network of IPv6, of which it may use any.
 #[derive(Clone, Debug, Default)]
 pub struct Homes {

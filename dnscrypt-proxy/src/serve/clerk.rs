@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connections::Id;
-use super::desk::{Bounds, Class, Desk, Served, Share, Wait};
+use super::desk::{Bounds, Desk, Served, Share, Wait};
 use super::keys::Keys;
 use super::randomness::Page;
 use super::relay::Door;
 use super::strangers::Strangers;
 use super::{Asking, Heard, Query, Rates, Server, certificates};
 use crate::cache::Look;
+use crate::listen::{Class, Holder};
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Dropped};
 use crate::proto::message;
@@ -255,8 +256,8 @@ impl Clerk {
     fn ask(&mut self, message: message::Query, waiter: Waiter, now: Now) {
         let query = waiter.to_be_asked(Asking::Anyhow);
         let asked = message.clone();
-        let class = self.class(&waiter);
-        match self.desk.wait(message, waiter, class, now.uptime_ms) {
+        let holder = self.holder(&waiter);
+        match self.desk.wait(message, waiter, holder, now.uptime_ms) {
             Wait::Ask(number) => self.out.asks.push(Ask {
                 number,
                 query,
@@ -272,7 +273,7 @@ impl Clerk {
 
     /// Asks for an answer that is near its end; strangers do not keep names in memory.
     fn ask_ahead(&mut self, message: &message::Query, waiter: &Waiter) {
-        if self.class(waiter) == Class::Stranger {
+        if self.holder(waiter).class == Class::Stranger {
             return;
         }
         let Some(number) = self.desk.ask_ahead(message) else {
@@ -286,13 +287,8 @@ impl Clerk {
         });
     }
 
-    fn class(&self, waiter: &Waiter) -> Class {
-        let homes = &self.server.homes;
-        if homes.is_empty() || homes.hold(waiter.place.peer.ip()) {
-            Class::Home
-        } else {
-            Class::Stranger
-        }
+    fn holder(&self, waiter: &Waiter) -> Holder {
+        Holder::of(&self.server.homes, waiter.place.peer.ip())
     }
 
     fn serve(&mut self, served: Served<Waiter>) {

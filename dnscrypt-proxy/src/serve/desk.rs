@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::Heard;
 use super::answers::{RCODE_SERVFAIL, keep, read};
 use crate::cache::{Cache, Look};
+use crate::listen::{Class, Holder, Places};
 use crate::proto::message::{Query, Response};
 
 /// Who waited this long gets the stale answer, if there is one (RFC 8767, section 5: the client response timer).
@@ -21,8 +22,7 @@ pub(super) struct Desk<W> {
     /// When those who wait for a question get its stale answer, in milliseconds.
     due: BTreeSet<(u64, u64)>,
     last: u64,
-    waiting: usize,
-    strangers: usize,
+    places: Places,
     ahead: usize,
     bounds: Bounds,
 }
@@ -38,13 +38,6 @@ pub(super) struct Bounds {
     pub(super) ahead: usize,
 }
 
-/// Who waits: the homes have three quarters of the places for themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    Home,
-    Stranger,
-}
-
 /// A question on its way.
 #[derive(Debug)]
 struct Asked<W> {
@@ -52,7 +45,7 @@ struct Asked<W> {
     key: Option<Box<[u8]>>,
     /// The question, where it is not the first waiting one's.
     query: Option<Query>,
-    waiting: Vec<(Query, W, Class)>,
+    waiting: Vec<(Query, W, Holder)>,
     place: Place,
     due_ms: Option<u64>,
 }
@@ -63,7 +56,7 @@ enum Place {
     /// That of those who wait.
     Waiting,
     /// That of somebody who got a stale answer and waits no longer.
-    Left(Class),
+    Left(Holder),
     /// One of those that nobody waited for from the beginning.
     Ahead,
 }
@@ -73,11 +66,11 @@ impl<W> Asked<W> {
     fn concerns_homes(&self) -> bool {
         let is_homes = match self.place {
             Place::Waiting => false,
-            Place::Left(class) => class == Class::Home,
+            Place::Left(holder) => holder.class == Class::Home,
             Place::Ahead => true,
         };
         let mut waiting = self.waiting.iter();
-        is_homes || waiting.any(|(.., class)| *class == Class::Home)
+        is_homes || waiting.any(|(.., holder)| holder.class == Class::Home)
     }
 }
 
@@ -119,8 +112,7 @@ impl<W> Desk<W> {
             by_key: HashMap::new(),
             due: BTreeSet::new(),
             last: 0,
-            waiting: 0,
-            strangers: 0,
+            places: Places::new(bounds.waiting),
             ahead: 0,
             bounds,
         }
@@ -140,21 +132,17 @@ impl<W> Desk<W> {
     }
 
     /// Lets somebody wait for the answer to a query.
-    pub(super) fn wait(&mut self, query: Query, to: W, class: Class, now_ms: u64) -> Wait<W> {
-        let is_stranger = class == Class::Stranger;
-        let most = self.bounds.waiting;
-        if self.waiting >= most || is_stranger && self.strangers >= most / 4 {
+    pub(super) fn wait(&mut self, query: Query, to: W, holder: Holder, now_ms: u64) -> Wait<W> {
+        if !self.places.take(holder) {
             return Wait::Full(to);
         }
-        self.waiting += 1;
-        self.strangers += usize::from(is_stranger);
         let key = query.marked_key();
         let known = key.as_deref();
         let on_its_way = known.and_then(|key| self.by_key.get(key)).copied();
         let is_stale = known.is_some_and(|key| self.kept.is_stale(key, now_ms / 1000));
         let number = on_its_way.unwrap_or_else(|| self.begin(key, None, Place::Waiting));
         if let Some(asked) = self.asked.get_mut(&number) {
-            asked.waiting.push((query, to, class));
+            asked.waiting.push((query, to, holder));
             if is_stale && asked.due_ms.is_none() {
                 let due_ms = now_ms + STALE_AFTER_MS;
                 asked.due_ms = Some(due_ms);
@@ -209,7 +197,7 @@ impl<W> Desk<W> {
                 self.kept.failed(key, now_s);
             }
             let owns = asked.place == Place::Waiting;
-            for (place, (query, to, class)) in asked.waiting.drain(..).enumerate() {
+            for (place, (query, to, holder)) in asked.waiting.drain(..).enumerate() {
                 let is_own = owns && place == 0;
                 served.push(Served {
                     to,
@@ -219,11 +207,9 @@ impl<W> Desk<W> {
                 });
                 if is_own {
                     asked.query = Some(query);
-                    asked.place = Place::Left(class);
+                    asked.place = Place::Left(holder);
                 } else {
-                    self.waiting = self.waiting.saturating_sub(1);
-                    let is_stranger = class == Class::Stranger;
-                    self.strangers = self.strangers.saturating_sub(is_stranger.into());
+                    self.places.give_back(holder);
                 }
             }
         }
@@ -316,16 +302,14 @@ impl<W> Desk<W> {
         }
         let left = match asked.place {
             Place::Waiting => None,
-            Place::Left(class) => Some(class),
+            Place::Left(holder) => Some(holder),
             Place::Ahead => {
                 self.ahead = self.ahead.saturating_sub(1);
                 None
             }
         };
-        for class in asked.waiting.iter().map(|(.., class)| *class).chain(left) {
-            self.waiting = self.waiting.saturating_sub(1);
-            let is_stranger = class == Class::Stranger;
-            self.strangers = self.strangers.saturating_sub(is_stranger.into());
+        for holder in asked.waiting.iter().map(|(.., holder)| *holder).chain(left) {
+            self.places.give_back(holder);
         }
         Some(asked)
     }

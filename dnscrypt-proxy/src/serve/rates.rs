@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Server;
+use crate::listen::homes::HOME_BITS;
 use crate::listen::{Homes, Rate};
 
 /// Sources of a busy second: a mebibyte.
@@ -23,8 +24,6 @@ const TIME: u64 = (1 << TIME_BITS) - 1;
 /// Another worker has changed the bucket meanwhile: rare, and the second time is rarer.
 const TRIES: usize = 4;
 const MICROS: u64 = 1_000_000;
-/// Every home of the internet has at least a /64.
-const HOME_BITS: u32 = 64;
 
 /// The rates of all sources.
 #[derive(Debug)]

@@ -33,6 +33,10 @@ use crate::proto::relay::PREFIX;
 /// After an error of a socket itself, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
+/// Who has had something to do twice within this looks again before it sleeps: waking a processor that sleeps costs the one who
+/// wakes it, mostly the client's or the network's, more than most of what is to be done.
+const AWAKE: Duration = Duration::from_micros(50);
+
 /// Sockets of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerSockets {
@@ -239,6 +243,25 @@ where
     }
 }
 
+/// Whether what comes, comes so fast that it is better waited for awake.
+#[derive(Debug, Default)]
+struct Pulse {
+    last: Option<Instant>,
+    is_fast: bool,
+}
+
+impl Pulse {
+    fn beat(&mut self, now: Instant) {
+        let last = self.last.replace(now);
+        self.is_fast = last.is_some_and(|last| now.saturating_duration_since(last) < AWAKE);
+    }
+
+    fn is_awake(&self, now: Instant) -> bool {
+        let is_recent = |last: Instant| now.saturating_duration_since(last) < AWAKE;
+        self.is_fast && self.last.is_some_and(is_recent)
+    }
+}
+
 /// What one of several workers lets in: clients are spread over them.
 fn share(limits: Limits, workers: usize) -> Limits {
     Limits {
@@ -272,17 +295,35 @@ impl Worker {
         if let Some(forwarder) = &mut self.forwarder {
             forwarder.flush(&self.poller, 0);
         }
+        let mut pulse = Pulse::default();
         while !self.stop.load(Ordering::Relaxed) {
-            let wait = self.patience();
+            let is_awake = pulse.is_awake(Instant::now());
+            let patience = self.patience();
+            let wait = if is_awake {
+                Some(Duration::ZERO)
+            } else {
+                patience
+            };
+            let mut has_come = false;
             match self.poller.wait(wait) {
-                Ok(events) => ready.extend(events.filter_map(|event| match event {
-                    Ready::Descriptor { token, .. } => Some(token),
-                    Ready::Woken => None,
+                Ok(events) => ready.extend(events.filter_map(|event| {
+                    has_come = true;
+                    match event {
+                        Ready::Descriptor { token, .. } => Some(token),
+                        Ready::Woken => None,
+                    }
                 })),
                 Err(error) => {
                     tracing::error!(%error, "a DNSCrypt worker cannot wait for packets");
                     return;
                 }
+            }
+            if has_come {
+                pulse.beat(Instant::now());
+            } else if is_awake && patience != Some(Duration::ZERO) {
+                // Others that have something to do on this processor go first.
+                std::thread::yield_now();
+                continue;
             }
             self.turn(&mut batch, &ready);
             ready.clear();

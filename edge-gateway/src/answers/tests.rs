@@ -31,21 +31,46 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
     };
     let mut waiting = Vec::new();
 
-    for n in 0..MAX_STRANGERS {
-        let mut asking = ask(n, "203.0.113.7");
+    for n in 0..MAX_LOOKUPS / 4 {
+        let mut asking = ask(n, &format!("203.0.113.{}", n % 8));
         let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
         assert!(at_once.is_pending(), "{n}");
         waiting.push(asking);
     }
-    let refused = ask(MAX_STRANGERS, "203.0.113.8").await;
+    let refused = ask(MAX_LOOKUPS, "203.0.113.9").await;
     let refused = refused.into_message().unwrap();
-    let mut home = pin!(ask(MAX_STRANGERS, "10.64.0.16"));
+    let mut home = pin!(ask(MAX_LOOKUPS, "10.64.0.16"));
     let home = poll_fn(|context| Poll::Ready(home.as_mut().poll(context))).await;
 
     assert_eq!(refused[3] & 15, RCODE_SERVFAIL as u8);
     assert!(home.is_pending(), "a home is asked for");
     let busy = answers.figures.outcomes();
     assert!(busy.into_iter().any(|it| it == (Outcome::Busy, 1)));
+}
+
+#[tokio::test]
+async fn a_home_whose_questions_nobody_answers_leaves_places_for_another() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let answers = answers(silent.local_addr().unwrap());
+    let ask = |n: usize, from: &str| {
+        let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
+        let (answers, from) = (answers.clone(), from.parse().unwrap());
+        Box::pin(async move { answers.answer(&query, from, Asking::Anyhow).await })
+    };
+    let mut waiting = Vec::new();
+
+    for n in 0..MAX_LOOKUPS {
+        let mut asking = ask(n, "10.64.0.16");
+        let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        if at_once.is_pending() {
+            waiting.push(asking);
+        }
+    }
+    let mut other = pin!(ask(MAX_LOOKUPS, "10.64.0.17"));
+    let other = poll_fn(|context| Poll::Ready(other.as_mut().poll(context))).await;
+
+    assert!(waiting.len() < MAX_LOOKUPS / 4, "{}", waiting.len());
+    assert!(other.is_pending(), "another home is asked for");
 }
 
 #[test]
@@ -69,7 +94,9 @@ async fn what_is_asked_ahead_is_no_lookup_and_finds_places_of_its_own() {
     let answers = answers(silent.local_addr().unwrap());
     let ask = |n: usize, asking| {
         let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
-        let (answers, home) = (answers.clone(), "10.64.0.16".parse().unwrap());
+        let [.., third, last] = (n % 1_000).to_be_bytes();
+        let home = IpAddr::from([10, 64, third, last]);
+        let answers = answers.clone();
         Box::pin(async move { answers.answer(&query, home, asking).await })
     };
     let mut waiting = Vec::new();

@@ -13,9 +13,8 @@ use dnscrypt_proxy::serve::{Asking, Heard, Rates, answers};
 use tokio::time::timeout;
 
 use super::AT_ONCE;
-use crate::answers::Answers;
+use crate::answers::{Answers, MAX_LOOKUPS};
 use crate::places::{Limits, count};
-use crate::resolver::MAX_LOOKUPS;
 
 /// Answers that the doors keep together, in memory.
 const KEPT_BYTES: usize = 8 << 20;

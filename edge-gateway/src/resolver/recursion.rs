@@ -19,8 +19,7 @@ use hickory_resolver::{TtlBounds, TtlConfig};
 use super::recent::Recent;
 use super::routes::Connections;
 use super::{
-    CACHE_ENTRIES, EDNS_PAYLOAD_BYTES, Found, Outcome, VALIDATIONS, absent, found, negative, roots,
-    set_up,
+    EDNS_PAYLOAD_BYTES, Found, Outcome, VALIDATIONS, absent, found, negative, roots, set_up,
 };
 use crate::exit::Fault;
 
@@ -54,13 +53,21 @@ enum Memory {
 }
 
 impl Recursion {
-    /// Nobody is asked yet.
+    /// Nobody is asked yet. So many answers are kept, twice: as they came, and judged.
     pub(super) fn new(
         roots: &[IpAddr],
         anchors: Option<&Arc<TrustAnchors>>,
         connections: &Connections,
+        entries: u64,
     ) -> Result<Self, Fault> {
-        let keeping = |memory| recursor(memory, roots, anchors.cloned(), connections.clone());
+        let keeping = |memory| {
+            recursor(
+                (memory, entries),
+                roots,
+                anchors.cloned(),
+                connections.clone(),
+            )
+        };
         Ok(Self {
             keeping_answers: keeping(Memory::Answers)?,
             keeping_zones: keeping(Memory::Zones)?,
@@ -114,7 +121,7 @@ async fn ask(recursor: &Recursor<Connections>, question: Query) -> Result<Found,
 }
 
 fn recursor(
-    memory: Memory,
+    (memory, entries): (Memory, u64),
     roots: &[IpAddr],
     anchors: Option<Arc<TrustAnchors>>,
     connections: Connections,
@@ -134,7 +141,7 @@ fn recursor(
     };
     let mut options = RecursorOptions {
         ns_cache_size: SERVER_CACHE_ENTRIES / part,
-        response_cache_size: CACHE_ENTRIES / part as u64,
+        response_cache_size: entries / part as u64,
         edns_payload_len: EDNS_PAYLOAD_BYTES,
         case_randomization: true,
         ..RecursorOptions::default()

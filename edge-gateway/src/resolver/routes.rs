@@ -16,7 +16,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsResponseStream, FirstAnswer as _};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
-use super::weight::lighten;
+use super::weight::{Room, lighten};
 
 /// The zones that have resolvers of their own, by their place in the configuration.
 #[derive(Debug)]
@@ -63,14 +63,16 @@ impl Routes {
 pub(super) struct Connections {
     routes: Arc<Routes>,
     whose: Whose,
+    room: Room,
     provider: TokioRuntimeProvider,
 }
 
 impl Connections {
-    pub(super) fn of(whose: Whose, routes: &Arc<Routes>) -> Self {
+    pub(super) fn of(whose: Whose, routes: &Arc<Routes>, room: &Room) -> Self {
         Self {
             routes: Arc::clone(routes),
             whose,
+            room: room.clone(),
             provider: TokioRuntimeProvider::default(),
         }
     }
@@ -88,11 +90,12 @@ impl ConnectionProvider for Connections {
         context: &PoolContext,
     ) -> Result<Self::FutureConn, NetError> {
         let opening = self.provider.new_connection(ip, config, context)?;
-        let (routes, whose) = (Arc::clone(&self.routes), self.whose);
+        let (routes, whose, room) = (Arc::clone(&self.routes), self.whose, self.room.clone());
         Ok(Box::pin(async move {
             Ok(Connection {
                 routes,
                 whose,
+                room,
                 exchange: opening.await?,
             })
         }))
@@ -108,6 +111,7 @@ impl ConnectionProvider for Connections {
 pub(super) struct Connection {
     routes: Arc<Routes>,
     whose: Whose,
+    room: Room,
     exchange: DnsExchange<TokioRuntimeProvider>,
 }
 
@@ -121,15 +125,17 @@ impl DnsHandle for Connection {
         if !allowed {
             return DnsResponseStream::from(Box::pin(async move { refusal(&request) }));
         }
-        let (routes, whose) = (Arc::clone(&self.routes), self.whose);
+        let (routes, whose, room) = (Arc::clone(&self.routes), self.whose, self.room.clone());
         let asking = self.exchange.send(request.clone());
         DnsResponseStream::from(Box::pin(async move {
             let mut response = asking.first_answer().await?;
             let bytes = response.as_buffer().len();
-            if leads_to_others(&response, &routes, whose) || !lighten(&mut response, bytes) {
-                return refusal(&request);
+            let is_ours = !leads_to_others(&response, &routes, whose);
+            if is_ours && lighten(&mut response, bytes) && room.hold(bytes) {
+                Ok(response)
+            } else {
+                refusal(&request)
             }
-            Ok(response)
         }))
     }
 }

@@ -1,13 +1,24 @@
 //! What an answer may weigh that hickory keeps: its memory is bounded in entries, and who has a zone decides how large these are.
-//! Larger answers are answers, but end at once, so that nobody keeps them; what no honest server sends is refused.
+//! Larger answers are answers, but end at once, so that nobody keeps them; what no honest server sends is refused. And what all
+//! large answers on their way may weigh together: ten times their bytes are held for as long as a lookup lasts.
+
+use std::cell::RefCell;
+use std::sync::Arc;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::EDNS_PAYLOAD_BYTES;
+
+/// Of all that are larger than a datagram, at a time: 128 of the largest.
+const HEAVY_KIB: usize = 8 << 10;
 
 /// Longer ones are not kept: what comes over UDP has 1,232 bytes, keys of a zone mostly less than 2,000.
 const KEPT_BYTES: usize = 4_096;
-/// Nor those of more records, which take some 300 bytes in memory, whatever they took on the wire.
-const KEPT_RECORDS: usize = 64;
+/// Nor those of more records, which take some 300 bytes in memory, whatever they took on the wire. A top-level domain's servers, addresses and
+/// signature are 41.
+const KEPT_RECORDS: usize = 48;
 /// A zone has up to 13 servers, and a denial eight records.
 const MOST_AUTHORITIES: usize = 48;
 /// Addresses of the servers: two of each.
@@ -30,6 +41,40 @@ pub(super) fn lighten(answer: &mut Message, bytes: usize) -> bool {
         records(answer).for_each(|record| record.ttl = 0);
     }
     true
+}
+
+tokio::task_local! {
+    /// What the lookup of this task has of the room for large answers.
+    static HELD: RefCell<Vec<OwnedSemaphorePermit>>;
+}
+
+/// The room for all large answers.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(HEAVY_KIB)))
+    }
+
+    /// Room for an answer of so many bytes until the lookup that it is for has ended. False: there is none.
+    pub(super) fn hold(&self, bytes: usize) -> bool {
+        if bytes <= EDNS_PAYLOAD_BYTES.into() {
+            return true;
+        }
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let Ok(held) = Arc::clone(&self.0).try_acquire_many_owned(kib) else {
+            return false;
+        };
+        // Outside of a lookup nobody holds it for longer than this.
+        let _outside = HELD.try_with(|all| all.borrow_mut().push(held));
+        true
+    }
+}
+
+/// A lookup, which has what it holds until it ends.
+pub(super) async fn holding<T>(lookup: impl Future<Output = T>) -> T {
+    HELD.scope(RefCell::default(), lookup).await
 }
 
 fn count(answer: &Message) -> usize {
@@ -68,6 +113,24 @@ mod tests {
         lighten(&mut message, bytes).then(|| records(&mut message).map(|it| it.ttl).collect())
     }
 
+    #[tokio::test]
+    async fn large_answers_beyond_the_room_for_them_are_refused_until_lookups_end_and_small_ones_never()
+     {
+        let room = Room::new();
+        let (first, second) = (room.clone(), room.clone());
+
+        let held = holding(async move { (0..200).filter(|_| first.hold(65_535)).count() }).await;
+        assert_eq!(held, 128);
+        holding(async move {
+            assert!((0..127).all(|_| second.hold(65_535)));
+            assert!(!second.hold(65_535 * 2));
+            assert!((0..5_000).all(|_| second.hold(1_232)));
+        })
+        .await;
+
+        assert_eq!(room.0.available_permits(), HEAVY_KIB);
+    }
+
     #[test]
     fn more_servers_than_a_zone_can_have_are_no_answer() {
         assert_eq!(lifetimes(answer(RecordType::A, 0, 49, 0), 900), None);
@@ -80,8 +143,8 @@ mod tests {
     fn what_is_long_or_has_many_records_ends_at_once() {
         for (message, bytes) in [
             (answer(RecordType::TXT, 1, 0, 0), 4_097),
-            (answer(RecordType::A, 65, 0, 0), 1_200),
-            (answer(RecordType::A, 40, 13, 26), 1_500),
+            (answer(RecordType::A, 49, 0, 0), 1_200),
+            (answer(RecordType::A, 10, 13, 26), 1_500),
             (answer(RecordType::A, 0, 1, 500), 10_000),
         ] {
             let lifetimes = lifetimes(message, bytes).unwrap();

@@ -73,6 +73,8 @@ pub(super) struct Asker {
     socket: UdpSocket,
     door: Door,
     waiting: HashMap<u64, Waiting>,
+    /// What was not answered in time: a resolver may take longer than somebody waits, and may not lie then either.
+    given_up: HashMap<u64, Waiting>,
     next: u64,
     pub(super) tally: Tally,
     /// Of signed names about which liars are asked.
@@ -105,6 +107,7 @@ impl Asker {
             socket,
             door,
             waiting: HashMap::new(),
+            given_up: HashMap::new(),
             next: 0,
             tally: Tally::default(),
             signed: Tally::default(),
@@ -138,6 +141,7 @@ impl Asker {
             truth,
             since: Instant::now(),
         };
+        self.given_up.remove(&number);
         if let Some(before) = self.waiting.insert(number, waiting) {
             self.tally_of(before.truth).unanswered += 1;
         }
@@ -168,13 +172,13 @@ impl Asker {
             }
         }
         let is_overdue = |waiting: &Waiting| waiting.since.elapsed() >= PATIENCE;
-        let overdue: Vec<Truth> = self
+        let overdue: Vec<(u64, Waiting)> = self
             .waiting
             .extract_if(|_, waiting| is_overdue(waiting))
-            .map(|(_, waiting)| waiting.truth)
             .collect();
-        for truth in overdue {
-            self.tally_of(truth).unanswered += 1;
+        for (number, waiting) in overdue {
+            self.tally_of(waiting.truth).unanswered += 1;
+            self.given_up.insert(number, waiting);
         }
         Ok(())
     }
@@ -197,7 +201,10 @@ impl Asker {
                 Some(u64::from_le_bytes(*number))
             }),
         };
-        let Some((number, waiting)) = number.and_then(|n| self.waiting.remove_entry(&n)) else {
+        let in_time = number.and_then(|n| self.waiting.remove_entry(&n));
+        let is_late = in_time.is_none();
+        let late = || number.and_then(|n| self.given_up.remove_entry(&n));
+        let Some((number, waiting)) = in_time.or_else(late) else {
             self.tally
                 .blame("an answer to a question that nobody waits for".to_owned());
             return;
@@ -216,12 +223,13 @@ impl Asker {
         };
         let tally = self.tally_of(waiting.truth);
         match verdict {
+            Verdict::Wrong(what) => tally.blame(what),
+            _ if is_late => {}
             Verdict::Right => {
                 tally.right += 1;
                 tally.ms.push(waiting.since.elapsed().as_secs_f64() * 1e3);
             }
             Verdict::Refused => tally.refused += 1,
-            Verdict::Wrong(what) => tally.blame(what),
         }
     }
 }

@@ -35,6 +35,15 @@ fn place() -> Place {
     }
 }
 
+/// One of some homes: none has all places.
+fn one_of_many(n: usize) -> Place {
+    let [.., third, last] = (n % 2_000).to_be_bytes();
+    Place {
+        peer: ([10, 64, third, last], 4000).into(),
+        ..place()
+    }
+}
+
 fn rig() -> Rig {
     rig_with(None)
 }
@@ -201,12 +210,30 @@ fn more_than_may_be_in_flight_are_dropped_and_counted() {
     let mut rig = rig();
     let client = rig.known();
 
-    for _ in 0..Limits::SERVER.in_flight + 3 {
-        rig.ask(&client, "slow.example");
+    let slow = sealed(&client, "slow.example");
+    for n in 0..Limits::SERVER.in_flight + 3 {
+        rig.clerk.take(one_of_many(n), &slow, NOW);
     }
 
     assert_eq!(rig.dropped(Dropped::Overloaded), 3);
     assert_eq!(rig.clerk.out.asks.len(), 1, "asked once for all of them");
+}
+
+#[test]
+fn a_home_whose_questions_nobody_answers_leaves_places_for_another() {
+    let mut rig = rig();
+    let client = rig.known();
+    let slow = sealed(&client, "slow.example");
+    for _ in 0..Limits::SERVER.in_flight {
+        rig.clerk.take(place(), &slow, NOW);
+    }
+    assert!(rig.dropped(Dropped::Overloaded) > 0);
+    let asks = rig.clerk.out.asks.len();
+
+    let other = sealed(&client, "other.example");
+    rig.clerk.take(one_of_many(2), &other, NOW);
+
+    assert_eq!(rig.clerk.out.asks.len(), asks + 1);
 }
 
 #[test]
@@ -372,8 +399,8 @@ fn one_for_whom_there_is_no_place_gets_a_stale_answer_where_there_is_one() {
     let client = rig.known();
     let ended = later(LIFETIME_S);
     let slow = sealed(&client, "slow.example");
-    for _ in 0..Limits::SERVER.in_flight {
-        rig.clerk.take(place(), &slow, ended);
+    for n in 0..Limits::SERVER.in_flight {
+        rig.clerk.take(one_of_many(n), &slow, ended);
     }
 
     rig.clerk.take(place(), &slow, ended);

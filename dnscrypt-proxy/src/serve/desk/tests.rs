@@ -1,11 +1,21 @@
 mod ahead;
 mod stale;
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use hickory_proto::rr::RecordType;
 
 use super::*;
 use crate::proto::message::{self, HEADER};
 
+const HOME: Holder = Holder {
+    class: Class::Home,
+    home: IpAddr::V4(Ipv4Addr::new(10, 64, 0, 16)),
+};
+const STRANGER: Holder = Holder {
+    class: Class::Stranger,
+    home: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
+};
 const AD: u8 = 0x20;
 const CD: u8 = 0x10;
 const NOTIFY: u8 = 4 << 3;
@@ -80,7 +90,7 @@ fn desk() -> Desk<u32> {
 fn desk_that_knows(ttl_s: u32) -> Desk<u32> {
     let mut desk = desk();
     let query = PLAIN.query();
-    assert_eq!(desk.wait(query.clone(), 0, Class::Home, 0), Wait::Ask(1));
+    assert_eq!(desk.wait(query.clone(), 0, HOME, 0), Wait::Ask(1));
     desk.answered(1, Heard::Answer(answer(&query, ttl_s)), 1000);
     desk
 }
@@ -162,7 +172,7 @@ fn an_answer_to_another_question_than_was_asked_is_not_kept_and_reaches_nobody()
         name: "ww2.example.com",
         ..PLAIN
     };
-    desk.wait(PLAIN.query(), 0, Class::Home, 0);
+    desk.wait(PLAIN.query(), 0, HOME, 0);
 
     let served = desk.answered(1, Heard::Answer(answer(&other.query(), 300)), 0);
 
@@ -175,7 +185,7 @@ fn an_answer_to_another_question_than_was_asked_is_not_kept_and_reaches_nobody()
 #[test]
 fn failures_are_not_kept() {
     let mut desk = desk();
-    desk.wait(PLAIN.query(), 0, Class::Home, 0);
+    desk.wait(PLAIN.query(), 0, HOME, 0);
 
     let served = desk.answered(1, Heard::Answer(PLAIN.query().refuse(2, None)), 0);
 
@@ -233,7 +243,7 @@ fn the_same_question_at_the_same_time_is_asked_once_and_answers_everybody_in_the
     let waits: Vec<_> = queries
         .iter()
         .zip(0..)
-        .map(|(query, to)| desk.wait(query.clone(), to, Class::Home, 0))
+        .map(|(query, to)| desk.wait(query.clone(), to, HOME, 0))
         .collect();
     let served = desk.answered(1, Heard::Answer(answer(&queries[0], 300)), 0);
 
@@ -260,8 +270,8 @@ fn what_is_no_ordinary_question_is_asked_for_each_and_its_answer_left_as_it_is()
         ..PLAIN
     };
 
-    let first = desk.wait(notify.query(), 0, Class::Home, 0);
-    let second = desk.wait(notify.query(), 1, Class::Home, 0);
+    let first = desk.wait(notify.query(), 0, HOME, 0);
+    let second = desk.wait(notify.query(), 1, HOME, 0);
     let served = desk.answered(1, Heard::Answer(vec![1, 2, 3]), 0);
 
     assert_eq!((first, second), (Wait::Ask(1), Wait::Ask(2)));
@@ -272,14 +282,14 @@ fn what_is_no_ordinary_question_is_asked_for_each_and_its_answer_left_as_it_is()
 #[test]
 fn without_an_answer_everybody_who_waits_is_told_so_and_the_question_can_be_asked_again() {
     let mut desk = desk();
-    desk.wait(PLAIN.query(), 0, Class::Home, 0);
-    desk.wait(PLAIN.query(), 1, Class::Home, 0);
+    desk.wait(PLAIN.query(), 0, HOME, 0);
+    desk.wait(PLAIN.query(), 1, HOME, 0);
 
     let served = desk.answered(1, Heard::Silence, 0);
 
     assert!(served.iter().all(|served| served.answer.is_none()));
     assert_eq!(served.len(), 2);
-    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home, 0), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, HOME, 0), Wait::Ask(2));
 }
 
 #[test]
@@ -288,14 +298,14 @@ fn one_more_than_may_wait_is_not_let_in_until_somebody_has_left() {
         waiting: 2,
         ..BOUNDS
     });
-    desk.wait(PLAIN.query(), 0, Class::Home, 0);
-    desk.wait(PLAIN.query(), 1, Class::Home, 0);
+    desk.wait(PLAIN.query(), 0, HOME, 0);
+    desk.wait(PLAIN.query(), 1, HOME, 0);
 
-    let third = desk.wait(PLAIN.query(), 2, Class::Home, 0);
+    let third = desk.wait(PLAIN.query(), 2, HOME, 0);
     desk.answered(1, Heard::Silence, 0);
 
     assert_eq!(third, Wait::Full(2));
-    assert_eq!(desk.wait(PLAIN.query(), 2, Class::Home, 0), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, HOME, 0), Wait::Ask(2));
 }
 
 #[test]
@@ -310,7 +320,7 @@ fn the_bound_in_bytes_holds_under_100_000_names() {
         let name = format!("n{n}.example.com");
         let query = message::query(1, &name, RecordType::A, 1232).unwrap();
         let query = Query::read(&query).unwrap();
-        assert_eq!(desk.wait(query.clone(), 0, Class::Home, 0), Wait::Ask(n));
+        assert_eq!(desk.wait(query.clone(), 0, HOME, 0), Wait::Ask(n));
         desk.answered(n, Heard::Answer(answer(&query, 300)), 0);
         assert!(desk.kept.used_bytes() <= bytes);
         if n == 100_000 {
@@ -328,18 +338,17 @@ fn strangers_that_wait_for_one_question_or_many_leave_places_for_the_homes() {
         waiting: 8,
         ..BOUNDS
     });
-    let stranger = Class::Stranger;
-    assert_eq!(desk.wait(PLAIN.query(), 0, stranger, 0), Wait::Ask(1));
-    assert_eq!(desk.wait(PLAIN.query(), 1, stranger, 0), Wait::Joined);
+    assert_eq!(desk.wait(PLAIN.query(), 0, STRANGER, 0), Wait::Ask(1));
+    assert_eq!(desk.wait(PLAIN.query(), 1, STRANGER, 0), Wait::Joined);
 
-    assert_eq!(desk.wait(PLAIN.query(), 2, stranger, 0), Wait::Full(2));
+    assert_eq!(desk.wait(PLAIN.query(), 2, STRANGER, 0), Wait::Full(2));
     for home in 3..9 {
-        assert_eq!(desk.wait(PLAIN.query(), home, Class::Home, 0), Wait::Joined);
+        assert_eq!(desk.wait(PLAIN.query(), home, HOME, 0), Wait::Joined);
     }
-    assert_eq!(desk.wait(PLAIN.query(), 9, Class::Home, 0), Wait::Full(9));
+    assert_eq!(desk.wait(PLAIN.query(), 9, HOME, 0), Wait::Full(9));
     desk.answered(1, Heard::Silence, 0);
 
-    assert_eq!(desk.wait(PLAIN.query(), 0, stranger, 0), Wait::Ask(2));
-    assert_eq!(desk.wait(PLAIN.query(), 1, stranger, 0), Wait::Joined);
-    assert_eq!(desk.wait(PLAIN.query(), 2, stranger, 0), Wait::Full(2));
+    assert_eq!(desk.wait(PLAIN.query(), 0, STRANGER, 0), Wait::Ask(2));
+    assert_eq!(desk.wait(PLAIN.query(), 1, STRANGER, 0), Wait::Joined);
+    assert_eq!(desk.wait(PLAIN.query(), 2, STRANGER, 0), Wait::Full(2));
 }

@@ -1,7 +1,9 @@
 //! What the machine itself takes: a socket that sends back what comes, on the processor of those who are measured. Its times are the
-//! kernel's, the processor's sleep and the neighbours' on the same host; no program can be under them.
+//! kernel's, the processor's sleep and the neighbours' on the same host; no program can be under them. Over TCP the least that
+//! any server does for a connection: it is accepted, read from once, written to once and closed.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -39,6 +41,53 @@ impl Echo {
             over,
             thread,
         })
+    }
+}
+
+/// Accepts, echoes once and closes while it lives.
+pub(super) struct TcpEcho {
+    pub(super) address: SocketAddr,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    netns: Netns,
+}
+
+impl TcpEcho {
+    pub(super) fn start(netns: &Netns) -> Result<Self> {
+        let bind = || TcpListener::bind("127.0.0.1:0").context("binding the echo");
+        let listener = netns.enter(bind)?;
+        let address = listener.local_addr().context("asking for its address")?;
+        let over = Arc::new(AtomicBool::new(false));
+        let (until, netns) = (Arc::clone(&over), netns.clone());
+        let start = || Ok(thread::spawn(move || echo_each(&listener, &until)));
+        let thread = Some(processor::on(MEASURED, start)?);
+        Ok(Self {
+            address,
+            over,
+            thread,
+            netns,
+        })
+    }
+}
+
+impl Drop for TcpEcho {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // It waits for one more, who says nothing.
+        let connect = || TcpStream::connect(self.address).context("ending the echo");
+        let _last = self.netns.enter(connect);
+        let _ended = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn echo_each(listener: &TcpListener, over: &AtomicBool) {
+    let mut buffer = [0; 2048];
+    while !over.load(Ordering::Relaxed) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            continue;
+        };
+        let read = stream.read(&mut buffer).unwrap_or_default();
+        let _lost = stream.write_all(buffer.get(..read).unwrap_or_default());
     }
 }
 

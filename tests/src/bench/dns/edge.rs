@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::Pace;
+use super::echo::TcpEcho;
 use super::load::{Keep, Load};
 use super::questions::{AGAIN, Names, Questions};
 use super::servers::{DNSDIST, ENCRYPTED_DNS, Server};
@@ -74,7 +75,21 @@ pub(super) fn measure(
     let mut table = Table::of(&results.collect::<Vec<_>>(), MEASURES)?;
     let ours = servers.first().context("a bench of nobody")?;
     table.rows.extend(beside_garbage(ours, rounds, pace, say)?);
+    let echoes = (0..rounds)
+        .map(|_| echoes(servers, pace))
+        .collect::<Result<Vec<_>>>()?;
+    let what = "tcp of an echo, the machine's own";
+    table.rows.push(Row::figure(what, "lookups/s", &echoes)?);
     Ok(table)
+}
+
+/// What `tcp` would be if answering took nothing.
+fn echoes(servers: &[Server], pace: Pace) -> Result<f64> {
+    let beside = servers.last().context("a bench of nobody")?;
+    let echo = TcpEcho::start(&beside.netns)?;
+    let load = Load::new(&beside.netns, echo.address)?;
+    let hits = Questions::sealed(&beside.classical, Names::Known, AGAIN)?;
+    load.echoed_over_tcp(&hits, pace.trial)
 }
 
 /// Lookups of a router whose key is kept, beside a crowd whose every packet wants a key agreement.

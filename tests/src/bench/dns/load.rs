@@ -188,6 +188,36 @@ impl Load {
         keep: Keep,
         lasting: Duration,
     ) -> Result<f64> {
+        self.connect_often(keep, lasting, questions, |place, answer, is_read| {
+            ensure!(
+                questions.place_of(answer) == Some(place),
+                "an answer over TCP that belongs to another lookup"
+            );
+            if is_read {
+                questions.read(place, answer)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The same with one who sends back what was asked, a connection for each.
+    pub(super) fn echoed_over_tcp(&self, questions: &Questions, lasting: Duration) -> Result<f64> {
+        self.connect_often(Keep::No, lasting, questions, |place, answer, _| {
+            ensure!(
+                questions.packet(place) == answer,
+                "an echo of something else"
+            );
+            Ok(())
+        })
+    }
+
+    fn connect_often(
+        &self,
+        keep: Keep,
+        lasting: Duration,
+        questions: &Questions,
+        judge: impl Fn(usize, &[u8], bool) -> Result<()> + Sync,
+    ) -> Result<f64> {
         let (next, start) = (AtomicUsize::new(0), Instant::now());
         // Servers bound what one address may have open.
         let client = |n: u8| -> Result<usize> {
@@ -199,13 +229,7 @@ impl Load {
                 if keep == Keep::No {
                     open = None;
                 }
-                ensure!(
-                    questions.place_of(&answer) == Some(place),
-                    "an answer over TCP that belongs to another lookup"
-                );
-                if answered % READ_ONE_IN == 0 {
-                    questions.read(place, &answer)?;
-                }
+                judge(place, &answer, answered % READ_ONE_IN == 0)?;
                 answered += 1;
             }
             Ok(answered)

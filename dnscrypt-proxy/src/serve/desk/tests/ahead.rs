@@ -72,7 +72,7 @@ fn an_answer_asked_anew_and_refused_by_validation_is_good_to_its_end_and_stands_
 
     assert!(matches!(desk.find(&query, 1299), Look::Fresh(_)));
     assert_eq!(desk.stale(&query, 1300), None);
-    desk.wait(query.clone(), 5, Class::Home, 1_300_000);
+    desk.wait(query.clone(), 5, HOME, 1_300_000);
     assert_eq!(desk.poll_timeout(), None);
     let served = desk.answered(3, Heard::Silence, 1300);
     assert_eq!(served[0].answer, None);
@@ -92,9 +92,9 @@ fn questions_asked_ahead_are_bounded_and_take_no_place_of_those_who_wait() {
     assert_eq!(desk.ask_ahead(&b), Some(2));
     assert_eq!(desk.ask_ahead(&c), None);
 
-    assert_eq!(desk.wait(c.clone(), 0, Class::Home, 0), Wait::Ask(3));
-    assert_eq!(desk.wait(c.clone(), 1, Class::Home, 0), Wait::Joined);
-    assert_eq!(desk.wait(c.clone(), 2, Class::Home, 0), Wait::Full(2));
+    assert_eq!(desk.wait(c.clone(), 0, HOME, 0), Wait::Ask(3));
+    assert_eq!(desk.wait(c.clone(), 1, HOME, 0), Wait::Joined);
+    assert_eq!(desk.wait(c.clone(), 2, HOME, 0), Wait::Full(2));
     desk.answered(1, Heard::Silence, 0);
     assert_eq!(desk.ask_ahead(&c), None, "it is on its way");
     assert_eq!(desk.ask_ahead(&a), Some(4));
@@ -114,13 +114,13 @@ fn whoever_comes_after_the_end_joins_the_question_and_its_time_runs_from_then() 
     let query = PLAIN.query();
     desk.ask_ahead(&query);
 
-    let wait = desk.wait(query.clone(), 5, Class::Home, 1_301_000);
+    let wait = desk.wait(query.clone(), 5, HOME, 1_301_000);
     assert_eq!(wait, Wait::Joined);
     assert_eq!(desk.poll_timeout(), Some(1_301_000 + STALE_AFTER_MS));
     let served = desk.handle_timeout(1_301_000 + STALE_AFTER_MS);
 
     assert_eq!((served.len(), served[0].share), (1, Share::Others));
-    assert_eq!((desk.waiting, desk.ahead), (0, 1));
+    assert_eq!((desk.places.taken, desk.ahead), (0, 1));
     desk.answered(2, Heard::Silence, 1305);
     assert_eq!(desk.ahead, 0);
 }

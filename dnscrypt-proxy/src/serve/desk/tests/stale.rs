@@ -18,7 +18,7 @@ fn desk_that_asks_again() -> Desk<u32> {
     let mut desk = desk_that_knows(300);
     let query = PLAIN.query();
     assert_eq!(desk.find(&query, ENDED_S), Look::Stale);
-    assert_eq!(desk.wait(query, 7, Class::Home, ENDED_MS), Wait::Ask(2));
+    assert_eq!(desk.wait(query, 7, HOME, ENDED_MS), Wait::Ask(2));
     desk
 }
 
@@ -41,7 +41,7 @@ fn what_validation_refuses_is_given_as_it_is_and_nothing_older_comes_back() {
     let given = served[0].answer.as_deref().unwrap();
     assert_eq!((message::rcode_low(given), served[0].is_stale), (2, false));
     nothing_stale(&mut desk, &query, ENDED_S);
-    desk.wait(query.clone(), 8, Class::Home, ENDED_MS);
+    desk.wait(query.clone(), 8, HOME, ENDED_MS);
     assert_eq!(desk.poll_timeout(), None);
     let served = desk.answered(3, Heard::Silence, ENDED_S);
     assert_eq!(served[0].answer, None);
@@ -105,7 +105,7 @@ fn a_stale_answer_is_never_given_to_another_question() {
     {
         let query = other.query();
         nothing_stale(&mut desk, &query, ENDED_S);
-        let wait = desk.wait(query.clone(), 8, Class::Home, ENDED_MS);
+        let wait = desk.wait(query.clone(), 8, HOME, ENDED_MS);
         assert_eq!(wait, Wait::Ask(number));
         assert_eq!(desk.poll_timeout(), None);
         let served = desk.answered(number, Heard::Answer(query.refuse(2, None)), ENDED_S);
@@ -121,7 +121,7 @@ fn an_answer_that_ended_a_day_ago_is_given_to_nobody() {
     assert!(desk.stale(&query, ENDED_S + DAY_S - 1).is_some());
     assert_eq!(desk.stale(&query, ENDED_S + DAY_S), None);
     let late_ms = (ENDED_S + DAY_S) * 1000;
-    desk.wait(query.clone(), 7, Class::Home, late_ms);
+    desk.wait(query.clone(), 7, HOME, late_ms);
     assert_eq!(desk.poll_timeout(), None);
     let served = desk.answered(2, Heard::Silence, ENDED_S + DAY_S);
     assert_eq!(served[0].answer, None);
@@ -135,7 +135,7 @@ fn what_came_since_is_not_undone_by_a_failure_even_where_it_may_not_be_kept() {
         let mut desk = desk_that_asks_again();
 
         let served = desk.answered(2, Heard::Answer(newer), ENDED_S);
-        desk.wait(query.clone(), 8, Class::Home, ENDED_MS);
+        desk.wait(query.clone(), 8, HOME, ENDED_MS);
         let after = desk.answered(3, Heard::Silence, ENDED_S);
 
         let given = served[0].answer.as_deref().unwrap();
@@ -154,7 +154,7 @@ fn nobody_is_served_before_the_time_and_nobody_for_whom_nothing_is_kept() {
         rtype: RecordType::AAAA,
         ..PLAIN
     };
-    desk.wait(other.query(), 8, Class::Home, ENDED_MS);
+    desk.wait(other.query(), 8, HOME, ENDED_MS);
 
     let due_ms = desk.poll_timeout().unwrap();
     assert_eq!(due_ms, ENDED_MS + STALE_AFTER_MS);
@@ -182,8 +182,8 @@ fn one_whose_stale_answer_made_room_for_others_waits_on() {
 fn whoever_has_waited_long_enough_gets_the_stale_answer_and_what_comes_late_is_kept() {
     let mut desk = desk_that_knows(300);
     let query = WITH_EDNS.query();
-    desk.wait(query.clone(), 7, Class::Home, ENDED_MS);
-    desk.wait(PLAIN.query(), 8, Class::Home, ENDED_MS + 1_000);
+    desk.wait(query.clone(), 7, HOME, ENDED_MS);
+    desk.wait(PLAIN.query(), 8, HOME, ENDED_MS + 1_000);
 
     let served = desk.handle_timeout(ENDED_MS + STALE_AFTER_MS);
 
@@ -213,7 +213,7 @@ fn when_nobody_can_be_reached_all_who_wait_get_the_stale_answer() {
         Heard::Answer(answer(&other.query(), 300)),
     ] {
         let mut desk = desk_that_asks_again();
-        desk.wait(query.clone(), 8, Class::Stranger, ENDED_MS + 900);
+        desk.wait(query.clone(), 8, STRANGER, ENDED_MS + 900);
 
         let served = desk.answered(2, failure, ENDED_S + 1);
 
@@ -232,21 +232,18 @@ fn what_fails_for_strangers_is_asked_again_for_the_homes() {
     let mut desk = desk_that_knows(300);
     let query = PLAIN.query();
 
-    desk.wait(query.clone(), 7, Class::Stranger, ENDED_MS);
+    desk.wait(query.clone(), 7, STRANGER, ENDED_MS);
     let served = desk.answered(2, Heard::Answer(query.refuse(2, None)), ENDED_S);
     assert!(served[0].is_stale);
     assert_eq!(desk.find(&query, ENDED_S), Look::Stale);
 
-    desk.wait(query.clone(), 7, Class::Stranger, ENDED_MS);
+    desk.wait(query.clone(), 7, STRANGER, ENDED_MS);
     let due_ms = ENDED_MS + STALE_AFTER_MS;
     assert_eq!(desk.handle_timeout(due_ms).len(), 1);
     assert_eq!(desk.find(&query, ENDED_S + 2), Look::Stale);
-    assert_eq!(
-        desk.wait(query, 8, Class::Home, ENDED_MS + 2_000),
-        Wait::Joined
-    );
+    assert_eq!(desk.wait(query, 8, HOME, ENDED_MS + 2_000), Wait::Joined);
     assert_eq!(desk.handle_timeout(due_ms + 2_000).len(), 1);
-    assert_eq!((desk.waiting, desk.strangers), (1, 1));
+    assert_eq!((desk.places.taken, desk.places.strangers), (1, 1));
 }
 
 #[test]
@@ -265,7 +262,7 @@ fn after_a_failure_nobody_waits_for_half_a_minute_and_then_it_is_asked_again() {
     }
     assert_eq!(desk.find(&query, ENDED_S + 38), Look::Stale);
     let again_ms = (ENDED_S + 38) * 1000;
-    assert_eq!(desk.wait(query, 9, Class::Home, again_ms), Wait::Ask(3));
+    assert_eq!(desk.wait(query, 9, HOME, again_ms), Wait::Ask(3));
     assert_eq!(desk.poll_timeout(), Some(again_ms + STALE_AFTER_MS));
 }
 
@@ -279,7 +276,7 @@ fn a_stale_answer_is_not_said_to_be_proven() {
     let query = proven.query();
     let mut bytes = answer(&query, 300);
     bytes[3] |= AD;
-    desk.wait(query.clone(), 0, Class::Home, 0);
+    desk.wait(query.clone(), 0, HOME, 0);
     desk.answered(1, Heard::Answer(bytes), 0);
 
     let kept = fresh(&mut desk, &query, 0).unwrap();
@@ -295,28 +292,28 @@ fn those_who_got_a_stale_answer_leave_their_places_and_the_question_keeps_one() 
         ..BOUNDS
     });
     let query = PLAIN.query();
-    desk.wait(query.clone(), 0, Class::Home, 0);
+    desk.wait(query.clone(), 0, HOME, 0);
     desk.answered(1, Heard::Answer(answer(&query, 300)), 1000);
     for stranger in 0..2 {
-        desk.wait(query.clone(), stranger, Class::Stranger, ENDED_MS);
+        desk.wait(query.clone(), stranger, STRANGER, ENDED_MS);
     }
     for home in 2..8 {
-        desk.wait(query.clone(), home, Class::Home, ENDED_MS);
+        desk.wait(query.clone(), home, HOME, ENDED_MS);
     }
     let other = Asking {
         name: "ww2.example.com",
         ..PLAIN
     };
-    let wait = |desk: &mut Desk<u32>, class| desk.wait(other.query(), 9, class, ENDED_MS);
+    let wait = |desk: &mut Desk<u32>, holder| desk.wait(other.query(), 9, holder, ENDED_MS);
 
-    assert_eq!(wait(&mut desk, Class::Home), Wait::Full(9));
+    assert_eq!(wait(&mut desk, HOME), Wait::Full(9));
     assert_eq!(desk.handle_timeout(ENDED_MS + STALE_AFTER_MS).len(), 8);
 
-    assert_eq!((desk.waiting, desk.strangers), (1, 1));
-    assert_eq!(wait(&mut desk, Class::Stranger), Wait::Ask(3));
-    assert_eq!(wait(&mut desk, Class::Stranger), Wait::Full(9));
+    assert_eq!((desk.places.taken, desk.places.strangers), (1, 1));
+    assert_eq!(wait(&mut desk, STRANGER), Wait::Ask(3));
+    assert_eq!(wait(&mut desk, STRANGER), Wait::Full(9));
     desk.answered(2, Heard::Silence, ENDED_S + 5);
     desk.answered(3, Heard::Silence, ENDED_S + 5);
-    assert_eq!((desk.waiting, desk.strangers), (0, 0));
+    assert_eq!((desk.places.taken, desk.places.strangers), (0, 0));
     assert!(desk.asked.is_empty() && desk.by_key.is_empty() && desk.due.is_empty());
 }
