@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 pub use directory::{DirectoryError, Series, write_series};
+#[cfg(feature = "cli")]
+pub(crate) use directory::{SeriesError, write_series_signed_by};
 pub use provider::{ProviderKeyError, create_provider_key, read_provider_key};
 #[cfg(feature = "cli")]
 pub(crate) use provider::{hex, unhex};
