@@ -10,16 +10,19 @@
 mod directory;
 mod provider;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{OsRng, RngCore as _};
 use thiserror::Error;
 use tokio::sync::watch;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 pub use directory::{DirectoryError, Series, write_series};
+#[cfg(feature = "cli")]
+pub(crate) use directory::{SeriesError, write_series_signed_by};
 pub use provider::{ProviderKeyError, create_provider_key, read_provider_key};
 #[cfg(feature = "cli")]
 pub(crate) use provider::{hex, unhex};
@@ -270,18 +273,33 @@ pub(crate) struct Validity {
 }
 
 /// Fresh short-term keys with their certificates: a classical one, and a post-quantum one.
-// Each from randomness of its own: who breaks the one has nothing of the other.
 fn make_keys(provider: &SigningKey, validity: Validity) -> [ResolverKey; 2] {
+    let Ok(keys) = make_keys_signed_by(&mut signs_at_once(provider), validity);
+    keys
+}
+
+/// The same, signed by whoever has the provider's key: the signature over the bytes that it is given.
+// Each from randomness of its own: who breaks the one has nothing of the other.
+fn make_keys_signed_by<E>(
+    sign: &mut impl FnMut(&[u8]) -> Result<[u8; 64], E>,
+    validity: Validity,
+) -> Result<[ResolverKey; 2], E> {
     let secret = StaticSecret::random_from_rng(OsRng);
     let public = PublicKey::from(&secret).to_bytes();
     let cert = certificate(System::XChaCha20Poly1305, &public, validity);
-    let wire = cert.sign(provider);
+    let wire = cert.with_signature(&sign(&cert.signed_part())?);
     let classical = ResolverKey::new(cert, wire, secret);
     let secret = XWingSecret::generate(OsRng);
     let cert = certificate(System::XWing, secret.public(), validity);
-    let wire = cert.sign(provider);
+    let wire = cert.with_signature(&sign(&cert.signed_part())?);
     let post_quantum = ResolverKey::post_quantum(cert, wire, secret);
-    [classical, post_quantum].map(|key| key.expect("the certificate was made for this secret"))
+    let keys = [classical, post_quantum];
+    Ok(keys.map(|key| key.expect("the certificate was made for this secret")))
+}
+
+/// A key that is here asks nobody, and cannot fail.
+fn signs_at_once(provider: &SigningKey) -> impl FnMut(&[u8]) -> Result<[u8; 64], Infallible> {
+    |message| Ok(provider.sign(message).to_bytes())
 }
 
 fn certificate(system: System, resolver_key: &[u8], validity: Validity) -> Certificate {

@@ -1,5 +1,6 @@
 //! The command line of `culvert-dns`. What a command prints goes to stdout, everything else to stderr.
 
+mod agent;
 mod bench;
 mod cert;
 mod check;
@@ -18,7 +19,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use ed25519_dalek::VerifyingKey;
 
 use crate::proto::cert::{Legacy, Policy, PostQuantum};
 use crate::proto::stamp::{DnsCryptStamp, Stamp};
@@ -32,7 +34,7 @@ Examples:
   culvert-dns run --listen 127.0.0.1:53 --stamp sdns://AQ…   then point resolv.conf to 127.0.0.1
 
 A stamp (sdns://…) holds everything needed to reach a resolver: address, provider name, provider key.
-Exit codes: 0 done, 1 failed, 64 wrong usage, 69 resolver unavailable, 74 input/output, 77 no permission, 78 wrong configuration.";
+Exit codes: 0 done, 1 failed, 64 wrong usage, 69 resolver or ssh agent unavailable, 74 input/output, 77 no permission, 78 wrong configuration.";
 
 /// Sends this machine's DNS lookups encrypted (DNSCrypt version 2). Never falls back to clear DNS.
 #[derive(Parser)]
@@ -314,6 +316,35 @@ enum ProviderKeyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print the public keys of the Ed25519 keys that an ssh agent has, each with its comment
+    #[command(after_help = AGENT)]
+    Agent {
+        #[command(flatten)]
+        agent: AgentArgs,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const AGENT: &str = "\
+A provider key on a token, or in a key file of OpenSSH's, is used through an ssh agent; culvert-dns sees neither secret nor PIN:
+  ssh-keygen -t ed25519 -f provider && ssh-add provider        a key without a token, to try it
+  ssh-add -s /usr/lib/MODULE.so                                a PKCS#11 token (OpenSSH 10.1 and later take its Ed25519 keys)
+  culvert-dns provider-key agent                               prints HEX and comment of each key
+  culvert-dns cert sign --agent-key HEX --out DIR
+The token must sign messages of 1,248 bytes (a post-quantum certificate) with Ed25519 itself. FIDO keys (ssh-keygen -t ed25519-sk) sign
+something else. Use a provider key for nothing but this: not to log in anywhere.";
+
+/// Where an agent is, and how patient we are with whoever has to touch its token.
+#[derive(Args)]
+struct AgentArgs {
+    /// The agent's socket; the one that SSH_AUTH_SOCK names if not given
+    #[arg(long, value_name = "PATH")]
+    agent_socket: Option<PathBuf>,
+    /// How long the agent may take for each signature, for a touch or a PIN: 1 to 600
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=600))]
+    agent_wait_s: u16,
 }
 
 #[derive(Subcommand)]
@@ -323,16 +354,25 @@ enum CertCommand {
         after_help = "Move the directory to the server over a channel you trust: it holds secret keys. \
 The server erases each one when its time is over. Servers that get the same directory take one another's clients over \
 without a new key agreement: it has ticket keys, too. To change the provider's key, sign with both into one directory, \
-the new key last."
+the new key last.
+
+The provider's key need not be in a file: with --agent-key an ssh agent signs, with a token or with what ssh-add gave it; see
+`culvert-dns provider-key agent --help`. A token that wants a touch wants one for each certificate, two each time: --count 1 tries it."
     )]
-    Sign(SignArgs),
+    Sign(Box<SignArgs>),
 }
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("key").required(true).args(["provider_key", "agent_key"]))]
 struct SignArgs {
     /// The provider's key file
-    #[arg(long, value_name = "FILE")]
-    provider_key: PathBuf,
+    #[arg(long, value_name = "FILE", conflicts_with = "agent_socket")]
+    provider_key: Option<PathBuf>,
+    /// In place of a file: the provider's public key, 64 hexadecimal digits, whose secret an ssh agent has
+    #[arg(long, value_name = "HEX", value_parser = agent_key)]
+    agent_key: Option<VerifyingKey>,
+    #[command(flatten)]
+    agent: AgentArgs,
     /// Directory to write into
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -396,6 +436,9 @@ fn dispatch(command: Command) -> Result<String, Failure> {
         Command::ProviderKey(ProviderKeyCommand::New { file, json }) => cert::new_key(&file, json),
         Command::ProviderKey(ProviderKeyCommand::Show { file, json }) => {
             cert::show_key(&file, json)
+        }
+        Command::ProviderKey(ProviderKeyCommand::Agent { agent, json }) => {
+            cert::show_agent(&agent, json)
         }
         Command::Cert(CertCommand::Sign(args)) => cert::sign(&args),
         Command::CheckConfig(args) => config::check(&args),
@@ -465,6 +508,12 @@ fn any_stamp(text: &str) -> Result<Box<Stamp>, String> {
 fn public_key(text: &str) -> Result<[u8; 32], String> {
     crate::certs::unhex(text.as_bytes())
         .ok_or_else(|| "a public key is 64 hexadecimal digits".to_owned())
+}
+
+fn agent_key(text: &str) -> Result<VerifyingKey, String> {
+    let key = VerifyingKey::from_bytes(&public_key(text)?).ok();
+    key.filter(|key| !key.is_weak())
+        .ok_or_else(|| "no Ed25519 key has these digits; `culvert-dns provider-key agent` prints those of an agent".to_owned())
 }
 
 fn provider_name(text: &str) -> Result<String, String> {

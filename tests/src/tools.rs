@@ -115,6 +115,17 @@ pub const TESTS: &[Package] = &[
         "a router whose clock is wrong",
     ),
     package(
+        "openssh-client",
+        "/usr/bin/ssh-agent",
+        "an ssh agent that signs certificates with a provider's key",
+    ),
+    package("gpg", "/usr/bin/gpg", "makes a key for GnuPG's agent"),
+    package(
+        "gpg-agent",
+        "/usr/bin/gpg-agent",
+        "an ssh agent of another hand, the one in front of OpenPGP cards",
+    ),
+    package(
         "openssl",
         "/usr/bin/openssl",
         "a TLS server that is not ours",

@@ -18,7 +18,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::provider::{hex, unhex};
-use super::{MAX_KEY_LIFE_S, ResolverKey, Validity, make_keys};
+use super::{MAX_KEY_LIFE_S, ResolverKey, Validity, make_keys_signed_by, signs_at_once};
 use crate::proto::cert::{SignedCert, Skipped, System};
 use crate::proto::server::Keyring;
 use crate::proto::tickets::{KEY_ISSUES_S, KNOWN_AHEAD_S, TicketKeys};
@@ -268,6 +268,12 @@ pub struct Series {
 }
 
 impl Series {
+    /// How many signatures it takes: a classical and a post-quantum certificate each time.
+    #[must_use]
+    pub fn signatures(self) -> usize {
+        self.count.saturating_mul(2)
+    }
+
     /// Each begins when half of the one before it is over.
     fn validities(self) -> Result<Vec<Validity>, DirectoryError> {
         let sensible = (3600..=MAX_KEY_LIFE_S).contains(&self.lifetime_s)
@@ -299,33 +305,69 @@ pub fn write_series(
     directory: &Path,
     series: Series,
 ) -> Result<Vec<PathBuf>, DirectoryError> {
+    let public = provider.verifying_key().to_bytes();
+    match write_series_signed_by(&mut signs_at_once(provider), &public, directory, series) {
+        Ok(files) => Ok(files),
+        Err(SeriesError::Directory(error)) => Err(error),
+    }
+}
+
+/// Why there is no series.
+#[derive(Debug, Error)]
+pub(crate) enum SeriesError<E> {
+    /// The directory, or what was asked for.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Whoever has the provider's key did not sign.
+    #[error("{0}")]
+    Signer(E),
+}
+
+/// As [`write_series`], signed by whoever has the secret of the provider's public key. No certificate is written before
+/// all are signed: a token that is taken away half-way leaves no half of a series.
+pub(crate) fn write_series_signed_by<E>(
+    sign: &mut impl FnMut(&[u8]) -> Result<[u8; 64], E>,
+    provider: &[u8; 32],
+    directory: &Path,
+    series: Series,
+) -> Result<Vec<PathBuf>, SeriesError<E>> {
     let validities = series.validities()?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
         .map_err(|error| io_error(directory, error))?;
-    let public = provider.verifying_key().to_bytes();
-    let of_provider = match add_provider(directory, public)? {
-        0 => String::new(),
-        _ => format!("-{}", hex(public.first_chunk::<4>().unwrap_or(&[0; 4]))),
-    };
-    let mut files = Vec::with_capacity(2 * validities.len());
+    let mut keys = Vec::with_capacity(series.signatures());
     for validity in &validities {
-        for key in make_keys(provider, *validity) {
-            let suffix = match key.cert().system {
-                System::XWing => "-pq",
-                System::XChaCha20Poly1305 | System::XSalsa20Poly1305 => "",
-            };
-            let (start, serial) = (validity.start, validity.serial);
-            let name = format!("{start}-{serial}{of_provider}{suffix}.{EXTENSION}");
-            let file = directory.join(name);
-            write_secret(&file, &key.to_secret_bytes()).map_err(|error| io_error(&file, error))?;
-            files.push(file);
-        }
+        keys.extend(make_keys_signed_by(sign, *validity).map_err(SeriesError::Signer)?);
     }
+    let files = write_keys(directory, provider, &keys)?;
     if let Some(last) = validities.last() {
         write_tickets(directory, series.start, last.end)?;
+    }
+    Ok(files)
+}
+
+fn write_keys(
+    directory: &Path,
+    provider: &[u8; 32],
+    keys: &[ResolverKey],
+) -> Result<Vec<PathBuf>, DirectoryError> {
+    let of_provider = match add_provider(directory, *provider)? {
+        0 => String::new(),
+        _ => format!("-{}", hex(provider.first_chunk::<4>().unwrap_or(&[0; 4]))),
+    };
+    let mut files = Vec::with_capacity(keys.len());
+    for key in keys {
+        let suffix = match key.cert().system {
+            System::XWing => "-pq",
+            System::XChaCha20Poly1305 | System::XSalsa20Poly1305 => "",
+        };
+        let (start, serial) = (key.cert().start, key.cert().serial);
+        let name = format!("{start}-{serial}{of_provider}{suffix}.{EXTENSION}");
+        let file = directory.join(name);
+        write_secret(&file, &key.to_secret_bytes()).map_err(|error| io_error(&file, error))?;
+        files.push(file);
     }
     Ok(files)
 }

@@ -1,15 +1,16 @@
 //! `culvert-dns provider-key` and `culvert-dns cert`: the server's long-term key and what it signs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde_json::json;
 
-use super::SignArgs;
+use super::agent::Agent;
 use super::exit::{CANNOT_WRITE, FAILED, Failure, USAGE};
+use super::{AgentArgs, SignArgs};
 use crate::certs::{
-    DirectoryError, ProviderKeyError, Series, create_provider_key, hex, read_provider_key,
-    write_series,
+    DirectoryError, ProviderKeyError, Series, SeriesError, create_provider_key, hex,
+    read_provider_key, write_series, write_series_signed_by,
 };
 use crate::clock;
 
@@ -23,8 +24,30 @@ pub(super) fn show_key(file: &Path, json: bool) -> Result<String, Failure> {
     Ok(public_key(&key, file, json))
 }
 
+/// The keys that an agent could sign with, for whoever looks for the public key of a token.
+pub(super) fn show_agent(args: &AgentArgs, json: bool) -> Result<String, Failure> {
+    let identities = Agent::connect(args)?.identities()?;
+    if json {
+        let keys: Vec<_> = identities
+            .iter()
+            .map(|identity| json!({"public_key": hex(&identity.key), "comment": identity.comment}))
+            .collect();
+        return Ok(format!("{}\n", json!({"keys": keys})));
+    }
+    if identities.is_empty() {
+        return Err(Failure::new(
+            FAILED,
+            "the agent has no Ed25519 key: plug the token in or `ssh-add` a key, and unlock the agent if it is locked",
+        ));
+    }
+    Ok(identities
+        .iter()
+        .map(|identity| [&hex(&identity.key), " ", identity.comment.as_str()].concat())
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect())
+}
+
 pub(super) fn sign(args: &SignArgs) -> Result<String, Failure> {
-    let key = read_provider_key(&args.provider_key).map_err(|error| key_failure(&error))?;
     let now = u32::try_from(clock::system()()).map_err(|_| {
         Failure::new(
             FAILED,
@@ -36,21 +59,59 @@ pub(super) fn sign(args: &SignArgs) -> Result<String, Failure> {
         count: args.count,
         lifetime_s: args.lifetime_h.saturating_mul(3600),
     };
-    let files = write_series(&key, &args.out, series).map_err(|error| directory_failure(&error))?;
+    let (provider, files) = match (&args.agent_key, &args.provider_key) {
+        (Some(key), _) => (*key, sign_by_agent(key, &args.agent, &args.out, series)?),
+        (None, Some(file)) => {
+            let key = read_provider_key(file).map_err(|error| key_failure(&error))?;
+            let files = write_series(&key, &args.out, series);
+            let files = files.map_err(|error| directory_failure(&error))?;
+            (key.verifying_key(), files)
+        }
+        (None, None) => {
+            let wanted = "name the provider's key: --provider-key FILE, or --agent-key HEX";
+            return Err(Failure::new(USAGE, wanted));
+        }
+    };
+    let provider = hex(provider.as_bytes());
     let out = args.out.display().to_string();
     if args.json {
         let names: Vec<_> = files
             .iter()
             .map(|file| file.display().to_string())
             .collect();
-        let object = json!({"directory": out, "files": names, "provider_key": hex(key.verifying_key().as_bytes())});
+        let object = json!({"directory": out, "files": names, "provider_key": provider});
         return Ok(format!("{object}\n"));
     }
     Ok(format!(
-        "{} certificates in {out}\nprovider key {}\n",
+        "{} certificates in {out}\nprovider key {provider}\n",
         files.len(),
-        hex(key.verifying_key().as_bytes())
     ))
+}
+
+/// A series signed by an agent: each signature may take a touch, so each one is counted for whoever touches.
+fn sign_by_agent(
+    key: &VerifyingKey,
+    agent: &AgentArgs,
+    out: &Path,
+    series: Series,
+) -> Result<Vec<PathBuf>, Failure> {
+    let mut agent = Agent::connect(agent)?;
+    agent.must_have(key)?;
+    let (mut nth, all) = (0, series.signatures());
+    let mut sign = |message: &[u8]| {
+        nth += 1;
+        agent.sign(key, message, &format!("signature {nth} of {all}"))
+    };
+    let written = write_series_signed_by(&mut sign, key.as_bytes(), out, series);
+    written.map_err(|error| match error {
+        SeriesError::Directory(error) => directory_failure(&error),
+        SeriesError::Signer(error) => {
+            let mut failure = Failure::from(error);
+            let place = format!("signature {nth} of {all}, no certificate was written");
+            failure.message = format!("{place}: {}", failure.message);
+            failure
+        }
+    })
 }
 
 fn public_key(key: &SigningKey, file: &Path, json: bool) -> String {

@@ -149,18 +149,23 @@ impl Certificate {
     /// Signs, giving the bytes for a TXT record.
     #[must_use]
     pub fn sign(&self, provider: &SigningKey) -> Vec<u8> {
+        self.with_signature(&provider.sign(&self.signed_part()).to_bytes())
+    }
+
+    /// The bytes for a TXT record, of a signature that the provider's key made over [`signed_part`](Self::signed_part).
+    pub(crate) fn with_signature(&self, signature: &[u8; 64]) -> Vec<u8> {
         let signed = self.signed_part();
         let mut wire = Vec::with_capacity(SIGNED_AT + signed.len());
         wire.extend_from_slice(&CERT_MAGIC);
         wire.extend_from_slice(&self.system.number().to_be_bytes());
         wire.extend_from_slice(&self.minor.to_be_bytes());
-        wire.extend_from_slice(&provider.sign(&signed).to_bytes());
+        wire.extend_from_slice(signature);
         wire.extend_from_slice(&signed);
         wire
     }
 
     /// Everything that the signature covers, as it stands on the wire. Extensions that are ignored are not in it.
-    pub(super) fn signed_part(&self) -> Vec<u8> {
+    pub(crate) fn signed_part(&self) -> Vec<u8> {
         let mut signed = self.resolver_key.clone();
         signed.extend_from_slice(&self.magic);
         for field in [self.serial, self.start, self.end] {
