@@ -74,6 +74,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> 
         cache_bytes: config.cache_bytes,
         limits: Limits {
             in_flight: 4096,
+            udp_batch: Limits::SERVER.udp_batch,
             ..Limits::ROUTER
         },
     };
