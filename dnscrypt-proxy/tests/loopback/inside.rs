@@ -139,6 +139,22 @@ async fn silent() -> (SocketAddr, UdpSocket) {
     (socket.local_addr().unwrap(), socket)
 }
 
+/// The address of a server over UDP that answers so.
+async fn saying(mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((len, client)) = socket.recv_from(&mut buffer).await {
+            socket
+                .send_to(&answer(&buffer[..len]), client)
+                .await
+                .unwrap();
+        }
+    });
+    addr
+}
+
 async fn forwarding(server: &Server, servers: &[SocketAddr]) -> Stub {
     let servers: String = servers.iter().map(|server| format!(" {server}")).collect();
     let policy = Policy::new(Rules {
@@ -223,6 +239,29 @@ async fn the_next_server_is_asked_where_one_is_silent_gone_or_declines() {
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(plain.asked(), (2, 0));
     assert_eq!(server.asked(), 0, "no resolver is asked in its place");
+}
+
+#[tokio::test]
+async fn the_next_server_is_asked_where_an_answer_cannot_be_used() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    let cut = saying(|query| {
+        let mut answer = whole(query).to_vec().unwrap();
+        answer.truncate(answer.len() - 3);
+        answer
+    });
+    let astray = saying(|query| {
+        let mut answer = whole(query);
+        let other = Name::from_ascii("www.bank.example.").unwrap();
+        let inside = RData::A(A::new(10, 0, 0, 6));
+        answer.answers.push(Record::from_rdata(other, 300, inside));
+        answer.to_vec().unwrap()
+    });
+    let stub = forwarding(&server, &[cut.await, astray.await, plain.addr]).await;
+
+    let answer = ask_udp(stub.addr, &a_query("nas.corp.example")).await;
+
+    assert_eq!((records(&answer), plain.asked()), (1, (1, 0)), "{answer}");
+    assert_eq!(server.asked(), 0);
 }
 
 #[tokio::test]
