@@ -35,6 +35,8 @@ const DEFAULT_DOMAIN: &str = "lan";
 /// Where OpenWrt's DHCP servers write.
 const DEFAULT_HOSTS: &str = "/tmp/hosts/odhcpd";
 const DEFAULT_LEASES: &str = "/tmp/dhcp.leases";
+pub(super) const FORWARDS: &str =
+    "up to 256 of \"ZONE ADDRESS…\" with 1 to 4 addresses inside the home";
 const FILES: &str = "up to 16 absolute paths";
 const TRUTH: &str = "true or false";
 
@@ -71,8 +73,7 @@ pub(super) fn read(section: &mut Section<'_>, tunnel: psk::PostQuantum) -> Optio
     let rebind_allow = section.texts("rebind-allow", names, MAX_NAMES);
     let pairs = "up to 256 of \"NAME ADDRESS…\" or \"NAME OTHER-NAME\"";
     let cloaks = section.texts("cloak", pairs, MAX_NAMES);
-    let zones = "up to 256 of \"ZONE ADDRESS…\" with 1 to 4 addresses inside the home";
-    let forwards = section.texts("forward", zones, MAX_NAMES);
+    let forwards = section.texts("forward", FORWARDS, MAX_NAMES);
     let filter_aaaa = filter_aaaa(section);
     let mut is_set = |key, default| section.optional(key, TRUTH, default, |value| value.as_bool());
     let is_protected = is_set("rebind-protection", true);
@@ -206,6 +207,26 @@ mod tests {
                 assert_eq!(read(&key, tunnel).as_str(), own);
             }
         }
+    }
+
+    #[test]
+    fn a_zone_that_no_server_has_or_that_is_there_twice_is_not_forwarded() {
+        let with = |forwards: &str| {
+            let text = format!("{SMALLEST}[dns]\nforward = {forwards}");
+            super::super::parse(&text).unwrap_err().to_string()
+        };
+
+        let special = with("[\"localhost 10.0.0.1\"]");
+        let twice = with("[\"lan 10.0.0.1\", \"corp.example 10.0.0.1\", \"LAN. 10.0.0.2\"]");
+
+        assert!(
+            special.contains("dns.forward[0]: localhost is answered"),
+            "{special}"
+        );
+        assert!(
+            twice.contains("dns.forward: lan is there twice: give"),
+            "{twice}"
+        );
     }
 
     #[test]

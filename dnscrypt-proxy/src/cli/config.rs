@@ -122,9 +122,8 @@ impl TryFrom<RawConfig> for Config {
         let status_socket = raw.path("status-socket");
         let level = raw.level("log-level");
         let rules = policy::read(&mut raw);
-        if let Some(own) = rules.loop_at(&listen) {
-            let what = format!("{own} is where this program listens itself");
-            raw.mistake("policy.forward", &what, "other addresses");
+        for wrong in rules.wrong_forwards(&listen) {
+            raw.mistake("policy.forward", &wrong.to_string(), policy::FORWARDS);
         }
         raw.unknown_keys(ACCEPTED_KEYS);
         if !raw.mistakes.is_empty() {
