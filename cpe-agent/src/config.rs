@@ -298,7 +298,9 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
         check_interfaces(root, wans, lan, tunnel);
     }
     if let (Some(dns), Some(lan)) = (&dns, &lan) {
-        for wrong in dns.rules.wrong_forwards(&lan.dns_listen) {
+        // It never listens on every address.
+        let wrong = dns.rules.wrong_forwards(&lan.dns_listen, |_| false);
+        for wrong in wrong {
             root.mistake("dns.forward", wrong.to_string(), dns::FORWARDS);
         }
     }

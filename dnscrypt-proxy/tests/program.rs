@@ -176,6 +176,30 @@ fn sockets_of_another_process_are_not_taken() {
 }
 
 #[test]
+fn a_zone_that_is_forwarded_to_a_socket_of_systemd_does_not_go_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("culvert-dns.toml");
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = format!("127.0.0.1:{}", udp.local_addr().unwrap().port());
+    let stamp = nobody();
+    let text = format!("listen = []\nstamps = [{stamp:?}]\n[policy]\nforward = [\"lan {own}\"]\n");
+    std::fs::write(&file, text).unwrap();
+
+    let output = Command::new("bash")
+        .args(["-c", AS_SYSTEMD, "-", PROGRAM, "run", "--config"])
+        .arg(file)
+        .stdin(Stdio::from(OwnedFd::from(udp)))
+        .stdout(Stdio::from(OwnedFd::from(tcp)))
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+    let told = format!("policy.forward: {own} is where this program listens");
+    assert!(said(&output).contains(&told), "{}", said(&output));
+}
+
+#[test]
 fn sockets_of_systemd_are_served_and_it_hears_of_start_and_end() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -49,8 +49,12 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// What is wrong with forwarded zones that are right one by one, for who listens there.
-    pub fn wrong_forwards(&self, listen: &[SocketAddr]) -> impl Iterator<Item = NotAForward> {
+    /// What is wrong with forwarded zones that are right one by one, for who listens there on a machine whose own addresses `is_own` knows.
+    pub fn wrong_forwards(
+        &self,
+        listen: &[SocketAddr],
+        is_own: fn(IpAddr) -> bool,
+    ) -> impl Iterator<Item = NotAForward> {
         let forwards = &self.forwards;
         let twice = forwards.iter().enumerate().filter(|(at, forward)| {
             let before = forwards.iter().take(*at);
@@ -59,10 +63,18 @@ impl Rules {
                 .any(|zone| *zone == forward.zone)
         });
         let servers = forwards.iter().flat_map(|forward| &forward.servers);
-        let loops = servers.filter(|server| listen.contains(server));
+        let comes_here = move |server| listen.iter().any(|at| reaches(server, *at, is_own));
+        let loops = servers.filter(move |server| comes_here(**server));
         let twice = twice.map(|(_, forward)| NotAForward::Twice(forward.zone.clone()));
         twice.chain(loops.map(|server| NotAForward::Loop(*server)))
     }
+}
+
+/// Whether what is sent to a server comes to who listens at `at`: the same place, or every address of the machine.
+fn reaches(server: SocketAddr, at: SocketAddr, is_own: fn(IpAddr) -> bool) -> bool {
+    // `::` hears IPv4, too.
+    let is_everywhere = at.ip().is_unspecified() && (at.is_ipv6() || server.is_ipv4());
+    server == at || is_everywhere && server.port() == at.port() && is_own(server.ip())
 }
 
 /// What a name on a blocklist is answered with.

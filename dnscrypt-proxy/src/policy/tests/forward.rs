@@ -102,7 +102,7 @@ fn a_zone_that_is_there_twice_in_any_spelling_is_told_with_what_to_do() {
     };
 
     let wrong: Vec<_> = rules
-        .wrong_forwards(&[])
+        .wrong_forwards(&[], |_| false)
         .map(|wrong| wrong.to_string())
         .collect();
 
@@ -110,6 +110,33 @@ fn a_zone_that_is_there_twice_in_any_spelling_is_told_with_what_to_do() {
         wrong,
         ["corp.example is there twice: give all its servers in one entry"]
     );
+}
+
+#[test]
+fn a_server_that_is_oneself_is_told_where_one_listens_on_every_address() {
+    let rules = Rules {
+        forwards: vec![
+            "lan 10.0.0.1 10.0.0.2 10.0.0.1:5353 fd00::1"
+                .parse()
+                .unwrap(),
+        ],
+        ..Rules::default()
+    };
+    let own = |address: IpAddr| address.to_string().ends_with('1');
+    let loops = |listen: &str| {
+        let listen = [listen.parse().unwrap()];
+        let wrong = rules.wrong_forwards(&listen, own).map(|wrong| match wrong {
+            NotAForward::Loop(server) => server.to_string(),
+            other => panic!("{other}"),
+        });
+        wrong.collect::<Vec<_>>()
+    };
+
+    assert_eq!(loops("10.0.0.9:53"), [""; 0]);
+    assert_eq!(loops("10.0.0.2:53"), ["10.0.0.2:53"]);
+    assert_eq!(loops("0.0.0.0:53"), ["10.0.0.1:53"]);
+    assert_eq!(loops("[::]:53"), ["10.0.0.1:53", "[fd00::1]:53"]);
+    assert_eq!(loops("0.0.0.0:54"), [""; 0]);
 }
 
 #[test]
