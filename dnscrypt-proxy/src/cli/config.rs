@@ -56,7 +56,27 @@ pub(super) struct RawConfig {
     pub(super) mistakes: Vec<String>,
 }
 
-pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+/// Why there is no configuration: how the program ends, and each mistake by itself.
+#[derive(Debug)]
+pub(super) struct NoConfig {
+    failure: Failure,
+    mistakes: Vec<String>,
+}
+
+impl From<NoConfig> for Failure {
+    fn from(none: NoConfig) -> Self {
+        none.failure
+    }
+}
+
+impl From<Failure> for NoConfig {
+    fn from(failure: Failure) -> Self {
+        let mistakes = vec![failure.message.clone()];
+        Self { failure, mistakes }
+    }
+}
+
+pub(super) fn load(path: &Path) -> Result<Config, NoConfig> {
     let name = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::io(&format!("cannot read {name}"), &error))?;
@@ -73,24 +93,35 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
             .iter()
             .map(|mistake| format!("\n  {mistake}"))
             .collect();
-        Failure::new(
-            CONFIG,
-            format!("{name} has {} mistakes:{list}", mistakes.len()),
-        )
+        let message = format!("{name} has {} mistakes:{list}", mistakes.len());
+        NoConfig {
+            failure: Failure::new(CONFIG, message),
+            mistakes,
+        }
     })
 }
 
 pub(super) fn check(args: &CheckConfigArgs) -> Result<String, Failure> {
-    let config = load(&args.file)?;
-    if args.json {
-        let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-        let stamps: Vec<_> = config.stamps.iter().map(ToString::to_string).collect();
-        return Ok(format!(
-            "{}\n",
-            json!({"ok": true, "listen": listen, "stamps": stamps})
-        ));
+    let checked = load(&args.file);
+    if !args.json {
+        checked?;
+        return Ok(format!("{} is right\n", args.file.display()));
     }
-    Ok(format!("{} is right\n", args.file.display()))
+    match checked {
+        Ok(config) => {
+            let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+            let stamps: Vec<_> = config.stamps.iter().map(ToString::to_string).collect();
+            let object = json!({"ok": true, "mistakes": [], "listen": listen, "stamps": stamps});
+            Ok(format!("{object}\n"))
+        }
+        Err(NoConfig { failure, mistakes }) => {
+            let object = json!({"ok": false, "mistakes": mistakes});
+            Err(Failure {
+                output: format!("{object}\n"),
+                ..failure
+            })
+        }
+    }
 }
 
 impl TryFrom<RawConfig> for Config {
