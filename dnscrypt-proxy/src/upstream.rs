@@ -235,16 +235,16 @@ impl Upstream {
         Race::new(&self.shared, query).run().await
     }
 
-    /// The response to a question for a zone of the network's own, asked of its servers in clear by `message`: of the next one where one is
+    /// The response to a question for a zone of the network's own, asked of its servers in clear by `asked`: of the next one where one is
     /// silent, declines, or says what cannot be used. It is nobody's proof, and says so.
     pub async fn ask_inside(
         &self,
         servers: &[SocketAddr],
         query: &Query,
-        message: &[u8],
+        asked: &[u8],
     ) -> Result<Response, ResolveError> {
-        let asked = inside::ask(servers, &self.shared.settings.inside, query, message);
-        timeout(BUDGET, asked)
+        let answer = inside::ask(servers, &self.shared.settings.inside, query, asked);
+        timeout(BUDGET, answer)
             .await
             .unwrap_or(Err(ResolveError::NoAnswer))
     }

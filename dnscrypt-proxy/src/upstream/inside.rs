@@ -25,11 +25,15 @@ pub(super) async fn ask(
     servers: &[SocketAddr],
     sockets: &SocketFactory,
     query: &Query,
-    message: &[u8],
+    asked: &[u8],
 ) -> Result<Response, ResolveError> {
     let mut failure = ResolveError::NoResolver;
     for server in servers {
-        let answer = one(*server, sockets, message).await;
+        let mut answer = one(*server, sockets, asked).await;
+        // Who does not know EDNS says so like this (RFC 6891, section 7).
+        if answer.as_deref().is_ok_and(message::is_baffled) {
+            answer = one(*server, sockets, &query.without_edns(asked)).await;
+        }
         match answer.and_then(|answer| read(&answer, query)) {
             Ok(response) => return Ok(response),
             Err(error) => failure = error,
@@ -77,7 +81,8 @@ async fn over_udp(
             loop {
                 let len = socket.recv(&mut buffer).await?;
                 let answer = buffer.get(..len).unwrap_or_default();
-                if message::check_response(answer, query).is_ok() {
+                let is_answer = message::check_response(answer, query).is_ok();
+                if is_answer || message::is_bare_refusal(answer, query) {
                     return Ok(answer.to_vec());
                 }
             }
