@@ -297,11 +297,12 @@ fn read_root(root: &mut Section<'_>) -> Option<Config> {
     if let (Some(wans), Some(lan), Some(tunnel)) = (&wans, &lan, &tunnel) {
         check_interfaces(root, wans, lan, tunnel);
     }
-    if let (Some(dns), Some(lan)) = (&dns, &lan)
-        && let Some(own) = dns.rules.loop_at(&lan.dns_listen)
-    {
-        let wrong = format!("{own} is one of lan.dns-listen: the agent would ask itself");
-        root.mistake("dns.forward", wrong, "addresses of other servers");
+    if let (Some(dns), Some(lan)) = (&dns, &lan) {
+        // It never listens on every address.
+        let wrong = dns.rules.wrong_forwards(&lan.dns_listen, |_| false);
+        for wrong in wrong {
+            root.mistake("dns.forward", wrong.to_string(), dns::FORWARDS);
+        }
     }
     Some(Config {
         state_dir: state_dir?,

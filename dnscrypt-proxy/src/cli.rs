@@ -395,7 +395,7 @@ struct SignArgs {
 struct CheckConfigArgs {
     /// The configuration file
     file: PathBuf,
-    /// Print one JSON object
+    /// Print one JSON object: `ok`, and the list of `mistakes`
     #[arg(long)]
     json: bool,
 }

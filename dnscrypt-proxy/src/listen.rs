@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netio::Udp;
-use netio::udp::{Batch, MAX_BATCH};
+use netio::udp::Batch;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, Interest,
 };
@@ -56,6 +56,8 @@ pub struct Sockets {
 pub struct Limits {
     /// Queries over UDP that wait for an answer, per socket.
     pub in_flight: usize,
+    /// Queries over UDP that a stub takes from a socket at a time; each has a place as long as the longest query.
+    pub udp_batch: usize,
     /// TCP connections, per listener.
     pub tcp_connections: usize,
     /// TCP connections of one address, per listener.
@@ -73,10 +75,14 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
+/// What each socket of a loaded router keeps for the queries that come.
+const _: () = assert!(Limits::ROUTER.udp_batch * (MAX_QUERY + 1) <= 66_000);
+
 impl Limits {
     /// What suits a home.
     pub const ROUTER: Self = Self {
         in_flight: 256,
+        udp_batch: 16,
         tcp_connections: 32,
         tcp_per_source: 8,
         rate: None,
@@ -84,6 +90,7 @@ impl Limits {
     /// What suits a server.
     pub const SERVER: Self = Self {
         in_flight: 8192,
+        udp_batch: 64,
         tcp_connections: 1024,
         tcp_per_source: 32,
         rate: None,
@@ -156,7 +163,7 @@ async fn udp_loop<S: Service>(service: Arc<S>, socket: Arc<UdpSocket>, limits: L
     let mut tasks = JoinSet::new();
     let mut per_source = HashMap::new();
     // One byte more than the longest query: what fills it is too long.
-    let mut batch = Batch::new(MAX_QUERY + 1);
+    let mut batch = Batch::with_places(limits.udp_batch, MAX_QUERY + 1);
     let mut answers = Vec::new();
     loop {
         if let Err(error) = receive(&socket, &batches, &mut batch).await {
@@ -215,7 +222,7 @@ async fn receive(socket: &UdpSocket, batches: &Udp, batch: &mut Batch) -> io::Re
         let tried = socket.try_io(Interest::READABLE, || {
             got = batches.recv_batch(batch)?;
             // What comes after the last of a batch that is not full is told anew.
-            if got < MAX_BATCH {
+            if !batch.is_full() {
                 return Err(ErrorKind::WouldBlock.into());
             }
             Ok(())

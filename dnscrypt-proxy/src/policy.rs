@@ -315,7 +315,8 @@ impl Policy {
         let at = |forward: &Forward| zone_at(name, forward.zone.as_bytes());
         let zones = forwards.filter_map(|forward| Some((at(forward)?, &forward.servers)));
         let (_, servers) = zones.min_by_key(|(at, _)| *at)?;
-        Some(servers)
+        // A zone above one of these (`arpa`) does not have it.
+        (!special::is_of_no_server(name)).then_some(servers)
     }
 
     fn cloak(&self, name: &[u8]) -> Option<&CloakTo> {

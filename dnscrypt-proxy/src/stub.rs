@@ -22,7 +22,7 @@ use crate::policy::{Policy, PolicyFigures};
 use crate::proto::Transport;
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::message::{self, CLASS_IN, ExtendedError, Fit, OUR_UDP_SIZE, Query, Response};
-use crate::upstream::Upstream;
+use crate::upstream::{ResolveError, Upstream};
 
 /// What we let resolvers send us. The encrypted packet bounds it again.
 const UPSTREAM_UDP_SIZE: u16 = 4096;
@@ -390,27 +390,23 @@ impl Stub {
         let asked = query.to_upstream(id, UPSTREAM_UDP_SIZE);
         let began = Instant::now();
         let generation = self.policy.generation();
-        let servers = self.policy.servers(query);
-        let outcome = match servers {
+        let outcome = match self.policy.servers(query) {
             Some(servers) => {
                 self.forwarded.fetch_add(1, Ordering::Relaxed);
-                self.upstream.ask_inside(servers, &asked).await
+                self.upstream.ask_inside(servers, query, &asked).await
             }
-            None => self.upstream.resolve(&asked).await,
+            None => {
+                let answer = self.upstream.resolve(&asked).await;
+                if answer.is_ok() {
+                    self.took(began.elapsed());
+                }
+                answer.and_then(|answer| {
+                    Response::read(&answer, query).map_err(ResolveError::Unusable)
+                })
+            }
         };
-        if outcome.is_ok() && servers.is_none() {
-            self.took(began.elapsed());
-        }
-        let response = outcome.map(|bytes| {
-            let response = Response::read(&bytes, query)?;
-            // Whoever has a zone is believed about it, and about nothing else.
-            match servers {
-                Some(_) => response.of_its_name_alone(),
-                None => Ok(response),
-            }
-        });
-        match response {
-            Ok(Ok(response)) => {
+        match outcome {
+            Ok(response) => {
                 let response = self.policy.judge(query, response).failing_briefly(query);
                 self.keep(query, &response, generation);
                 if response.rcode != RCODE_SERVFAIL {
@@ -421,11 +417,10 @@ impl Stub {
                     when: Instant::now(),
                 });
             }
-            Ok(Err(reason)) => {
-                self.counters.drop_packet(reason);
-                self.fail(sender);
-            }
             Err(error) => {
+                if let ResolveError::Unusable(reason) = &error {
+                    self.counters.drop_packet(*reason);
+                }
                 tracing::debug!(%error, "no resolver answered");
                 self.fail(sender);
             }

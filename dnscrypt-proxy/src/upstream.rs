@@ -30,6 +30,8 @@ use crate::clock::{self, Clock};
 use crate::proto::Transport;
 use crate::proto::cert::Policy;
 use crate::proto::client::SessionError;
+use crate::proto::dropped::Dropped;
+use crate::proto::message::{Query, Response};
 use crate::proto::stamp::DnsCryptStamp;
 use race::Race;
 use resolver::Resolver;
@@ -134,6 +136,9 @@ pub enum ResolveError {
     /// The query does not fit the protocol.
     #[error("the query is too long")]
     TooLong,
+    /// What it said is no answer to the question.
+    #[error("the answer cannot be used ({})", .0.as_label())]
+    Unusable(Dropped),
 }
 
 impl From<std::io::Error> for ResolveError {
@@ -230,15 +235,16 @@ impl Upstream {
         Race::new(&self.shared, query).run().await
     }
 
-    /// The response to a question for a zone of the network's own, asked of its servers in clear: of the next one where one is silent or
-    /// declines. It is nobody's proof, and says so.
+    /// The response to a question for a zone of the network's own, asked of its servers in clear by `asked`: of the next one where one is
+    /// silent, declines, or says what cannot be used. It is nobody's proof, and says so.
     pub async fn ask_inside(
         &self,
         servers: &[SocketAddr],
-        query: &[u8],
-    ) -> Result<Vec<u8>, ResolveError> {
-        let asked = inside::ask(servers, &self.shared.settings.inside, query);
-        timeout(BUDGET, asked)
+        query: &Query,
+        asked: &[u8],
+    ) -> Result<Response, ResolveError> {
+        let answer = inside::ask(servers, &self.shared.settings.inside, query, asked);
+        timeout(BUDGET, answer)
             .await
             .unwrap_or(Err(ResolveError::NoAnswer))
     }

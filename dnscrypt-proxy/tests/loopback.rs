@@ -492,10 +492,35 @@ async fn a_burst_is_answered_whole_and_each_sender_is_told_what_it_asked() {
 }
 
 #[tokio::test]
+async fn what_comes_after_a_full_batch_is_taken_though_nothing_of_it_is_answered() {
+    let server = Server::start().await;
+    let stub = Stub::start(vec![server.stamp()], &server).await;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut answer = a_query("a.example");
+    answer[2] |= 0x80;
+
+    // Nobody else has a turn before all of it waits.
+    let count = 2 * Limits::ROUTER.udp_batch + 1;
+    for _ in 0..count {
+        socket.send_to(&answer, stub.addr).unwrap();
+    }
+
+    let taken = async {
+        while stub.stub.counters().dropped(Dropped::NotAQuery) < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), taken)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn too_many_queries_and_connections_are_dropped_and_counted() {
     let server = Server::start().await;
     let limits = Limits {
         in_flight: 2,
+        udp_batch: 3,
         tcp_connections: 8,
         tcp_per_source: 2,
         rate: None,

@@ -176,6 +176,73 @@ fn sockets_of_another_process_are_not_taken() {
 }
 
 #[test]
+fn mistakes_of_a_configuration_are_told_as_one_object_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("culvert-dns.toml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = run(&["check-config", "--json", file.to_str().unwrap()]);
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let told = object["mistakes"].as_array().unwrap().clone();
+        assert_eq!(object["ok"], told.is_empty());
+        assert!(
+            told.iter()
+                .all(|mistake| said(&output).contains(mistake.as_str().unwrap()))
+        );
+        (output.status.code(), told)
+    };
+
+    let (code, told) = check("listen = [5]\ncolour = 1\n");
+    assert_eq!((code, told.len()), (Some(78), 3), "{told:?}");
+    assert!(
+        told[0]
+            .as_str()
+            .unwrap()
+            .starts_with("listen[0]: not a text; accepted: ")
+    );
+    let (code, told) = check("listen = [");
+    assert_eq!((code, told.len()), (Some(78), 1), "{told:?}");
+
+    let right = format!("listen = []\nstamps = [{:?}]\n", nobody());
+    assert_eq!(check(&right), (Some(0), Vec::new()));
+    std::fs::remove_file(&file).unwrap();
+    let output = run(&["check-config", "--json", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(74));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        object["mistakes"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("cannot read "),
+        "{object}"
+    );
+}
+
+#[test]
+fn a_zone_that_is_forwarded_to_a_socket_of_systemd_does_not_go_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("culvert-dns.toml");
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = format!("127.0.0.1:{}", udp.local_addr().unwrap().port());
+    let stamp = nobody();
+    let text = format!("listen = []\nstamps = [{stamp:?}]\n[policy]\nforward = [\"lan {own}\"]\n");
+    std::fs::write(&file, text).unwrap();
+
+    let output = Command::new("bash")
+        .args(["-c", AS_SYSTEMD, "-", PROGRAM, "run", "--config"])
+        .arg(file)
+        .stdin(Stdio::from(OwnedFd::from(udp)))
+        .stdout(Stdio::from(OwnedFd::from(tcp)))
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+    let told = format!("policy.forward: {own} is where this program listens");
+    assert!(said(&output).contains(&told), "{}", said(&output));
+}
+
+#[test]
 fn sockets_of_systemd_are_served_and_it_hears_of_start_and_end() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -146,6 +146,14 @@ impl Observer {
         search(&capture, allowed, markers)
     }
 
+    /// The same where packets are whatever they may be in the lab; anything in clear, or a marker in any frame, is an error.
+    pub fn saw_nothing_in_clear(self, lab: &Lab, markers: &[&str]) -> Result<Findings> {
+        let findings = self.finish(lab, &allowed_in_the_lab()?, markers)?;
+        let is_clean = findings.clear == 0 && findings.markers.is_empty();
+        ensure!(is_clean, "the home was on the wire in clear: {findings:?}");
+        Ok(findings)
+    }
+
     /// Sends a last frame and waits until it is in the file: tcpdump forgets what it has not yet read when it ends.
     fn catch_up(&self, lab: &Lab) -> Result<()> {
         lab.access.enter(|| {

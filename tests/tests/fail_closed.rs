@@ -4,20 +4,7 @@
 
 use std::time::Duration;
 
-use lab::{Image, Lab, NAME_MARKER, Observer, PAGE_MARKER, World, allowed_in_the_lab};
-
-#[track_caller]
-fn assert_nothing_in_clear(observer: Observer, world: &World) {
-    let markers = [NAME_MARKER, PAGE_MARKER];
-    let findings = observer
-        .finish(&world.lab, &allowed_in_the_lab().unwrap(), &markers)
-        .unwrap();
-    assert_eq!(
-        (findings.clear, findings.markers.len()),
-        (0, 0),
-        "{findings:?}"
-    );
-}
+use lab::{Image, Lab, NAME_MARKER, Observer, PAGE_MARKER, World};
 
 #[test]
 fn nothing_leaves_in_clear_before_enrolment_after_a_crash_and_after_a_stop() {
@@ -38,7 +25,9 @@ fn nothing_leaves_in_clear_before_enrolment_after_a_crash_and_after_a_stop() {
     world.try_in_clear().unwrap();
 
     assert!(stopped.success(), "{stopped}");
-    assert_nothing_in_clear(observer, &world);
+    observer
+        .saw_nothing_in_clear(&world.lab, &[NAME_MARKER, PAGE_MARKER])
+        .unwrap();
     assert_eq!(world.router.status().unwrap()["kill_switch"], true);
 }
 
@@ -50,7 +39,9 @@ fn nothing_leaves_in_clear_while_the_gateway_is_gone() {
     world.gateway.take().unwrap().kill().unwrap();
     world.try_in_clear().unwrap();
 
-    assert_nothing_in_clear(observer, &world);
+    observer
+        .saw_nothing_in_clear(&world.lab, &[NAME_MARKER, PAGE_MARKER])
+        .unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lab::{
     HOME, NAME_MARKER, Netns, Observer, PAGE_MARKER, PAGE_NAME, ROUTER_LAN, Running, WEB, World,
-    ZONE_SERVER, allowed_in_the_lab, said, wait_for,
+    ZONE_SERVER, said, wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -17,19 +17,6 @@ fn ip(netns: &Netns, lines: &[&str]) {
         let words: Vec<&str> = std::iter::once("ip").chain(line.split(' ')).collect();
         netns.run(&words).unwrap();
     }
-}
-
-#[track_caller]
-fn assert_nothing_in_clear(observer: Observer, world: &World) {
-    let markers = [NAME_MARKER, PAGE_MARKER];
-    let findings = observer
-        .finish(&world.lab, &allowed_in_the_lab().unwrap(), &markers)
-        .unwrap();
-    assert_eq!(
-        (findings.clear, findings.markers.len()),
-        (0, 0),
-        "{findings:?}"
-    );
 }
 
 #[test]
@@ -55,7 +42,9 @@ fn rules_set_at_boot_hold_for_a_wan_that_comes_up_later_while_no_agent_runs() {
     let own = router.output(&["ping", "-c", "1", "-W", "1", WEB]).unwrap();
 
     assert!(!own.status.success(), "the router itself got out");
-    assert_nothing_in_clear(observer, &world);
+    observer
+        .saw_nothing_in_clear(&world.lab, &[NAME_MARKER, PAGE_MARKER])
+        .unwrap();
 }
 
 #[test]
@@ -122,7 +111,9 @@ fn nothing_leaves_in_clear_over_a_crash_and_an_upgrade_under_traffic() {
     world.page_within(SOON).unwrap();
     drop(home);
 
-    assert_nothing_in_clear(observer, &world);
+    observer
+        .saw_nothing_in_clear(&world.lab, &[NAME_MARKER, PAGE_MARKER])
+        .unwrap();
 }
 
 /// An unenrolled router that is on, whose access network names a resolver.

@@ -12,6 +12,7 @@ fn a_home_without_an_agent_is_seen_in_clear() {
     let lab = Lab::for_test().unwrap();
     let _internet = Internet::start(&lab).unwrap();
     let observer = Observer::start(&lab).unwrap();
+    let other = Observer::start_as(&lab, "other").unwrap();
 
     lab.home
         .run(&[
@@ -36,4 +37,6 @@ fn a_home_without_an_agent_is_seen_in_clear() {
 
     assert!(findings.clear > 10, "{findings:?}");
     assert_eq!(findings.markers, [NAME_MARKER, PAGE_MARKER]);
+    let claim = other.saw_nothing_in_clear(&lab, &[]);
+    assert!(claim.unwrap_err().to_string().contains("in clear"));
 }

@@ -2,11 +2,8 @@
 
 use std::path::PathBuf;
 
-use dnscrypt_proxy::policy::{
-    BlockAnswer, Cloak, Forward, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules, WireName,
-};
+use dnscrypt_proxy::policy::{BlockAnswer, MAX_FILES, MAX_NAMES, OwnResolver, Rebinding, Rules};
 use dnscrypt_proxy::proto::cert::PostQuantum;
-use toml::de::DeValue;
 
 use super::section::Section;
 use super::{absolute_path, list};
@@ -38,6 +35,8 @@ const DEFAULT_DOMAIN: &str = "lan";
 /// Where OpenWrt's DHCP servers write.
 const DEFAULT_HOSTS: &str = "/tmp/hosts/odhcpd";
 const DEFAULT_LEASES: &str = "/tmp/dhcp.leases";
+pub(super) const FORWARDS: &str =
+    "up to 256 of \"ZONE ADDRESS…\" with 1 to 4 addresses inside the home";
 const FILES: &str = "up to 16 absolute paths";
 const TRUTH: &str = "true or false";
 
@@ -71,17 +70,10 @@ pub(super) fn read(section: &mut Section<'_>, tunnel: psk::PostQuantum) -> Optio
         |value| value.as_str()?.parse().ok(),
     );
     let names = "up to 256 host names";
-    let rebind_allow = section.optional("rebind-allow", names, Vec::new(), |value| {
-        list(value, MAX_NAMES, name)
-    });
+    let rebind_allow = section.texts("rebind-allow", names, MAX_NAMES);
     let pairs = "up to 256 of \"NAME ADDRESS…\" or \"NAME OTHER-NAME\"";
-    let cloaks = section.optional("cloak", pairs, Vec::new(), |value| {
-        list(value, MAX_NAMES, cloak)
-    });
-    let zones = "up to 256 of \"ZONE ADDRESS…\" with 1 to 4 addresses inside the home";
-    let forwards = section.optional("forward", zones, Vec::new(), |value| {
-        list(value, MAX_NAMES, forward)
-    });
+    let cloaks = section.texts("cloak", pairs, MAX_NAMES);
+    let forwards = section.texts("forward", FORWARDS, MAX_NAMES);
     let filter_aaaa = filter_aaaa(section);
     let mut is_set = |key, default| section.optional(key, TRUTH, default, |value| value.as_bool());
     let is_protected = is_set("rebind-protection", true);
@@ -143,18 +135,6 @@ fn own_resolver(is_stopped: bool) -> OwnResolver {
     }
 }
 
-fn name(value: &DeValue<'_>) -> Option<WireName> {
-    value.as_str()?.parse().ok()
-}
-
-fn cloak(value: &DeValue<'_>) -> Option<Cloak> {
-    value.as_str()?.parse().ok()
-}
-
-fn forward(value: &DeValue<'_>) -> Option<Forward> {
-    value.as_str()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{SMALLEST, keys_of_mistakes};
@@ -180,13 +160,35 @@ mod tests {
                 "dns.hosts-files",
                 "dns.blocklists",
                 "dns.block-answer",
-                "dns.rebind-allow",
-                "dns.cloak",
-                "dns.forward",
+                "dns.rebind-allow[0]",
+                "dns.cloak[0]",
+                "dns.forward[0]",
                 "dns.filter-aaaa",
                 "dns.rebind-protection",
                 "dns.stop"
             ]
+        );
+    }
+
+    #[test]
+    fn a_wrong_forward_is_told_with_its_place_the_reason_and_what_would_be_right() {
+        let forwards = "[\"corp.example 10.0.0.1\", \"lab.example 8.8.8.8\", \"nas.example\"]";
+        let text = format!("{SMALLEST}[dns]\nforward = {forwards}");
+
+        let mistakes = super::super::parse(&text).unwrap_err().to_string();
+
+        let accepted = "up to 256 of \"ZONE ADDRESS…\" with 1 to 4 addresses inside the home";
+        assert_eq!(
+            mistakes,
+            format!(
+                "the configuration has mistakes:\n  \
+                 dns.forward[1]: 8.8.8.8 is not inside this network, and would be asked in clear; accepted: {accepted}\n  \
+                 dns.forward[2]: not a zone and 1 to 4 addresses of servers; accepted: {accepted}"
+            )
+        );
+        assert_eq!(
+            keys_of_mistakes(&format!("{SMALLEST}[dns]\nforward = [3]")),
+            ["dns.forward"]
         );
     }
 
@@ -205,6 +207,26 @@ mod tests {
                 assert_eq!(read(&key, tunnel).as_str(), own);
             }
         }
+    }
+
+    #[test]
+    fn a_zone_that_no_server_has_or_that_is_there_twice_is_not_forwarded() {
+        let with = |forwards: &str| {
+            let text = format!("{SMALLEST}[dns]\nforward = {forwards}");
+            super::super::parse(&text).unwrap_err().to_string()
+        };
+
+        let special = with("[\"localhost 10.0.0.1\"]");
+        let twice = with("[\"lan 10.0.0.1\", \"corp.example 10.0.0.1\", \"LAN. 10.0.0.2\"]");
+
+        assert!(
+            special.contains("dns.forward[0]: localhost is answered"),
+            "{special}"
+        );
+        assert!(
+            twice.contains("dns.forward: lan is there twice: give"),
+            "{twice}"
+        );
     }
 
     #[test]

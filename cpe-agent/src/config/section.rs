@@ -1,9 +1,12 @@
 //! One table of the file being read: takes keys out, notes what is wrong, and at the end what nobody took.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Mistake;
-use toml::Spanned;
+use super::{Mistake, list};
 
 /// A table, its place in the file, and where mistakes are noted.
 pub(super) struct Section<'a> {
@@ -53,6 +56,25 @@ impl<'a> Section<'a> {
             Some(value) => self.check(key, accepted, value.get_ref(), parse),
             None => Some(default),
         }
+    }
+
+    /// Reads a list of up to `most` texts that may be left out; of each wrong one its place is told, and the reason.
+    pub(super) fn texts<T: FromStr<Err: Display>>(
+        &mut self,
+        key: &'static str,
+        accepted: &'static str,
+        most: usize,
+    ) -> Option<Vec<T>> {
+        let given = self.optional(key, accepted, Vec::new(), |value| {
+            list(value, most, |item| item.as_str().map(str::to_owned))
+        });
+        let mut read = |(at, text): (usize, &String)| {
+            let told =
+                |why: T::Err| self.mistake(&format!("{key}[{at}]"), why.to_string(), accepted);
+            text.parse().map_err(told).ok()
+        };
+        let values: Vec<Option<T>> = given?.iter().enumerate().map(&mut read).collect();
+        values.into_iter().collect()
     }
 
     /// Reads a table within; one that is left out is read as an empty one.

@@ -7,7 +7,7 @@ use crate::parties::{MAX_DEFINITIONS, NOBODY, Parties, PartyProblem};
 use crate::proof::{LoggedAt, Proof, ProofError};
 use crate::vkey::{ALG_COSIGNATURE, ALG_ED25519, Vkey, VkeyError};
 
-pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
+const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// What is wrong with a policy, and in which line (counted from 1; 0 for the text as a whole).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The configuration file of `culvert-dns run`: read once, into a type that cannot be wrong. All mistakes
 //! are reported together.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -21,6 +21,8 @@ pub(super) const DEFAULT_CACHE_KIB: usize = 4096;
 const MAX_CACHE_KIB: usize = 1024 * 1024;
 const MAX_LISTEN: usize = 64;
 const MAX_RELAYS: usize = 16;
+/// To look up a way takes one.
+const ANY_PORT: u16 = 53;
 const ACCEPTED_KEYS: &str = "listen, stamps, relays, prefer, ephemeral-keys, post-quantum, legacy-certificates, cache-kib, status-socket, log-level, [policy]";
 
 /// What `run` uses.
@@ -54,7 +56,27 @@ pub(super) struct RawConfig {
     pub(super) mistakes: Vec<String>,
 }
 
-pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+/// Why there is no configuration: how the program ends, and each mistake by itself.
+#[derive(Debug)]
+pub(super) struct NoConfig {
+    failure: Failure,
+    mistakes: Vec<String>,
+}
+
+impl From<NoConfig> for Failure {
+    fn from(none: NoConfig) -> Self {
+        none.failure
+    }
+}
+
+impl From<Failure> for NoConfig {
+    fn from(failure: Failure) -> Self {
+        let mistakes = vec![failure.message.clone()];
+        Self { failure, mistakes }
+    }
+}
+
+pub(super) fn load(path: &Path) -> Result<Config, NoConfig> {
     let name = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::io(&format!("cannot read {name}"), &error))?;
@@ -71,24 +93,35 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
             .iter()
             .map(|mistake| format!("\n  {mistake}"))
             .collect();
-        Failure::new(
-            CONFIG,
-            format!("{name} has {} mistakes:{list}", mistakes.len()),
-        )
+        let message = format!("{name} has {} mistakes:{list}", mistakes.len());
+        NoConfig {
+            failure: Failure::new(CONFIG, message),
+            mistakes,
+        }
     })
 }
 
 pub(super) fn check(args: &CheckConfigArgs) -> Result<String, Failure> {
-    let config = load(&args.file)?;
-    if args.json {
-        let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-        let stamps: Vec<_> = config.stamps.iter().map(ToString::to_string).collect();
-        return Ok(format!(
-            "{}\n",
-            json!({"ok": true, "listen": listen, "stamps": stamps})
-        ));
+    let checked = load(&args.file);
+    if !args.json {
+        checked?;
+        return Ok(format!("{} is right\n", args.file.display()));
     }
-    Ok(format!("{} is right\n", args.file.display()))
+    match checked {
+        Ok(config) => {
+            let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+            let stamps: Vec<_> = config.stamps.iter().map(ToString::to_string).collect();
+            let object = json!({"ok": true, "mistakes": [], "listen": listen, "stamps": stamps});
+            Ok(format!("{object}\n"))
+        }
+        Err(NoConfig { failure, mistakes }) => {
+            let object = json!({"ok": false, "mistakes": mistakes});
+            Err(Failure {
+                output: format!("{object}\n"),
+                ..failure
+            })
+        }
+    }
 }
 
 impl TryFrom<RawConfig> for Config {
@@ -122,9 +155,8 @@ impl TryFrom<RawConfig> for Config {
         let status_socket = raw.path("status-socket");
         let level = raw.level("log-level");
         let rules = policy::read(&mut raw);
-        if let Some(own) = rules.loop_at(&listen) {
-            let what = format!("{own} is where this program listens itself");
-            raw.mistake("policy.forward", &what, "other addresses");
+        for wrong in rules.wrong_forwards(&listen, is_own) {
+            raw.mistake("policy.forward", &wrong.to_string(), policy::FORWARDS);
         }
         raw.unknown_keys(ACCEPTED_KEYS);
         if !raw.mistakes.is_empty() {
@@ -143,6 +175,20 @@ impl TryFrom<RawConfig> for Config {
             level,
         })
     }
+}
+
+/// Whether this machine has an address: then the way there begins at it. Nothing is sent.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    let anywhere: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let begin = || {
+        let socket = UdpSocket::bind((anywhere, 0))?;
+        socket.connect((address, ANY_PORT))?;
+        socket.local_addr()
+    };
+    address.is_loopback() || begin().is_ok_and(|begin| begin.ip() == address)
 }
 
 impl RawConfig {
@@ -372,6 +418,49 @@ mod tests {
             route,
             Route::Relays(vec!["198.51.100.1:443".parse().unwrap()])
         );
+    }
+
+    #[test]
+    fn no_zone_is_forwarded_to_where_the_program_listens_by_itself_or_on_every_address() {
+        let wrong = |listen: &str, server: &str| {
+            let text = format!(
+                "listen = [{listen:?}]\nstamps = [\"{STAMP}\"]\n[policy]\nforward = [\"lan {server}\"]"
+            );
+            read(&text).err().unwrap_or_default()
+        };
+
+        for (listen, server) in [
+            ("127.0.0.1:53", "127.0.0.1"),
+            ("0.0.0.0:53", "127.0.0.1"),
+            ("[::]:5353", "127.0.0.2:5353"),
+            ("[::]:53", "::1"),
+        ] {
+            let told = wrong(listen, server);
+            assert_eq!(told.len(), 1, "{listen} {server}: {told:?}");
+            assert!(told[0].starts_with("policy.forward: "), "{told:?}");
+        }
+        for (listen, server) in [
+            ("127.0.0.1:53", "127.0.0.2"),
+            ("0.0.0.0:53", "127.0.0.1:5353"),
+            ("0.0.0.0:53", "::1"),
+            // This machine's way there begins at another address.
+            ("0.0.0.0:53", "10.255.255.254"),
+        ] {
+            assert_eq!(wrong(listen, server), [""; 0], "{listen} {server}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_this_machines_own_where_the_way_to_it_begins_there() {
+        assert!(is_own("127.0.0.9".parse().unwrap()));
+        assert!(is_own("::1".parse().unwrap()));
+        assert!(!is_own("192.0.2.1".parse().unwrap()));
+
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // A machine without a network has no other address.
+        if socket.connect("192.0.2.1:53").is_ok() {
+            assert!(is_own(socket.local_addr().unwrap().ip()));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ const DEFAULT_DOMAIN: &str = "lan";
 const ACCEPTED_KEYS: &str = "local-domain, hosts-files, leases-files, blocklists, allowlists, block-answer, rebind-protection, \
     rebind-allow, cloak, forward, filter-aaaa, stop-browser-doh, stop-private-relay";
 const FILES: &str = "absolute paths";
+pub(super) const FORWARDS: &str = "\"ZONE ADDRESS…\" with addresses inside this network";
 const DOMAIN: &str = "a name such as \"lan\", or \"\" for none";
 
 /// What holds where nothing is configured.
@@ -71,16 +72,10 @@ fn read_keys(section: &mut RawConfig) -> Rules {
         "\"NAME ADDRESS…\" or \"NAME OTHER-NAME\"",
         |text| text.parse::<Cloak>().map_err(not_a_name),
     );
-    let forwards = section.optional_list(
-        "forward",
-        0,
-        MAX_NAMES,
-        "\"ZONE ADDRESS…\" with addresses inside this network",
-        |text| {
-            text.parse::<Forward>()
-                .map_err(|error: NotAForward| error.to_string())
-        },
-    );
+    let forwards = section.optional_list("forward", 0, MAX_NAMES, FORWARDS, |text| {
+        text.parse::<Forward>()
+            .map_err(|error: NotAForward| error.to_string())
+    });
     let aaaa = if section.boolean("filter-aaaa") {
         Aaaa::Denied
     } else {

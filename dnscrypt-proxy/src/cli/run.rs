@@ -15,7 +15,7 @@ use super::policy;
 use super::query::runtime;
 use super::status::Page;
 use crate::listen::{Limits, Sockets};
-use crate::policy::Policy;
+use crate::policy::{Policy, Rules};
 use crate::stub::{Stub, StubConfig};
 use crate::upstream::{KeyPolicy, Settings, Upstream};
 
@@ -60,6 +60,7 @@ fn from_args(args: RunArgs, inherited: &Inherited) -> Result<Config, Failure> {
 
 async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> {
     let sockets = sockets(&config.listen, inherited).await?;
+    refuse_loops(&config.rules, &sockets)?;
     let status = config.status_socket.as_deref().map(Page::open);
     let status = status.transpose()?;
     let settings = Settings {
@@ -74,6 +75,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<String, Failure> 
         cache_bytes: config.cache_bytes,
         limits: Limits {
             in_flight: 4096,
+            udp_batch: Limits::SERVER.udp_batch,
             ..Limits::ROUTER
         },
     };
@@ -122,6 +124,17 @@ async fn sockets(listen: &[SocketAddr], inherited: Inherited) -> Result<Sockets,
         sockets.tcp.push(tcp.map_err(failure)?);
     }
     Ok(sockets)
+}
+
+/// What systemd handed over is known here alone.
+fn refuse_loops(rules: &Rules, sockets: &Sockets) -> Result<(), Failure> {
+    let listen: Vec<_> = (sockets.udp.iter())
+        .filter_map(|socket| socket.local_addr().ok())
+        .collect();
+    match rules.wrong_forwards(&listen, config::is_own).next() {
+        Some(wrong) => Err(Failure::new(CONFIG, format!("policy.forward: {wrong}"))),
+        None => Ok(()),
+    }
 }
 
 /// Systemd, if it is there to hear it.

@@ -32,6 +32,18 @@ impl WireName {
     }
 }
 
+/// For whoever wrote it down.
+impl fmt::Display for WireName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = |at| {
+            let len = usize::from(*self.0.get(at)?);
+            self.0.get(at + 1..=at + len)
+        };
+        let all: Vec<_> = labels(&self.0).filter_map(label).collect();
+        f.write_str(&String::from_utf8_lossy(&all.join(&b'.')))
+    }
+}
+
 impl fmt::Debug for WireName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::home;
 use super::inside::may_serve;
 use super::name::{NotAName, WireName};
+use super::special;
 
 /// More names of one kind are not taken in a configuration.
 pub const MAX_NAMES: usize = 256;
@@ -48,12 +49,32 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// A server that a zone is forwarded to and that is one of these: whoever listens there would ask itself.
-    #[must_use]
-    pub fn loop_at(&self, listen: &[SocketAddr]) -> Option<SocketAddr> {
-        let mut servers = self.forwards.iter().flat_map(|forward| &forward.servers);
-        servers.find(|server| listen.contains(server)).copied()
+    /// What is wrong with forwarded zones that are right one by one, for who listens there on a machine whose own addresses `is_own` knows.
+    pub fn wrong_forwards(
+        &self,
+        listen: &[SocketAddr],
+        is_own: fn(IpAddr) -> bool,
+    ) -> impl Iterator<Item = NotAForward> {
+        let forwards = &self.forwards;
+        let twice = forwards.iter().enumerate().filter(|(at, forward)| {
+            let before = forwards.iter().take(*at);
+            before
+                .map(|other| &other.zone)
+                .any(|zone| *zone == forward.zone)
+        });
+        let servers = forwards.iter().flat_map(|forward| &forward.servers);
+        let comes_here = move |server| listen.iter().any(|at| reaches(server, *at, is_own));
+        let loops = servers.filter(move |server| comes_here(**server));
+        let twice = twice.map(|(_, forward)| NotAForward::Twice(forward.zone.clone()));
+        twice.chain(loops.map(|server| NotAForward::Loop(*server)))
     }
+}
+
+/// Whether what is sent to a server comes to who listens at `at`: the same place, or every address of the machine.
+fn reaches(server: SocketAddr, at: SocketAddr, is_own: fn(IpAddr) -> bool) -> bool {
+    // `::` hears IPv4, too.
+    let is_everywhere = at.ip().is_unspecified() && (at.is_ipv6() || server.is_ipv4());
+    server == at || is_everywhere && server.port() == at.port() && is_own(server.ip())
 }
 
 /// What a name on a blocklist is answered with.
@@ -157,6 +178,15 @@ pub enum NotAForward {
     /// There is none, or there are too many.
     #[error("not a zone and 1 to {MAX_SERVERS} addresses of servers")]
     Count,
+    /// No server has such names.
+    #[error("{0} is answered by this program itself, and no server is asked for it")]
+    Special(WireName),
+    /// It has an entry already.
+    #[error("{0} is there twice: give all its servers in one entry")]
+    Twice(WireName),
+    /// It would go round.
+    #[error("{0} is where this program listens: it would ask itself")]
+    Loop(SocketAddr),
     /// One is no address.
     #[error("{0:?} is no address of a server")]
     Address(String),
@@ -170,7 +200,10 @@ impl FromStr for Forward {
 
     fn from_str(text: &str) -> Result<Self, NotAForward> {
         let mut words = text.split_ascii_whitespace();
-        let zone = words.next().ok_or(NotAName)?.parse()?;
+        let zone: WireName = words.next().ok_or(NotAName)?.parse()?;
+        if special::is_of_no_server(zone.as_bytes()) {
+            return Err(NotAForward::Special(zone));
+        }
         let servers = words.map(server).collect::<Result<Vec<_>, _>>()?;
         match servers.len() {
             1..=MAX_SERVERS => Ok(Self { zone, servers }),

@@ -34,6 +34,31 @@ const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
 /// RFC 9665, section 10: where the home's devices register themselves.
 const SERVICE_ARPA: &[u8] = b"\x07service\x04arpa\0";
 
+/// Names below which no server has any: this machine, what does not exist, what is not in the DNS (RFC 6761, 7686, 9476), and one's
+/// resolver itself. The others are somebody's inside a network.
+const OF_NO_SERVER: [&[u8]; 5] = [
+    LOCALHOST,
+    b"\x07invalid\0",
+    b"\x05onion\0",
+    b"\x03alt\0",
+    RESOLVER_ARPA,
+];
+
+/// Whether no server is to be asked for a name, not even one of the network's own.
+pub(super) fn is_of_no_server(name: &[u8]) -> bool {
+    OF_NO_SERVER
+        .iter()
+        .any(|zone| zone_at(name, zone).is_some())
+}
+
+/// What the root and top-level domains are asked for as zones.
+const OF_ZONES: [RecordType; 4] = [
+    RecordType::NS,
+    RecordType::SOA,
+    RecordType::DS,
+    RecordType::DNSKEY,
+];
+
 /// What is known of a name by its being special. `None`: it is like any other.
 pub(super) fn look_up(name: &[u8], qtype: RecordType) -> Option<Special> {
     if zone_at(name, LOCALHOST).is_some() {
@@ -56,9 +81,9 @@ pub(super) fn look_up(name: &[u8], qtype: RecordType) -> Option<Special> {
         return (!is_delegation).then_some(below(at));
     }
     if is_dotless(name) {
-        // A host of the home by its bare name: what it is called is nobody's business.
-        let is_host = matches!(qtype, RecordType::A | RecordType::AAAA | RecordType::HTTPS);
-        return is_host.then_some(Special::Empty(0));
+        // A host of the home by its bare name: what it is called is nobody's business. What the root says of a zone is asked for
+        // by whoever validates, or looks for the end of a zone.
+        return (!OF_ZONES.contains(&qtype)).then_some(Special::Empty(0));
     }
     let reverse = reverse::read(name)?;
     let at = reverse.private_at?;

@@ -80,7 +80,11 @@ fn names_of_the_internet_are_asked_though_they_look_like_others() {
         ("use-application-dns.net", RecordType::A),
         ("mask.icloud.com", RecordType::A),
         (".", RecordType::NS),
+        (".", RecordType::TXT),
+        ("com", RecordType::NS),
+        ("com", RecordType::SOA),
         ("com", RecordType::DS),
+        ("com", RecordType::DNSKEY),
     ] {
         assert!(answer(&policy, name, rtype).is_none(), "{name} {rtype}");
     }
@@ -108,6 +112,12 @@ fn special_use_names_are_answered_here_in_a_way_that_is_kept() {
         ("_tcp.default.service.arpa", RecordType::PTR, none),
         ("printer", RecordType::A, empty),
         ("printer", RecordType::AAAA, empty),
+        ("printer", RecordType::HTTPS, empty),
+        ("printer", RecordType::TXT, empty),
+        ("printer", RecordType::SRV, empty),
+        ("printer", RecordType::MX, empty),
+        ("printer", RecordType::ANY, empty),
+        ("PRINTER", RecordType::Unknown(65_280), empty),
         ("lan", RecordType::SOA, empty),
         ("printer.lan", RecordType::A, none),
         ("localhost", RecordType::MX, empty),

@@ -39,6 +39,7 @@ const RA: u8 = 0x80;
 const CD: u8 = 0x10;
 const AD: u8 = 0x20;
 const RCODE_FORMERR: u8 = 1;
+const RCODE_NOTIMP: u8 = 4;
 /// The only class that is asked here.
 pub const CLASS_IN: u16 = 1;
 
@@ -197,6 +198,15 @@ impl Query {
             dnssec_ok: self.edns.is_some_and(|edns| edns.dnssec_ok),
         };
         push_opt(&mut message, edns, None);
+        message
+    }
+
+    /// A query that [`to_upstream`](Self::to_upstream) made, without its EDNS.
+    #[must_use]
+    pub(crate) fn without_edns(&self, asked: &[u8]) -> Vec<u8> {
+        let end = HEADER + self.question.len();
+        let mut message = asked.get(..end).unwrap_or(asked).to_vec();
+        overwrite(&mut message, ARCOUNT_AT, &[0; 2]);
         message
     }
 
@@ -455,6 +465,22 @@ pub fn check_response(response: &[u8], query: &[u8]) -> Result<(), Dropped> {
         return Err(Dropped::WrongQuestion);
     }
     Ok(())
+}
+
+/// Whether a message says that `query` could not be read or served, and does not repeat the question: that is how a server may answer that
+/// does not know EDNS (RFC 6891, section 7).
+pub(crate) fn is_bare_refusal(response: &[u8], query: &[u8]) -> bool {
+    let is_response = response.get(FLAGS_AT).is_some_and(|flags| flags & QR != 0);
+    is_response
+        && response.len() >= HEADER
+        && response.get(..FLAGS_AT) == query.get(..FLAGS_AT)
+        && response.get(COUNTS_AT..ANCOUNT_AT) == Some(&[0; 2])
+        && is_baffled(response)
+}
+
+/// Whether a response says that the query could not be read, or that such are not served.
+pub(crate) fn is_baffled(response: &[u8]) -> bool {
+    [RCODE_FORMERR, RCODE_NOTIMP].contains(&rcode_low(response))
 }
 
 /// The answer cut to its question, with TC set. Header from the answer, question from the query.

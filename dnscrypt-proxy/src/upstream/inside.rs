@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{ResolveError, SocketFactory};
 use crate::listen::{read_frame, write_frame};
 use crate::proto::dropped::Dropped;
-use crate::proto::message;
+use crate::proto::message::{self, Query, Response};
 
 /// A server that is silent for so long is asked once more, and then the next one.
 const WAIT: Duration = Duration::from_secs(1);
@@ -20,24 +20,36 @@ const LONGEST: usize = 65_535;
 /// Codes that say nothing of the name: the question was not liked, failed, is not served, or is refused.
 const DECLINED: [u8; 4] = [1, 2, 4, 5];
 
-/// The first answer of a server that does not decline.
+/// The first answer of a server that does not decline, if it can be used.
 pub(super) async fn ask(
     servers: &[SocketAddr],
     sockets: &SocketFactory,
-    query: &[u8],
-) -> Result<Vec<u8>, ResolveError> {
+    query: &Query,
+    asked: &[u8],
+) -> Result<Response, ResolveError> {
     let mut failure = ResolveError::NoResolver;
     for server in servers {
-        match one(*server, sockets, query).await {
-            Ok(answer) if DECLINED.contains(&message::rcode_low(&answer)) => {
-                failure = ResolveError::Refused;
-            }
-            Ok(answer) => return Ok(answer),
+        let mut answer = one(*server, sockets, asked).await;
+        // Who does not know EDNS says so like this (RFC 6891, section 7).
+        if answer.as_deref().is_ok_and(message::is_baffled) {
+            answer = one(*server, sockets, &query.without_edns(asked)).await;
+        }
+        match answer.and_then(|answer| read(&answer, query)) {
+            Ok(response) => return Ok(response),
             Err(error) => failure = error,
         }
         tracing::debug!(%server, error = %failure, "a server of this network has no answer");
     }
     Err(failure)
+}
+
+/// Whoever has a zone is believed about it, and about nothing else.
+fn read(answer: &[u8], query: &Query) -> Result<Response, ResolveError> {
+    if DECLINED.contains(&message::rcode_low(answer)) {
+        return Err(ResolveError::Refused);
+    }
+    let response = Response::read(answer, query).and_then(Response::of_its_name_alone);
+    response.map_err(ResolveError::Unusable)
 }
 
 async fn one(
@@ -69,7 +81,8 @@ async fn over_udp(
             loop {
                 let len = socket.recv(&mut buffer).await?;
                 let answer = buffer.get(..len).unwrap_or_default();
-                if message::check_response(answer, query).is_ok() {
+                let is_answer = message::check_response(answer, query).is_ok();
+                if is_answer || message::is_bare_refusal(answer, query) {
                     return Ok(answer.to_vec());
                 }
             }

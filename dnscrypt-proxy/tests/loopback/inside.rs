@@ -139,6 +139,22 @@ async fn silent() -> (SocketAddr, UdpSocket) {
     (socket.local_addr().unwrap(), socket)
 }
 
+/// The address of a server over UDP that answers so.
+async fn saying(mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((len, client)) = socket.recv_from(&mut buffer).await {
+            socket
+                .send_to(&answer(&buffer[..len]), client)
+                .await
+                .unwrap();
+        }
+    });
+    addr
+}
+
 async fn forwarding(server: &Server, servers: &[SocketAddr]) -> Stub {
     let servers: String = servers.iter().map(|server| format!(" {server}")).collect();
     let policy = Policy::new(Rules {
@@ -223,6 +239,100 @@ async fn the_next_server_is_asked_where_one_is_silent_gone_or_declines() {
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(plain.asked(), (2, 0));
     assert_eq!(server.asked(), 0, "no resolver is asked in its place");
+}
+
+#[tokio::test]
+async fn the_next_server_is_asked_where_an_answer_cannot_be_used() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    let cut = saying(|query| {
+        let mut answer = whole(query).to_vec().unwrap();
+        answer.truncate(answer.len() - 3);
+        answer
+    });
+    let astray = saying(|query| {
+        let mut answer = whole(query);
+        let other = Name::from_ascii("www.bank.example.").unwrap();
+        let inside = RData::A(A::new(10, 0, 0, 6));
+        answer.answers.push(Record::from_rdata(other, 300, inside));
+        answer.to_vec().unwrap()
+    });
+    let stub = forwarding(&server, &[cut.await, astray.await, plain.addr]).await;
+
+    let answer = ask_udp(stub.addr, &a_query("nas.corp.example")).await;
+
+    assert_eq!((records(&answer), plain.asked()), (1, (1, 0)), "{answer}");
+    assert_eq!(server.asked(), 0);
+}
+
+/// What a server says that cannot read a query: with the question, and without it.
+fn baffled(query: &[u8]) -> [Vec<u8>; 2] {
+    let mut message = Message::from_vec(query).unwrap().into_response();
+    message.edns = None;
+    message.metadata.response_code = ResponseCode::FormErr;
+    let whole = message.to_vec().unwrap();
+    let mut bare = whole[..12].to_vec();
+    bare[4..12].fill(0);
+    [whole, bare]
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_edns_is_asked_again_without_it() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    for says_question in [0, 1] {
+        let old = saying(move |query| {
+            let knows = Message::from_vec(query).unwrap().edns.is_none();
+            match knows {
+                true => whole(query).to_vec().unwrap(),
+                false => baffled(query)[says_question].clone(),
+            }
+        });
+        let stub = forwarding(&server, &[old.await, plain.addr]).await;
+
+        let answer = ask_udp(stub.addr, &with_edns(a_query("nas.corp.example"))).await;
+
+        assert_eq!(records(&answer), 1, "{answer}");
+        assert_eq!((plain.asked(), server.asked()), ((0, 0), 0));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_reads_nothing_is_asked_twice_and_then_the_next_one() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    for says_question in [0, 1] {
+        let asked = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&asked);
+        let baffled = saying(move |query| {
+            count.fetch_add(1, Ordering::Relaxed);
+            baffled(query)[says_question].clone()
+        });
+        let stub = forwarding(&server, &[baffled.await, plain.addr]).await;
+
+        let answer = ask_udp(stub.addr, &a_query("nas.corp.example")).await;
+
+        assert_eq!((records(&answer), server.asked()), (1, 0), "{answer}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert_eq!(plain.asked(), (says_question + 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_another_question_is_no_word_about_this_one() {
+    let (server, plain) = (Server::start().await, Plain::start().await);
+    let plainly = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&plainly);
+    let guessing = saying(move |query| {
+        let is_plain = Message::from_vec(query).unwrap().edns.is_none();
+        count.fetch_add(is_plain.into(), Ordering::Relaxed);
+        let [_, mut bare] = baffled(query);
+        bare[0] ^= 1;
+        bare
+    });
+    let stub = forwarding(&server, &[guessing.await, plain.addr]).await;
+
+    let answer = ask_udp(stub.addr, &a_query("nas.corp.example")).await;
+
+    assert_eq!((records(&answer), plain.asked()), (1, (1, 0)));
+    assert_eq!(plainly.load(Ordering::Relaxed), 0, "it is passed over");
 }
 
 #[tokio::test]

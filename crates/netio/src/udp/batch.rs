@@ -26,21 +26,34 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// For datagrams of up to `room` bytes; what is longer is cut there.
+    /// For datagrams of up to `room` bytes, [`MAX_BATCH`] at a time; what is longer is cut there.
+    #[must_use]
+    pub fn new(room: usize) -> Self {
+        Self::with_places(MAX_BATCH, room)
+    }
+
+    /// The same for at most so many at a time, at least one, where memory is short.
     #[must_use]
     #[expect(
         unsafe_code,
         reason = "sockaddr_storage has private padding and no other way to be made"
     )]
-    pub fn new(room: usize) -> Self {
+    pub fn with_places(places: usize, room: usize) -> Self {
+        let places = places.clamp(1, MAX_BATCH);
         // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
         let name: libc::sockaddr_storage = unsafe { mem::zeroed() };
         Self {
             room,
-            bytes: vec![0; room * MAX_BATCH].into_boxed_slice(),
-            names: vec![name; MAX_BATCH].into_boxed_slice(),
-            lens: Vec::with_capacity(MAX_BATCH),
+            bytes: vec![0; room * places].into_boxed_slice(),
+            names: vec![name; places].into_boxed_slice(),
+            lens: Vec::with_capacity(places),
         }
+    }
+
+    /// Whether no more had found a place: there may be others waiting.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.lens.len() == self.names.len()
     }
 
     /// What came last, in the order in which it came.
@@ -52,7 +65,7 @@ impl Batch {
 }
 
 impl Udp {
-    /// Receives what has arrived, up to [`MAX_BATCH`] datagrams, and gives how many. Never waits.
+    /// Receives what has arrived, up to as many datagrams as the batch has places for, and gives how many. Never waits.
     ///
     /// The socket must not have been made with [`Offload::Auto`](super::Offload): joined datagrams would be taken for one.
     ///
@@ -61,6 +74,7 @@ impl Udp {
     #[expect(unsafe_code, reason = "recvmmsg over the batch's own buffers")]
     pub fn recv_batch(&self, batch: &mut Batch) -> io::Result<usize> {
         batch.lens.clear();
+        let places = batch.names.len();
         let mut iovs = [NO_BYTES; MAX_BATCH];
         let mut headers = no_headers();
         let buffers = batch.bytes.chunks_exact_mut(batch.room.max(1));
@@ -74,13 +88,13 @@ impl Udp {
             header.msg_hdr.msg_iov = ptr::from_mut(iov);
             header.msg_hdr.msg_iovlen = 1;
         }
-        // SAFETY: each of the MAX_BATCH headers points to an address and a buffer of `batch` and to a place in `iovs`,
-        // all writable, distinct and alive; without a timeout the last pointer may be null.
+        // SAFETY: the batch has one name for each of its at most MAX_BATCH places, and as many of the headers point to an address
+        // and a buffer of it and to a place in `iovs`, all writable, distinct and alive; without a timeout the last pointer may be null.
         let got = unsafe {
             libc::recvmmsg(
                 self.as_fd().as_raw_fd(),
                 headers.as_mut_ptr(),
-                MAX_BATCH as libc::c_uint,
+                places as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
@@ -315,6 +329,23 @@ mod tests {
             assert_eq!(peer.recv(&mut buffer).unwrap(), 2);
             assert_eq!(buffer[0], n as u8);
         }
+    }
+
+    #[test]
+    fn a_batch_with_few_places_takes_no_more_and_says_whether_others_may_wait() {
+        let (udp, address) = bound();
+        let (peer, _) = peer();
+        for n in 0..5 {
+            peer.send_to(&[n], address).unwrap();
+        }
+        let mut batch = Batch::with_places(4, 4);
+
+        let first = (udp.recv_batch(&mut batch).unwrap(), batch.is_full());
+        let second = (udp.recv_batch(&mut batch).unwrap(), batch.is_full());
+
+        assert_eq!((first, second), ((4, true), (1, false)));
+        let left: Vec<_> = batch.iter().map(|(_, bytes)| bytes.to_vec()).collect();
+        assert_eq!(left, [[4]]);
     }
 
     #[test]

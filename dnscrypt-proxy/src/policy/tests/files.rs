@@ -198,7 +198,7 @@ fn a_listed_name_is_blocked_with_all_below_and_nothing_else_is() {
         "GOOD.ads.example",
         "x.good.ads.example",
     ] {
-        assert!(answer(&policy, name, RecordType::TXT).is_none(), "{name}");
+        assert!(answer(&policy, name, RecordType::NS).is_none(), "{name}");
     }
     for name in [
         "ads.example",

@@ -55,6 +55,91 @@ fn a_forward_needs_a_zone_and_servers_that_are_inside() {
 }
 
 #[test]
+fn names_that_no_server_has_are_not_forwarded_by_themselves_nor_by_a_zone_above_them() {
+    for zone in [
+        "localhost",
+        "a.LOCALHOST",
+        "invalid",
+        "x.onion",
+        "alt",
+        "resolver.arpa",
+    ] {
+        let forward = format!("{zone} 10.0.0.1").parse::<Forward>();
+        assert!(matches!(forward, Err(NotAForward::Special(_))), "{zone}");
+    }
+    let policy = forwarding(&["arpa 10.0.0.1"], Rules::default());
+    for name in ["resolver.arpa", "_dns.resolver.arpa"] {
+        assert_eq!(first_server(&policy, name), None, "{name}");
+        assert!(answer(&policy, name, RecordType::SVCB).is_some(), "{name}");
+    }
+
+    // What networks have names in of their own.
+    for zone in [
+        "home.arpa",
+        "internal",
+        "corp.local",
+        "test",
+        "service.arpa",
+        "168.192.in-addr.arpa",
+    ] {
+        assert!(
+            format!("{zone} 10.0.0.1").parse::<Forward>().is_ok(),
+            "{zone}"
+        );
+    }
+}
+
+#[test]
+fn a_zone_that_is_there_twice_in_any_spelling_is_told_with_what_to_do() {
+    let forwards = [
+        "corp.example 10.0.0.1",
+        "b.corp.example 10.0.0.1",
+        "Corp.Example. 10.0.0.2",
+    ];
+    let rules = Rules {
+        forwards: forwards.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Rules::default()
+    };
+
+    let wrong: Vec<_> = rules
+        .wrong_forwards(&[], |_| false)
+        .map(|wrong| wrong.to_string())
+        .collect();
+
+    assert_eq!(
+        wrong,
+        ["corp.example is there twice: give all its servers in one entry"]
+    );
+}
+
+#[test]
+fn a_server_that_is_oneself_is_told_where_one_listens_on_every_address() {
+    let rules = Rules {
+        forwards: vec![
+            "lan 10.0.0.1 10.0.0.2 10.0.0.1:5353 fd00::1"
+                .parse()
+                .unwrap(),
+        ],
+        ..Rules::default()
+    };
+    let own = |address: IpAddr| address.to_string().ends_with('1');
+    let loops = |listen: &str| {
+        let listen = [listen.parse().unwrap()];
+        let wrong = rules.wrong_forwards(&listen, own).map(|wrong| match wrong {
+            NotAForward::Loop(server) => server.to_string(),
+            other => panic!("{other}"),
+        });
+        wrong.collect::<Vec<_>>()
+    };
+
+    assert_eq!(loops("10.0.0.9:53"), [""; 0]);
+    assert_eq!(loops("10.0.0.2:53"), ["10.0.0.2:53"]);
+    assert_eq!(loops("0.0.0.0:53"), ["10.0.0.1:53"]);
+    assert_eq!(loops("[::]:53"), ["10.0.0.1:53", "[fd00::1]:53"]);
+    assert_eq!(loops("0.0.0.0:54"), [""; 0]);
+}
+
+#[test]
 fn names_beside_a_forwarded_zone_are_not_for_its_servers() {
     let policy = forwarding(&["corp.example 10.0.0.1"], Rules::default());
 

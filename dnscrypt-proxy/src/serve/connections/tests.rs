@@ -8,6 +8,7 @@ use super::*;
 
 const LIMITS: Limits = Limits {
     in_flight: 4,
+    udp_batch: 4,
     tcp_connections: 2,
     tcp_per_source: 2,
     rate: None,
