@@ -128,11 +128,9 @@ mod tests {
         let mut places = Places::new(2_048);
 
         assert_eq!(taken(&mut places, home(0)), 409);
-        for _ in 0..20 {
-            (1..10).for_each(|n| drop(taken(&mut places, home(n))));
-        }
+        let rest: usize = (1..10).map(|n| taken(&mut places, home(n))).sum();
 
-        let free = 2_048 - places.taken;
+        let free = 2_048 - 409 - rest;
         assert!((215..=225).contains(&free), "{free}");
         assert!(taken(&mut places, home(10)) > 40);
     }

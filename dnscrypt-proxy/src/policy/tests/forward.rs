@@ -125,9 +125,11 @@ fn a_server_that_is_oneself_is_told_where_one_listens_on_every_address() {
     let own = |address: IpAddr| address.to_string().ends_with('1');
     let loops = |listen: &str| {
         let listen = [listen.parse().unwrap()];
-        let wrong = rules.wrong_forwards(&listen, own).map(|wrong| match wrong {
-            NotAForward::Loop(server) => server.to_string(),
-            other => panic!("{other}"),
+        let wrong = rules.wrong_forwards(&listen, own).map(|wrong| {
+            let NotAForward::Loop(server) = wrong else {
+                panic!("{wrong}")
+            };
+            server.to_string()
         });
         wrong.collect::<Vec<_>>()
     };
