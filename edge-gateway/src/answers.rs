@@ -12,7 +12,7 @@ use hickory_proto::rr::RecordType;
 use crate::dns::Figures;
 use crate::dns64::{self, Asked, Dns64};
 use crate::own_names::OwnNames;
-use crate::resolver::{Outcome, Resolver};
+use crate::resolver::{Outcome, Resolver, holding};
 
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
 pub(crate) const MAX_LOOKUPS: usize = 2_048;
@@ -58,33 +58,42 @@ impl Answers {
             self.figures.count(Outcome::Answered);
             return Heard::Answer(answer);
         }
-        let Ok(_place) = self.place(from, asking) else {
+        let holder = Holder::of(&self.homes, from);
+        let Ok(_place) = self.place(holder, asking) else {
             self.figures.count(Outcome::Busy);
             let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
             return busy.ok().into();
         };
-        let (answer, outcome) = match asked {
-            None => self.resolver.answer(query, asking).await,
-            Some((dns64, asked)) => match self.translate(dns64, asked, asking).await {
-                Ok(answer) => (answer.to_vec().ok(), Outcome::Answered),
-                Err(outcome) => {
-                    let refused = Query::read(query).ok();
-                    (refused.map(|it| it.refuse(RCODE_SERVFAIL, None)), outcome)
-                }
-            },
-        };
+        let (answer, outcome) = holding(holder, self.look_up(query, asked, asking)).await;
         if asking != Asking::Ahead {
             self.figures.count(outcome);
         }
         heard(answer, outcome)
     }
 
+    async fn look_up(
+        &self,
+        query: &[u8],
+        asked: Option<(Dns64, Asked)>,
+        asking: Asking,
+    ) -> (Option<Vec<u8>>, Outcome) {
+        let Some((dns64, asked)) = asked else {
+            return self.resolver.answer(query, asking).await;
+        };
+        match self.translate(dns64, asked, asking).await {
+            Ok(answer) => (answer.to_vec().ok(), Outcome::Answered),
+            Err(outcome) => {
+                let refused = Query::read(query).ok();
+                (refused.map(|it| it.refuse(RCODE_SERVFAIL, None)), outcome)
+            }
+        }
+    }
+
     /// A place for one who waits; what nobody waits for has others.
-    fn place(&self, from: IpAddr, asking: Asking) -> Result<Option<Place>, Outcome> {
+    fn place(&self, holder: Holder, asking: Asking) -> Result<Option<Place>, Outcome> {
         if asking == Asking::Ahead {
             return Ok(None);
         }
-        let holder = Holder::of(&self.homes, from);
         let place = Place::take(&self.places, holder);
         place.map(Some).ok_or(Outcome::Busy)
     }

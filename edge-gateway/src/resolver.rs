@@ -31,7 +31,9 @@ use forwarders::Forwarders;
 use ranges::{Now, Ranges};
 use recursion::Recursion;
 use routes::{Connections, Routes, Whose};
-use weight::{Room, holding};
+use weight::Room;
+
+pub(crate) use weight::holding;
 
 /// Of each so many bytes that answers may take at the workers, hickory keeps one behind them, twice where it validates. One of a signed
 /// wildcard was measured at 4 KB, the heaviest that are kept (`weight`) have some 14 KB.
@@ -226,7 +228,7 @@ impl Resolver {
             .edns
             .as_ref()
             .is_some_and(|edns| edns.flags().dnssec_ok);
-        let lookup = Box::pin(holding(self.lookup(question, asking)));
+        let lookup = Box::pin(self.lookup(question, asking));
         let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
             Ok(Ok(found)) => found,
             Ok(Err(outcome)) => return failure(outcome),

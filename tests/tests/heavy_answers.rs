@@ -6,7 +6,7 @@
 use lab::{CROWDED_NAMES, HEAVY_NAMES, Programs, World};
 
 /// Its caches, full of the heaviest, and as many answers on their way as it lets in.
-const BOUND_MB: f64 = 512.0;
+const BOUND_MB: f64 = 384.0;
 /// Without bounds such a gateway grows by 60 MB a second.
 const SECONDS: &str = "20";
 

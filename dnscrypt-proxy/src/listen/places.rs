@@ -71,32 +71,46 @@ impl Places {
     /// Takes a place; false: there is none for this one.
     #[must_use]
     pub fn take(&mut self, holder: Holder) -> bool {
+        self.take_many(holder, 1)
+    }
+
+    /// Takes several at once, or none of them.
+    #[must_use]
+    pub fn take_many(&mut self, holder: Holder, several: usize) -> bool {
         let free = self.most.saturating_sub(self.taken);
         let is_stranger = holder.class == Class::Stranger;
+        let of_strangers = self.most / PART_OF_STRANGERS;
         let own = self.held.get(&holder.home).copied().unwrap_or(0);
-        if free == 0
-            || is_stranger && self.strangers >= self.most / PART_OF_STRANGERS
-            || own >= FEW.max(free / PART_OF_FREE)
+        if several > free
+            || is_stranger && self.strangers + several > of_strangers
+            || own + several > FEW.max(free / PART_OF_FREE)
         {
             return false;
         }
-        self.taken += 1;
-        self.strangers += usize::from(is_stranger);
-        self.held.insert(holder.home, own + 1);
+        self.taken += several;
+        self.strangers += if is_stranger { several } else { 0 };
+        self.held.insert(holder.home, own + several);
         true
     }
 
     /// Gives back a place that was taken.
     pub fn give_back(&mut self, holder: Holder) {
+        self.give_back_many(holder, 1);
+    }
+
+    /// Gives back several that were taken.
+    pub fn give_back_many(&mut self, holder: Holder, several: usize) {
         let Some(own) = self.held.get_mut(&holder.home) else {
             return;
         };
-        *own -= 1;
+        *own = own.saturating_sub(several);
         if *own == 0 {
             self.held.remove(&holder.home);
         }
-        self.taken -= 1;
-        self.strangers -= usize::from(holder.class == Class::Stranger);
+        self.taken = self.taken.saturating_sub(several);
+        if holder.class == Class::Stranger {
+            self.strangers = self.strangers.saturating_sub(several);
+        }
     }
 }
 
@@ -158,6 +172,20 @@ mod tests {
 
         assert_eq!((first, rest), (409, 103));
         assert!(places.take(home(0)));
+    }
+
+    #[test]
+    fn several_are_taken_together_or_not_at_all_and_count_as_many() {
+        let mut places = Places::new(64);
+
+        assert!(!places.take_many(home(0), 17));
+        assert!(places.take_many(home(0), 16));
+        assert!(!places.take_many(home(1), 13));
+        assert!(places.take_many(home(1), 12));
+        places.give_back_many(home(0), 16);
+
+        assert_eq!(places.taken, 12);
+        assert!(places.take_many(home(2), 13));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hickory_proto::op::{DnsRequest, DnsResponse, Message, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -16,7 +17,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsResponseStream, FirstAnswer as _};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
-use super::weight::{Room, lighten};
+use super::weight::{Room, lighten, weight};
 
 /// The zones that have resolvers of their own, by their place in the configuration.
 #[derive(Debug)]
@@ -131,7 +132,10 @@ impl DnsHandle for Connection {
             let mut response = asking.first_answer().await?;
             let bytes = response.as_buffer().len();
             let is_ours = !leads_to_others(&response, &routes, whose);
-            if is_ours && lighten(&mut response, bytes) && room.hold(bytes) {
+            if is_ours
+                && lighten(&mut response, bytes)
+                && room.hold(weight(&response, bytes), Instant::now())
+            {
                 Ok(response)
             } else {
                 refusal(&request)

@@ -1,19 +1,22 @@
 //! What an answer may weigh that hickory keeps: its memory is bounded in entries, and who has a zone decides how large these are.
 //! Larger answers are answers, but end at once, so that nobody keeps them; what no honest server sends is refused. And what all
-//! large answers on their way may weigh together: ten times their bytes are held for as long as a lookup lasts.
+//! large answers on their way may weigh together, and those of one home: ten times their bytes are held for as long as a lookup lasts.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use dnscrypt_proxy::listen::{Holder, Places};
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::EDNS_PAYLOAD_BYTES;
 
-/// Of all that are larger than a datagram, at a time: 128 of the largest.
+/// Of all that are larger than a datagram, at a time: 128 of the largest, 25 of one home.
 const HEAVY_KIB: usize = 8 << 10;
-
+/// hickory lets go of what ended at once with the next beat of a clock that has one a second.
+const LINGERS: Duration = Duration::from_millis(1_500);
 /// Longer ones are not kept: what comes over UDP has 1,232 bytes, keys of a zone mostly less than 2,000.
 const KEPT_BYTES: usize = 4_096;
 /// Nor those of more records, which take some 300 bytes in memory, whatever they took on the wire. A top-level domain's servers, addresses and
@@ -23,6 +26,17 @@ const KEPT_RECORDS: usize = 48;
 const MOST_AUTHORITIES: usize = 48;
 /// Addresses of the servers: two of each.
 const MOST_ADDITIONALS: usize = 48;
+
+/// What a record weighs in memory beside its bytes, in these.
+const RECORD_BYTES: usize = 75;
+
+/// What an answer that came in so many bytes weighs: many short records are as much as a few long ones.
+pub(super) fn weight(answer: &Message, bytes: usize) -> usize {
+    match count(answer) {
+        ..=KEPT_RECORDS => bytes,
+        many => bytes.max(many * RECORD_BYTES),
+    }
+}
 
 /// Makes an answer that came in so many bytes light enough to be kept, or not to be kept at all. False: it is none.
 pub(super) fn lighten(answer: &mut Message, bytes: usize) -> bool {
@@ -44,37 +58,83 @@ pub(super) fn lighten(answer: &mut Message, bytes: usize) -> bool {
 }
 
 tokio::task_local! {
-    /// What the lookup of this task has of the room for large answers.
-    static HELD: RefCell<Vec<OwnedSemaphorePermit>>;
+    /// Whose the lookup of this task is, and what it has of the room for large answers.
+    static HELD: (Holder, RefCell<Vec<Held>>);
 }
 
 /// The room for all large answers.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room(Arc<Mutex<Shelf>>);
+
+/// In KiB.
+#[derive(Debug)]
+struct Shelf {
+    places: Places,
+    /// What is still held of lookups that have ended, and until when.
+    leaving: VecDeque<(Instant, Holder, usize)>,
+}
+
+struct Held {
+    room: Room,
+    holder: Holder,
+    kib: usize,
+}
 
 impl Room {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(HEAVY_KIB)))
+        Self(Arc::new(Mutex::new(Shelf {
+            places: Places::new(HEAVY_KIB),
+            leaving: VecDeque::new(),
+        })))
     }
 
-    /// Room for an answer of so many bytes until the lookup that it is for has ended. False: there is none.
-    pub(super) fn hold(&self, bytes: usize) -> bool {
+    /// Room for an answer of so many bytes until the lookup that it is for has ended, and a moment longer. False: there is none.
+    pub(super) fn hold(&self, bytes: usize, now: Instant) -> bool {
         if bytes <= EDNS_PAYLOAD_BYTES.into() {
             return true;
         }
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        let Ok(held) = Arc::clone(&self.0).try_acquire_many_owned(kib) else {
-            return false;
-        };
-        // Outside of a lookup nobody holds it for longer than this.
-        let _outside = HELD.try_with(|all| all.borrow_mut().push(held));
-        true
+        let kib = bytes.div_ceil(1 << 10);
+        let held = HELD.try_with(|(holder, held)| {
+            let mut shelf = self.shelf();
+            shelf.let_go(now);
+            if !shelf.places.take_many(*holder, kib) {
+                return false;
+            }
+            held.borrow_mut().push(Held {
+                room: self.clone(),
+                holder: *holder,
+                kib,
+            });
+            true
+        });
+        // Nobody's lookup: hickory has begun none of its own so far.
+        held.unwrap_or(true)
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A lookup, which has what it holds until it ends.
-pub(super) async fn holding<T>(lookup: impl Future<Output = T>) -> T {
-    HELD.scope(RefCell::default(), lookup).await
+impl Shelf {
+    fn let_go(&mut self, now: Instant) {
+        while let Some((_, holder, kib)) = self.leaving.pop_front_if(|(until, ..)| *until <= now) {
+            self.places.give_back_many(holder, kib);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let until = Instant::now() + LINGERS;
+        let leaving = &mut self.room.shelf().leaving;
+        leaving.push_back((until, self.holder, self.kib));
+    }
+}
+
+/// Somebody's lookup, which has what it holds until it ends.
+pub(crate) async fn holding<T>(holder: Holder, lookup: impl Future<Output = T>) -> T {
+    HELD.scope((holder, RefCell::default()), lookup).await
 }
 
 fn count(answer: &Message) -> usize {
@@ -88,6 +148,7 @@ fn records(answer: &mut Message) -> impl Iterator<Item = &mut Record> {
 
 #[cfg(test)]
 mod tests {
+    use dnscrypt_proxy::listen::Homes;
     use hickory_proto::op::{OpCode, Query};
     use hickory_proto::rr::rdata::{A, NS};
     use hickory_proto::rr::{Name, RData};
@@ -113,22 +174,46 @@ mod tests {
         lighten(&mut message, bytes).then(|| records(&mut message).map(|it| it.ttl).collect())
     }
 
-    #[tokio::test]
-    async fn large_answers_beyond_the_room_for_them_are_refused_until_lookups_end_and_small_ones_never()
-     {
-        let room = Room::new();
-        let (first, second) = (room.clone(), room.clone());
+    #[test]
+    fn short_records_weigh_where_they_are_many() {
+        let of = |records| weight(&answer(RecordType::A, records, 0, 0), 1_200);
 
-        let held = holding(async move { (0..200).filter(|_| first.hold(65_535)).count() }).await;
-        assert_eq!(held, 128);
-        holding(async move {
-            assert!((0..127).all(|_| second.hold(65_535)));
-            assert!(!second.hold(65_535 * 2));
-            assert!((0..5_000).all(|_| second.hold(1_232)));
+        assert_eq!((of(48), of(49), of(60)), (1_200, 3_675, 4_500));
+        assert_eq!(weight(&answer(RecordType::TXT, 220, 0, 0), 60_000), 60_000);
+    }
+
+    fn home(last: u8) -> Holder {
+        Holder::of(&Homes::default(), [10, 64, 0, last].into())
+    }
+
+    #[tokio::test]
+    async fn large_answers_beyond_the_room_for_them_are_refused_and_small_ones_never() {
+        let (room, now) = (Room::new(), Instant::now());
+        let all = |room: Room| async move { (0..200).filter(|_| room.hold(65_535, now)).count() };
+
+        let first = holding(home(1), all(room.clone())).await;
+        let second = holding(home(2), all(room.clone())).await;
+
+        assert_eq!((first, second), (25, 20));
+        let small = room.clone();
+        holding(home(1), async move {
+            assert!((0..5_000).all(|_| small.hold(1_232, now)));
         })
         .await;
+    }
 
-        assert_eq!(room.0.available_permits(), HEAVY_KIB);
+    #[tokio::test]
+    async fn the_room_is_free_again_a_moment_after_a_lookup_has_ended() {
+        let (room, now) = (Room::new(), Instant::now());
+        let held = room.clone();
+        holding(home(1), async move { assert!(held.hold(65_535, now)) }).await;
+        assert_eq!(room.shelf().leaving.len(), 1);
+
+        let later = Instant::now() + LINGERS;
+        let other = room.clone();
+        holding(home(2), async move { assert!(other.hold(1_233, later)) }).await;
+
+        assert_eq!(room.shelf().leaving.len(), 1, "the second one's");
     }
 
     #[test]
