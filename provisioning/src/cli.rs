@@ -15,6 +15,7 @@ use crate::revoke::Reason;
 use crate::store::Id;
 
 mod answers;
+mod entries;
 mod operators;
 mod people;
 mod server;
@@ -255,6 +256,8 @@ enum Alerts {
 
 #[derive(Debug, Subcommand)]
 enum Logs {
+    /// Lists the entries of the authority log: proposals, with who is named as their proposer.
+    List(Output),
     /// Builds both logs again from their entries and holds everything against them.
     Verify(Output),
 }

@@ -130,6 +130,16 @@ pub const TESTS: &[Package] = &[
         "/usr/bin/openssl",
         "a TLS server that is not ours",
     ),
+    package(
+        "openssh-client",
+        "/usr/bin/ssh-keygen",
+        "signs as people do",
+    ),
+    package(
+        "openssh-tests",
+        "/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so",
+        "a token without hardware, which signs without a touch too",
+    ),
 ];
 
 /// The packages of `wanted` that are not there.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use trust::{Anchors, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
 
 use super::answers::{date, say, say_json};
+use super::entries;
 use super::{
     Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, NewGateway, Operator, Output,
 };
@@ -42,6 +43,7 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
         Operator::Gateway(Gateway::Add(gateway)) => gateway_add(dir, *gateway).await,
         Operator::Gateway(Gateway::List(output)) => gateway_list(dir, &output).await,
         Operator::Alerts(Alerts::List(output)) => alerts_list(dir, &output).await,
+        Operator::Log(Logs::List(output)) => entries::list(dir, &output).await,
         Operator::Log(Logs::Verify(output)) => log_verify(dir, &output).await,
         Operator::Status(output) => status(dir, &output).await,
     }

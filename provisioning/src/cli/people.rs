@@ -3,6 +3,8 @@
 mod objects;
 mod words;
 
+pub(super) use words::{plain, time};
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 

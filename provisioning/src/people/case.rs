@@ -194,10 +194,10 @@ impl Case {
     /// The text of the state that is proposed, where it is about one.
     #[must_use]
     pub fn proposed_text(&self) -> Option<&str> {
-        match self.read.kind {
-            Kind::Authority => std::str::from_utf8(&self.read.body).ok(),
-            _ => None,
-        }
+        let is_state = self.read.kind == Kind::Authority;
+        std::str::from_utf8(&self.read.body)
+            .ok()
+            .filter(|_| is_state)
     }
 }
 

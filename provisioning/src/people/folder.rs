@@ -197,11 +197,10 @@ impl SignatureFile {
 /// The state that a proposal is about, where it is about one that can be read.
 #[must_use]
 pub fn proposed_state(read: &Proposal) -> Option<Authority> {
-    let text = match read.kind {
-        Kind::Authority => std::str::from_utf8(&read.body).ok()?,
-        _ => return None,
-    };
-    Authority::parse(text).ok()
+    if read.kind != Kind::Authority {
+        return None;
+    }
+    Authority::parse(std::str::from_utf8(&read.body).ok()?).ok()
 }
 
 /// What a signature says of a proposal of this kind, if it is for one.

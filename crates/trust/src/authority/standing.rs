@@ -174,6 +174,8 @@ impl Standing {
                 return Err(refused.clone());
             }
         }
+        // What can never be right is told before what people and time will mend.
+        self.is_brief_enough()?;
         if !self.is_proposed() {
             return Err(Refused::NotProposed(self.proposal.proposer.clone()));
         }
@@ -184,14 +186,18 @@ impl Standing {
         self.is_in_time(logged, now)
     }
 
+    fn is_brief_enough(&self) -> Result<(), Refused> {
+        let (not_before, expires) = (self.proposal.not_before, self.proposal.expires);
+        match self.now.rule.max_life_s {
+            Some(most_s) if expires == 0 || expires.saturating_sub(not_before) > most_s => {
+                Err(Refused::TooLong { most_s })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn is_in_time(&self, logged: Option<u64>, now: u64) -> Result<(), Refused> {
         let (not_before, expires) = (self.proposal.not_before, self.proposal.expires);
-        // What can never be right is told before what time will mend.
-        if let Some(most_s) = self.now.rule.max_life_s
-            && (expires == 0 || expires.saturating_sub(not_before) > most_s)
-        {
-            return Err(Refused::TooLong { most_s });
-        }
         if expires != 0 && now >= expires {
             return Err(Refused::Expired { expires, now });
         }

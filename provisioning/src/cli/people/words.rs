@@ -13,7 +13,7 @@ use crate::people::case::{Case, Holds, Outlook, When};
 use crate::people::folder::verdict;
 
 /// Text of somebody else, for a terminal.
-pub(super) fn plain(text: &str) -> String {
+pub(in super::super) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -425,7 +425,7 @@ pub(super) fn verb(verdict: Verdict) -> &'static str {
     }
 }
 
-fn time(unix: u64) -> String {
+pub(in super::super) fn time(unix: u64) -> String {
     // Beyond this a calendar says nothing, and counting its years would take long.
     const LAST: u64 = 253_402_300_799;
     match unix {
