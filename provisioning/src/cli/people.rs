@@ -23,20 +23,38 @@ use crate::people::case::{Case, Holds, Outlook, When, read_text};
 use crate::people::folder::{Folder, verdict, write_new};
 use crate::people::pen;
 
+const ORDER: &str = "\
+In order: `propose` makes a folder and signs what is in it; others `show` it, and `approve` or `reject`; `verify` judges
+it; `activate` writes what machines will be shown. Send the folder about as you like: nobody can change it unseen.
+No server takes any of this yet, and no router or gateway asks for it. docs/people.md can be typed along.";
+const ELSEWHERE: &str = "\
+On a machine without this program, with KIND as `show` names it (gateway, authority):
+  ssh-keygen -Y sign -n approve-KIND@culvert -f KEY < FOLDER/proposal > mine.sig
+  (reject-KIND@culvert to reject)
+and here: --signature mine.sig. A key on a token counts when it was touched.";
+const CODES: &str = "\
+Exit codes: 0 valid; 1 invalid, a signature does not hold or the proposal can never be; 2 signatures are missing;
+3 not yet, it is not in the log as far as is shown, its delay runs, or it begins later; 64 and above as everywhere.";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum People {
     /// Makes a proposal: a folder with the bytes that people sign, signed by who proposes.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = ORDER)]
     Propose(Propose),
     /// Says in words, from its bytes, what a proposal is, who has signed it, and what is missing.
+    #[command(after_help = ORDER)]
     Show(Judged),
     /// Signs a proposal, after having shown it.
+    #[command(after_help = ELSEWHERE)]
     Approve(Signing),
     /// Signs that a proposal should not be, after having shown it.
+    #[command(after_help = ELSEWHERE)]
     Reject(Signing),
-    /// Judges a proposal: exit code 0 valid, 1 invalid, 2 signatures are missing, 3 not yet.
+    /// Judges a proposal, and says by its exit code what it is.
+    #[command(after_help = CODES)]
     Verify(Judged),
     /// Makes of a proposal that is valid what machines will be shown: its bytes, its signatures and the log's proof.
+    #[command(after_help = ORDER)]
     Activate(Activate),
 }
 
@@ -233,7 +251,7 @@ fn write_proposal(
     }
     let bytes = read.to_bytes();
     let purpose = namespace(Verdict::Propose, kind);
-    let unwritten = Case::of(Folder::unwritten(&proposing.folder, &bytes), holds)?;
+    let unwritten = Case::of(Folder::unwritten(&proposing.folder, &bytes)?, holds)?;
     if let Some(Err(refused)) = unwritten.judge(When { logged: None, now })
         && Outlook::of(&Err(refused.clone())) == Outlook::Invalid
     {

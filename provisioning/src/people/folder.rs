@@ -2,7 +2,7 @@
 //! what shows that the bytes stand in the log. Who signed, and what for, is in the signatures; names of files say nothing.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -52,26 +52,22 @@ pub struct Claim {
 }
 
 impl Folder {
-    /// Names a folder around a proposal, without making it.
-    #[must_use]
-    pub fn unwritten(path: &Path, proposal: &[u8]) -> Self {
-        Self {
+    /// Names a folder around a proposal, which is not there yet, and does not make it.
+    pub fn unwritten(path: &Path, proposal: &[u8]) -> anyhow::Result<Self> {
+        if path.exists() {
+            let sentence = format!("{} is there already; choose another name", path.display());
+            return Err(Failure::new(Blame::Failed, sentence).into());
+        }
+        Ok(Self {
             path: path.to_owned(),
             proposal: proposal.to_vec(),
             signatures: Vec::new(),
-        }
+        })
     }
 
-    /// Makes the folder, new, with the proposal.
+    /// Makes the folder, with the proposal.
     pub fn write(&self) -> anyhow::Result<()> {
         let made = fs::DirBuilder::new().mode(0o755).create(&self.path);
-        if let Err(error) = &made
-            && error.kind() == io::ErrorKind::AlreadyExists
-        {
-            let path = self.path.display();
-            let sentence = format!("{path} is there already; choose another name");
-            return Err(Failure::new(Blame::Failed, sentence).into());
-        }
         made.with_context(|| format!("cannot make {}", self.path.display()))?;
         write_new(&self.path.join(PROPOSAL), &self.proposal)
     }

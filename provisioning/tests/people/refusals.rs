@@ -337,5 +337,9 @@ fn a_proposal_that_could_never_be_is_not_made() {
     people.fails(&[&unknown, GATEWAY].concat(), 1, "is nobody's key");
 
     assert!(!people.path("p").exists());
+    let taken = [
+        "propose", "genesis", "state", "--state", "state", "--key", "alice",
+    ];
+    people.fails(&taken, 1, "state is there already");
     people.fails(&["verify", "p"], 74, "cannot read p/proposal");
 }

@@ -9,8 +9,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_provisioning");
-/// Where Debian's openssh-tests has it; another place is named by the variable.
-const SK_DUMMY: &str = "/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so";
+/// Of Debian's openssh-tests, which `cargo xtask setup` unpacks; another place is named by the variable.
+const SK_DUMMY: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../target/openssh-tests/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so"
+);
 const SK_VARIABLE: &str = "CULVERT_SK_DUMMY";
 
 /// The token without hardware.
@@ -18,7 +21,7 @@ pub(crate) fn sk_dummy() -> PathBuf {
     let named = std::env::var_os(SK_VARIABLE).map_or_else(|| SK_DUMMY.into(), PathBuf::from);
     assert!(
         named.exists(),
-        "{} is missing: install openssh-tests (cargo xtask setup), or name sk-dummy.so by {SK_VARIABLE}",
+        "{} is missing: `cargo xtask setup` unpacks it; or name the sk-dummy.so of openssh-tests by {SK_VARIABLE}",
         named.display()
     );
     named

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use provisioning::clock::unix_now;
+use sha2::{Digest, Sha256};
 use trust::{
     Activation, Anchors, Authority, Cosigner, LogSigner, Proof, Proposal, Tree, inclusion_path,
 };
@@ -161,6 +162,13 @@ fn a_new_state_is_signed_by_enough_people_of_the_old_one_and_of_itself() {
         "{shown}"
     );
     assert!(shown.contains("\n+ rule authority two\n"), "{shown}");
+    let sum = hex::encode(Sha256::digest(people.read("state")));
+    assert!(
+        shown.contains(&format!(
+            "judged by    the state of epoch 1, SHA-256 {sum}\n"
+        )),
+        "{shown}"
+    );
     assert!(
         shown.contains("Missing by the new state two: 2 more of bob\n"),
         "{shown}"

@@ -26,6 +26,7 @@ pub(super) fn case(case: &Case, when: When) -> Value {
         "kind": read.kind.as_str(),
         "proposer": read.proposer,
         "authority_epoch": read.authority_epoch,
+        "judged_by_sha256": case.holds.state().map(|state| hex::encode(state.id())),
         "created": read.created,
         "not_before": read.not_before,
         "expires": read.expires,

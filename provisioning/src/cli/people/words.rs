@@ -58,6 +58,14 @@ pub(super) fn statement(case: &Case) -> String {
         epoch => format!("epoch {epoch}"),
     };
     put(&mut text, "authority", &epoch);
+    if let Some(state) = case.holds.state() {
+        let (epoch, id) = (state.epoch(), hex::encode(state.id()));
+        put(
+            &mut text,
+            "judged by",
+            &format!("the state of epoch {epoch}, SHA-256 {id}"),
+        );
+    }
     put(&mut text, "made", &time(read.created));
     put(&mut text, "begins", &time(read.not_before));
     let ends = match read.expires {
