@@ -6,16 +6,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use trust::{BitRate, NotARate};
+use trust::{BitRate, GatewayRecord, NotARate, RelayRecord};
 
 use crate::config::{ConfigErrors, DEFAULT_DATA_DIR};
 use crate::datadir::{DataDir, ServerUrl};
-use crate::failure::{self, Blame};
+use crate::failure::{self, Blame, Failure};
 use crate::revoke::Reason;
 use crate::store::Id;
 
 mod answers;
+mod entries;
 mod operators;
+mod people;
 mod server;
 
 /// Enrols routers, leases them addresses and gateways, and keeps the logs that everybody can check.
@@ -50,6 +52,8 @@ enum Command {
     },
     /// Prints the OpenAPI document of the API.
     Openapi,
+    #[command(flatten)]
+    People(people::People),
     #[command(flatten)]
     Operator(Operator),
 }
@@ -175,6 +179,15 @@ enum Gateway {
 
 #[derive(Debug, Args)]
 struct NewGateway {
+    #[command(flatten)]
+    record: RecordFlags,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What a gateway's record says.
+#[derive(Debug, Args)]
+struct RecordFlags {
     #[arg(long, value_parser = word::<32>)]
     name: String,
     /// Its Ed25519 public key, as `edge-gateway init` prints it.
@@ -208,8 +221,31 @@ struct NewGateway {
     /// Routers are to use it with a post-quantum pre-shared key alone, from the first time on.
     #[arg(long)]
     post_quantum: bool,
-    #[command(flatten)]
-    output: Output,
+}
+
+impl RecordFlags {
+    fn into_record(self) -> anyhow::Result<GatewayRecord> {
+        let record = GatewayRecord {
+            v: trust::VERSION,
+            name: self.name,
+            ed25519_pub: self.ed25519,
+            wg_pub: self.wg,
+            endpoints: self.endpoint,
+            pop: self.pop,
+            shards: self.shard,
+            inner: self.inner,
+            dns: self.dns,
+            relay: self.relay_name.map(|server_name| RelayRecord {
+                endpoints: self.relay,
+                server_name,
+                spki_sha256: self.relay_spki,
+            }),
+            post_quantum: self.post_quantum,
+        };
+        GatewayRecord::from_bytes(&record.to_bytes())
+            .map_err(|error| Failure::new(Blame::Usage, format!("not a gateway: {error}")))?;
+        Ok(record)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -220,6 +256,8 @@ enum Alerts {
 
 #[derive(Debug, Subcommand)]
 enum Logs {
+    /// Lists the entries of the authority log: proposals, with who is named as their proposer.
+    List(Output),
     /// Builds both logs again from their entries and holds everything against them.
     Verify(Output),
 }
@@ -256,6 +294,8 @@ fn report(error: &anyhow::Error) -> ExitCode {
             "; make room on the disk of the data directory (or make it writable) and try again"
         }
         Blame::Failed
+        | Blame::Short
+        | Blame::NotYet
         | Blame::Usage
         | Blame::Unavailable
         | Blame::Io
@@ -271,6 +311,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Openapi => answers::say(&crate::api::openapi_json()?),
         Command::CheckConfig { file, output } => server::check_config(&file, &output),
         Command::Serve { config, log_level } => server::serve(&config, cli.data_dir, log_level),
+        Command::People(command) => people::execute(command),
         Command::Operator(command) => {
             let dir = DataDir::new(cli.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
             let runtime = tokio::runtime::Builder::new_current_thread()

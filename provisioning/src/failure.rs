@@ -9,6 +9,10 @@ use std::process::ExitCode;
 pub enum Blame {
     /// The operation did not succeed.
     Failed = 1,
+    /// Somebody has yet to sign.
+    Short = 2,
+    /// It is too early.
+    NotYet = 3,
     /// The command line is wrong.
     Usage = 64,
     /// Another process has what is needed.

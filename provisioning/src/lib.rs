@@ -34,6 +34,9 @@ pub mod store;
 
 pub mod changes;
 
+// What people sign, with no server near.
+pub mod people;
+
 // What all of it rests on.
 pub mod clock;
 pub mod config;

@@ -130,6 +130,11 @@ pub const TESTS: &[Package] = &[
         "/usr/bin/openssl",
         "a TLS server that is not ours",
     ),
+    package(
+        "openssh-client",
+        "/usr/bin/ssh-keygen",
+        "signs as people do",
+    ),
 ];
 
 /// The packages of `wanted` that are not there.
@@ -165,6 +170,35 @@ pub fn install_missing(wanted: &[&'static [Package]], mut say: impl FnMut(&str))
         still.is_empty(),
         "apt-get ended well but these are still not there: {}",
         still.join(" ")
+    );
+    Ok(())
+}
+
+/// Unpacks Debian's token without hardware (`sk-dummy.so`) under `target`, where it is missing. Its package is not installed, as that
+/// would bring an SSH server to stay.
+pub fn unpack_token(mut say: impl FnMut(&str)) -> Result<()> {
+    let folder = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/openssh-tests"
+    ));
+    if folder.join("usr").exists() {
+        return Ok(());
+    }
+    say(
+        "unpacking Debian's openssh-tests: a token without hardware, which signs without a touch too",
+    );
+    std::fs::create_dir_all(folder).context("making target/openssh-tests")?;
+    let script = "apt-get -q download openssh-tests || { apt-get -q update && apt-get -q download openssh-tests; } && dpkg-deb -x openssh-tests_*.deb .";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .context("starting sh")?;
+    ensure!(
+        output.status.success(),
+        "unpacking openssh-tests: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
 }

@@ -59,7 +59,8 @@ pub(crate) fn demo() -> Result<()> {
 
 /// What the tests and the benches stand on.
 pub(crate) fn test() -> Result<()> {
-    tools::install_missing(&[tools::DEMO, tools::TESTS], say)
+    tools::install_missing(&[tools::DEMO, tools::TESTS], say)?;
+    tools::unpack_token(say)
 }
 
 /// What the cross build stands on.
@@ -91,7 +92,7 @@ fn version_in(printed: &str) -> Option<(u32, u32)> {
 
 /// All of it.
 pub(crate) fn everything() -> Result<()> {
-    tools::install_missing(&[tools::DEMO, tools::TESTS], say)?;
+    test()?;
     cross()?;
     say("every Debian package that the demo, the tests and the cross build need is here");
     Ok(())

@@ -14,15 +14,17 @@
 //! ```
 
 mod judge;
+mod standing;
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
 pub use judge::{Refused, namespace};
+pub use standing::{Effect, Standing, Tally};
 
 use crate::lines::decimal;
-use crate::parties::{Parties, PartyProblem};
+use crate::parties::{Decider, Parties, PartyProblem};
 use crate::policy::{PolicyProblem, words};
 use crate::sshsig::{SshKey, SshSigError};
 use crate::statement::Kind;
@@ -134,10 +136,20 @@ impl Authority {
         self.rules.get(&kind)
     }
 
-    /// The name of the person or group that a rule is for.
+    /// All rules, each with who decides.
+    pub fn rules(&self) -> impl Iterator<Item = (Kind, &Rule, Decider)> {
+        let nobody = |_| false;
+        self.rules.iter().map(move |(kind, rule)| {
+            let decider = self.people.decider(rule.party, &nobody);
+            (*kind, rule, decider)
+        })
+    }
+
+    /// Whose key it is.
     #[must_use]
-    pub fn deciders(&self, rule: &Rule) -> &str {
-        self.people.name(rule.party)
+    pub fn person_with(&self, key: &SshKey) -> Option<&str> {
+        let (at, _) = self.people.ones().find(|(_, keys)| keys.contains(key))?;
+        Some(self.people.name(at))
     }
 }
 

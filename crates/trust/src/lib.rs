@@ -40,7 +40,7 @@ pub mod tree;
 pub mod vkey;
 
 pub use anchors::{Anchors, AnchorsError};
-pub use authority::{Authority, AuthorityError, Refused};
+pub use authority::{Authority, AuthorityError, Effect, Refused, Standing, Tally};
 pub use bundle::{LeaseBundle, ShardEntry, ShardPage};
 pub use cbor::{DecodeError, VERSION};
 pub use channel::{ChannelError, ChannelProof, sign_channel, verify_channel};
@@ -54,7 +54,7 @@ pub use lease::{Lease, Revocation};
 pub use limits::{BitRate, Limits, NotARate};
 pub use merkle::{MerkleError, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 pub use note::{Note, NoteError, NoteSignature};
-pub use parties::PartyProblem;
+pub use parties::{Decider, PartyProblem};
 pub use policy::{Policy, PolicyError};
 pub use proof::{LoggedAt, Proof, ProofError};
 pub use psk::{Agreed, Pair, Psk, PskError, PskOffer};

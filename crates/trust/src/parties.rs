@@ -42,6 +42,26 @@ enum Role<L> {
     },
 }
 
+/// A person or a group that decides, and whether it is for something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decider {
+    pub name: String,
+    pub is_met: bool,
+    /// How many of whom; none for a person.
+    pub group: Option<(usize, Vec<Self>)>,
+}
+
+impl Decider {
+    /// Everybody that it is about.
+    #[must_use]
+    pub fn people(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
+        match &self.group {
+            None => Box::new(std::iter::once(self)),
+            Some((_, members)) => Box::new(members.iter().flat_map(Self::people)),
+        }
+    }
+}
+
 impl<L> Default for Parties<L> {
     fn default() -> Self {
         Self(Vec::new())
@@ -117,6 +137,33 @@ impl<L> Parties<L> {
                 met.count() >= *threshold
             }
             None => false,
+        }
+    }
+
+    /// A party with all that is below it, when `holds` tells it of those that are no groups.
+    pub(crate) fn decider(&self, party: usize, holds: &impl Fn(usize) -> bool) -> Decider {
+        let below = |members: &[usize]| -> Vec<Decider> {
+            let members = members.iter();
+            members.map(|member| self.decider(*member, holds)).collect()
+        };
+        let role = self.0.get(party).map(|party| &party.role);
+        Decider {
+            name: self.name(party).to_owned(),
+            is_met: self.meets(party, holds),
+            group: match role {
+                Some(Role::Group { threshold, members }) => Some((*threshold, below(members))),
+                Some(Role::One(_)) | None => None,
+            },
+        }
+    }
+
+    /// Whether `one` is this party, or a member of it through whichever groups.
+    pub(crate) fn is_below(&self, party: usize, one: usize) -> bool {
+        match self.0.get(party).map(|party| &party.role) {
+            Some(Role::Group { members, .. }) => {
+                members.iter().any(|member| self.is_below(*member, one))
+            }
+            Some(Role::One(_)) | None => party == one,
         }
     }
 

@@ -85,6 +85,13 @@ impl SshKey {
         }
     }
 
+    /// As `ssh-keygen -l` shows it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let digest = to_base64(&Sha256::digest(self.to_blob()));
+        format!("SHA256:{}", digest.trim_end_matches('='))
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Ed25519(_) => ED25519,
@@ -146,14 +153,18 @@ enum Hash {
 impl SshSig {
     /// Reads the text that `ssh-keygen -Y sign` writes.
     pub fn from_armor(text: &str) -> Result<Self, SshSigError> {
+        Self::from_bytes(&Self::dearmor(text)?)
+    }
+
+    /// The bytes that the text armours, whatever they are.
+    pub fn dearmor(text: &str) -> Result<Vec<u8>, SshSigError> {
         if text.len() > MAX_ARMOR_BYTES {
             return Err(SshSigError::Armor);
         }
         let inside = text.trim().strip_prefix(BEGIN);
         let inside = inside.and_then(|rest| rest.strip_suffix(END));
         let lines = inside.ok_or(SshSigError::Armor)?.split_ascii_whitespace();
-        let bytes = base64(&lines.collect::<String>()).ok_or(SshSigError::Armor)?;
-        Self::from_bytes(&bytes)
+        base64(&lines.collect::<String>()).ok_or(SshSigError::Armor)
     }
 
     /// Reads the bytes that the text armours, all of them.
@@ -201,6 +212,12 @@ impl SshSig {
     #[must_use]
     pub fn key(&self) -> &SshKey {
         &self.key
+    }
+
+    /// What it claims to be for.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Checks that its key signed these bytes, for this purpose, and that a token was touched for it.

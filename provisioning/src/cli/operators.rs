@@ -3,9 +3,10 @@
 use anyhow::Context;
 use rand_core::OsRng;
 use serde_json::{Value, json};
-use trust::{Anchors, BitRate, ClaimCode, GatewayRecord, Lease, Limits, RelayRecord};
+use trust::{Anchors, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
 
 use super::answers::{date, say, say_json};
+use super::entries;
 use super::{
     Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, NewGateway, Operator, Output,
 };
@@ -42,6 +43,7 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
         Operator::Gateway(Gateway::Add(gateway)) => gateway_add(dir, *gateway).await,
         Operator::Gateway(Gateway::List(output)) => gateway_list(dir, &output).await,
         Operator::Alerts(Alerts::List(output)) => alerts_list(dir, &output).await,
+        Operator::Log(Logs::List(output)) => entries::list(dir, &output).await,
         Operator::Log(Logs::Verify(output)) => log_verify(dir, &output).await,
         Operator::Status(output) => status(dir, &output).await,
     }
@@ -303,25 +305,7 @@ async fn device_revoke(
 async fn gateway_add(dir: &DataDir, new: NewGateway) -> anyhow::Result<()> {
     let store = dir.store().await?;
     let mut writer = store.writer().await?;
-    let record = GatewayRecord {
-        v: trust::VERSION,
-        name: new.name,
-        ed25519_pub: new.ed25519,
-        wg_pub: new.wg,
-        endpoints: new.endpoint,
-        pop: new.pop,
-        shards: new.shard,
-        inner: new.inner,
-        dns: new.dns,
-        relay: new.relay_name.map(|server_name| RelayRecord {
-            endpoints: new.relay,
-            server_name,
-            spki_sha256: new.relay_spki,
-        }),
-        post_quantum: new.post_quantum,
-    };
-    GatewayRecord::from_bytes(&record.to_bytes())
-        .map_err(|error| Failure::new(Blame::Usage, format!("not a gateway: {error}")))?;
+    let record = new.record.into_record()?;
     let mut db = writer.begin().await?;
     let keys = dir.log_keys(&store::server_name(&mut db).await?)?;
     let id = gateways::add(&mut db, &record, &keys, unix_now()).await?;

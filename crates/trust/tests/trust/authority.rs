@@ -3,7 +3,10 @@
 use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha512};
 use trust::authority::{AuthorityProblem, namespace};
-use trust::{Approval, Authority, Kind, PartyProblem, Proposal, Refused, SshSigError, Verdict};
+use trust::{
+    Approval, Authority, Effect, Kind, PartyProblem, Proposal, Refused, SshSigError, Standing,
+    Verdict,
+};
 
 const LOGGED: u64 = 1_790_000_000;
 const NOW: u64 = LOGGED + 10_000;
@@ -449,4 +452,136 @@ fn a_state_that_skips_an_epoch_or_cannot_be_read_is_none() {
     }
     let refused = before.succeed(&gateway(), &[], LOGGED, NOW).unwrap_err();
     assert_eq!(refused, Refused::NoState(Kind::Gateway));
+}
+
+#[test]
+fn an_authority_proposal_is_never_judged_by_the_old_state_alone() {
+    let before = authority(RULES);
+    let lines = text(5, "rule authority carol\n");
+    let proposal = proposal(Kind::Authority, lines.as_bytes(), |p| {
+        p.proposer = "dan".to_owned()
+    });
+    let says = |n, name, verdict| pen(n).says(verdict, name, &proposal);
+    let old = [
+        says(4, "dan", Verdict::Propose),
+        says(1, "alice", Verdict::Approve),
+        says(2, "bob", Verdict::Approve),
+        says(5, "erin", Verdict::Approve),
+    ];
+
+    let refused = judged(&before, &proposal, &old).unwrap_err();
+    assert!(matches!(refused, Refused::NoQuorum { .. }), "{refused}");
+    let both = [&old[..], &[says(3, "carol", Verdict::Approve)]].concat();
+    assert!(judged(&before, &proposal, &both).is_ok());
+}
+
+#[test]
+fn each_signature_is_told_what_it_does_and_what_is_missing() {
+    let proposal = gateway();
+    let other = self::proposal(Kind::Gateway, b"another record", |_| ());
+    let mut of_other_bytes = pen(3).says(Verdict::Approve, "carol", &other);
+    of_other_bytes.proposal_id = Proposal::id(&proposal);
+    let signed = [
+        pen(1).says(Verdict::Propose, "alice", &proposal),
+        pen(1).says(Verdict::Approve, "alice", &proposal),
+        pen(11).says(Verdict::Approve, "alice", &proposal),
+        pen(2).says(Verdict::Propose, "bob", &proposal),
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+        pen(4).says(Verdict::Approve, "dan", &proposal),
+        of_other_bytes,
+        pen(3).says(Verdict::Approve, "carol", &proposal),
+        pen(3).says(Verdict::Reject, "carol", &proposal),
+    ];
+
+    let standing = Standing::of(&authority(RULES), &proposal, &signed).unwrap();
+
+    let effects = &standing.now().effects;
+    let not_signed = Refused::Signature {
+        person: "carol".to_owned(),
+        error: SshSigError::NotSigned,
+    };
+    let told = [
+        Ok(Effect::Proposes),
+        Ok(Effect::Own),
+        Err(Refused::Twice("alice".to_owned())),
+        Ok(Effect::NotTheirs),
+        Ok(Effect::For),
+        Ok(Effect::NoDecider),
+        Err(not_signed),
+        Ok(Effect::Withdrawn),
+        Ok(Effect::Against),
+    ];
+    assert_eq!(effects[..], told);
+    let decider = &standing.now().decider;
+    let for_it = decider.people().filter(|one| one.is_met);
+    let for_it: Vec<_> = for_it.map(|one| one.name.as_str()).collect();
+    assert_eq!(for_it, ["bob"]);
+    assert!(!decider.is_met && standing.is_proposed());
+    assert_eq!(
+        decider.group.as_ref().map(|(threshold, _)| *threshold),
+        Some(2)
+    );
+    assert_eq!(standing.stopped_by(2), told[2].as_ref().err());
+    assert_eq!(standing.stopped_by(4), None);
+}
+
+#[test]
+fn what_stands_in_no_log_has_no_effect_and_what_lasts_too_long_never_will() {
+    let timed = authority("rule gateway dan min-delay 500 max-life 1000\nrule authority both\n");
+    let standing = |change: fn(&mut Proposal)| {
+        let proposal = proposal(Kind::Gateway, b"a record", change);
+        let signed = [
+            pen(1).says(Verdict::Propose, "alice", &proposal),
+            pen(4).says(Verdict::Approve, "dan", &proposal),
+        ];
+        Standing::of(&timed, &proposal, &signed).unwrap()
+    };
+    let lasting = standing(|p| p.expires = p.not_before + 1_000);
+
+    assert_eq!(lasting.judge(None, NOW - 9_999), Err(Refused::NotLogged));
+    let endless = standing(|_| ()).judge(None, NOW);
+    assert_eq!(endless, Err(Refused::TooLong { most_s: 1_000 }));
+    assert_eq!(lasting.ripe_at(LOGGED), LOGGED + 500);
+    assert_eq!(lasting.judge(Some(LOGGED), LOGGED + 500), Ok(()));
+    assert_eq!(
+        standing(|p| p.not_before += 900).ripe_at(LOGGED),
+        LOGGED + 900
+    );
+}
+
+#[test]
+fn the_first_state_of_all_is_signed_by_enough_of_its_own_people() {
+    let lines = text(1, "rule authority noc min-delay 3600\n");
+    let genesis = |change: fn(&mut Proposal)| {
+        proposal(Kind::Authority, lines.as_bytes(), |p| {
+            p.authority_epoch = 0;
+            change(p);
+        })
+    };
+    let first = genesis(|_| ());
+    let proposed = pen(1).says(Verdict::Propose, "alice", &first);
+    let bob = pen(2).says(Verdict::Approve, "bob", &first);
+    let carol = pen(3).says(Verdict::Approve, "carol", &first);
+
+    let short = Standing::of_first(&first, &[proposed.clone(), bob.clone()]).unwrap();
+    let refused = short.judge(None, NOW).unwrap_err();
+    assert!(matches!(refused, Refused::NoQuorum { .. }), "{refused}");
+    let grown = genesis(|p| p.authority_epoch = 1);
+    let refused = Standing::of_first(&grown, &[]).unwrap_err();
+    assert_eq!(refused, Refused::Epoch { current: 0, got: 1 });
+    let second = proposal(Kind::Authority, text(2, RULES).as_bytes(), |p| {
+        p.authority_epoch = 0
+    });
+    let refused = Standing::of_first(&second, &[]).unwrap_err();
+    assert_eq!(refused, Refused::StateEpoch { wanted: 1, got: 2 });
+    let refused = Standing::of_first(&gateway(), &[]).unwrap_err();
+    assert_eq!(refused, Refused::NoState(Kind::Gateway));
+    // No state that holds takes it for a proposal of its own time.
+    let later = Authority::parse(&lines).unwrap();
+    let refused = Standing::of(&later, &first, &[]).unwrap_err();
+    assert_eq!(refused, Refused::Epoch { current: 1, got: 0 });
+
+    let enough = Standing::of_first(&first, &[proposed, bob, carol]).unwrap();
+    assert_eq!(enough.judge(None, NOW), Ok(()));
+    assert_eq!(enough.state(), Some(&Authority::parse(&lines).unwrap()));
 }

@@ -1,0 +1,72 @@
+//! `log list`: what stands in the authority log of this data directory. Those of the fleet log say nothing: they are salted hashes.
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use trust::{GatewayRecord, Kind, Proposal};
+
+use super::Output;
+use super::answers::{say, say_json};
+use super::people::{plain, time};
+use crate::datadir::DataDir;
+use crate::log::{self, Log};
+
+/// Lists the entries in their order.
+pub(super) async fn list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
+    let store = dir.store().await?;
+    let mut db = store.read().await?;
+    let head = log::head(&mut db, Log::Authority).await?;
+    let size = head.context("the authority log has no head")?.size;
+    let mut objects = Vec::new();
+    let mut lines = Vec::new();
+    for index in 0..size {
+        let entry = log::entry(&mut db, Log::Authority, index).await?;
+        let entry = entry.with_context(|| format!("the authority log lacks entry {index}"))?;
+        objects.push(object(index, &entry));
+        lines.push(line(index, &entry));
+    }
+    match (output.json, lines.as_slice()) {
+        (true, _) => say_json(&objects.into()),
+        (false, []) => say("the authority log is empty"),
+        (false, lines) => say(&lines.join("\n")),
+    }
+}
+
+fn line(index: u64, entry: &[u8]) -> String {
+    let id: String = hex::encode(Proposal::id(entry)).chars().take(16).collect();
+    let Ok(read) = Proposal::from_bytes(entry) else {
+        return format!("{index:>6}  {id}  is no proposal that this program can read");
+    };
+    format!(
+        "{index:>6}  {id}  {}  {}{}, by {} of epoch {}",
+        time(read.created),
+        read.kind,
+        name(&read).map_or_else(String::new, |name| format!(" {}", plain(&name))),
+        plain(&read.proposer),
+        read.authority_epoch
+    )
+}
+
+fn object(index: u64, entry: &[u8]) -> Value {
+    let id = hex::encode(Proposal::id(entry));
+    match Proposal::from_bytes(entry) {
+        Err(error) => json!({ "entry": index, "proposal": id, "unread": error.to_string() }),
+        Ok(read) => json!({
+            "entry": index,
+            "proposal": id,
+            "kind": read.kind.as_str(),
+            "name": name(&read),
+            "proposer": read.proposer,
+            "authority_epoch": read.authority_epoch,
+            "created": read.created,
+            "not_before": read.not_before,
+            "expires": read.expires,
+        }),
+    }
+}
+
+/// What it is about, for kinds that name something.
+fn name(read: &Proposal) -> Option<String> {
+    let is_gateway = read.kind == Kind::Gateway;
+    let record = GatewayRecord::from_bytes(&read.body).ok();
+    record.filter(|_| is_gateway).map(|record| record.name)
+}

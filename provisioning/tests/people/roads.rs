@@ -1,0 +1,313 @@
+//! What suffices, from the first state of the authority to an activation that holds the log's proof.
+
+use std::fs;
+use std::path::Path;
+
+use provisioning::clock::unix_now;
+use sha2::{Digest, Sha256};
+use trust::{
+    Activation, Anchors, Authority, Cosigner, LogSigner, Proof, Proposal, Tree, inclusion_path,
+};
+
+use crate::rig::{GATEWAY, People};
+
+/// A log of the authority with one entry, and the trust file of those who believe it.
+fn log(people: &People, folder: &str, stamp: u64) {
+    let entry = people.read(&format!("{folder}/proposal"));
+    let signer = LogSigner::from_seed("office/authority", &[1; 32]).unwrap();
+    let fleet = LogSigner::from_seed("office/fleet", &[2; 32]).unwrap();
+    let cosigner = Cosigner::from_seed("office/cosigner", &[3; 32]).unwrap();
+    let mut tree = Tree::new();
+    tree.append(b"an entry before it");
+    let index = tree.append(&entry);
+    let path = inclusion_path(index, tree.size(), &mut |height, at| tree.node(height, at));
+    let checkpoint = signer.sign_checkpoint(tree.size(), tree.root());
+    let proof = Proof {
+        extra: None,
+        index,
+        path: path.unwrap(),
+        checkpoint: cosigner.cosign(&checkpoint, stamp),
+    };
+    fs::write(people.path(&format!("{folder}/proof")), proof.format()).unwrap();
+    let policy = |log: &LogSigner| {
+        let (log, cosigner) = (log.vkey(), cosigner.vkey());
+        format!("log {log}\nwitness office {cosigner}\nquorum office\n")
+    };
+    let text = Anchors::compose(1, &policy(&fleet), &policy(&signer));
+    fs::write(people.path("trust.policy"), text).unwrap();
+}
+
+fn activation(path: &Path) -> Activation {
+    Activation::from_bytes(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_gateway_goes_from_a_proposal_to_an_activation_that_the_judge_takes() {
+    let people = People::new();
+    people.propose_gateway("p");
+    people.approve("p", "dan");
+    people.approve("p", "alice2");
+    let logged = unix_now() - 3_600;
+    let with_log = ["p", "--authority", "state", "--trust", "trust.policy"];
+    log(&people, "p", logged + 60);
+    let out = ["--out", "activation"];
+
+    people.fails(
+        &[&["activate"], &with_log[..], &out].concat(),
+        3,
+        "in the log since",
+    );
+    log(&people, "p", logged);
+    let by_word = ["activate", "p", "--authority", "state", "--logged", "1"];
+    people.fails(&[&by_word, &out[..]].concat(), 64, "holds the log's proof");
+    assert!(!people.path("activation").exists());
+    people.ok(&[&["activate"], &with_log[..], &out].concat());
+
+    let made = activation(&people.path("activation"));
+    let text = String::from_utf8(people.read("state")).unwrap();
+    let state = Authority::parse(&text).unwrap();
+    let read = state.judge(&made.proposal, &made.approvals, logged, unix_now());
+    assert_eq!(read.unwrap().proposer, "carol");
+    assert_eq!(made.proof.as_bytes(), people.read("p/proof"));
+    people.fails(
+        &[&["activate"], &with_log[..], &out].concat(),
+        74,
+        "cannot write activation",
+    );
+}
+
+#[test]
+fn a_proof_of_other_bytes_or_of_another_log_is_refused() {
+    let people = People::new();
+    people.propose_gateway("p");
+    people.propose_gateway("q");
+    log(&people, "q", 1_790_000_000);
+    let verify = [
+        "verify",
+        "p",
+        "--authority",
+        "state",
+        "--trust",
+        "trust.policy",
+    ];
+
+    people.fails(&verify, 2, "0 of them did");
+    fs::copy(people.path("q/proof"), people.path("p/proof")).unwrap();
+    people.fails(&verify, 1, "the proof in the folder does not hold");
+    log(&people, "p", 1_790_000_000);
+    let policy = String::from_utf8(people.read("trust.policy")).unwrap();
+    let other = LogSigner::from_seed("office/authority", &[9; 32]).unwrap();
+    let ours = LogSigner::from_seed("office/authority", &[1; 32]).unwrap();
+    let policy = policy.replace(&ours.vkey().to_string(), &other.vkey().to_string());
+    fs::write(people.path("trust.policy"), policy).unwrap();
+    people.fails(&verify, 1, "the proof in the folder does not hold");
+}
+
+#[test]
+fn the_first_state_is_made_in_a_ceremony_of_its_own_people() {
+    let people = People::new();
+    people.ok(&[
+        "propose", "genesis", "g", "--state", "state", "--key", "alice",
+    ]);
+    people.ok(&["approve", "g", "--genesis", "--key", "bob"]);
+    people.fails(&["verify", "g", "--genesis"], 2, "1 of them did");
+    people.fails(
+        &["verify", "g", "--authority", "state"],
+        1,
+        "of authority epoch 0, but it is 1",
+    );
+    people.ok(&["approve", "g", "--genesis", "--key", "dan"]);
+    people.ok(&["verify", "g", "--genesis"]);
+
+    people.ok(&[
+        "activate",
+        "g",
+        "--genesis",
+        "--out",
+        "activation",
+        "--state",
+        "made",
+    ]);
+
+    assert_eq!(people.read("made"), people.read("state"));
+    assert_eq!(activation(&people.path("activation")).approvals.len(), 3);
+}
+
+#[test]
+fn a_new_state_is_signed_by_enough_people_of_the_old_one_and_of_itself() {
+    let people = People::new();
+    people.state(
+        "next",
+        2,
+        "group two all carol bob\nrule gateway noc\nrule authority two\n",
+    );
+    let propose = [
+        "propose",
+        "authority",
+        "p",
+        "--authority",
+        "state",
+        "--state",
+        "next",
+    ];
+    people.ok(&[&propose[..], &["--key", "carol"]].concat());
+    people.approve("p", "alice");
+    people.approve("p", "dan");
+    let logged = (unix_now() - 60).to_string();
+    let verify = ["verify", "p", "--authority", "state", "--logged", &logged];
+    people.fails(&verify, 2, "two have not approved it: 0 of them did");
+    let shown = people.ok(&["show", "p", "--authority", "state"]);
+    assert!(
+        shown.contains("\n- rule authority noc min-delay 60\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("\n+ rule authority two\n"), "{shown}");
+    let sum = hex::encode(Sha256::digest(people.read("state")));
+    assert!(
+        shown.contains(&format!(
+            "judged by    the state of epoch 1, SHA-256 {sum}\n"
+        )),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("Missing by the new state two: 2 more of bob\n"),
+        "{shown}"
+    );
+
+    // Carol proposes it, which is no vote: the new state can only be changed into by who is in `two` and does not propose.
+    people.state(
+        "next",
+        2,
+        "group two all alice bob\nrule gateway noc\nrule authority two\n",
+    );
+    let again = [
+        "propose",
+        "authority",
+        "q",
+        "--authority",
+        "state",
+        "--state",
+        "next",
+    ];
+    people.ok(&[&again[..], &["--key", "carol"]].concat());
+    people.approve("q", "alice");
+    people.approve("q", "bob");
+    people.ok(&["verify", "q", "--authority", "state", "--logged", &logged]);
+}
+
+#[test]
+fn a_signature_made_elsewhere_with_ssh_keygen_alone_counts() {
+    let people = People::new();
+    let propose = [
+        "propose",
+        "gateway",
+        "p",
+        "--authority",
+        "state",
+        "--proposer",
+        "carol",
+    ];
+    let told = people.ok(&[&propose[..], GATEWAY].concat());
+    assert!(
+        told.contains("ssh-keygen -Y sign -n propose-gateway@culvert"),
+        "{told}"
+    );
+    people.fails(
+        &["verify", "p", "--authority", "state"],
+        2,
+        "carol, who is named as the proposer",
+    );
+    let bytes = people.read("p/proposal");
+    people.sign("carol", "propose-gateway@culvert", &bytes, "p/propose.sig");
+    people.sign("dan", "approve-gateway@culvert", &bytes, "dan.sig");
+    people.sign("bob", "approve-gateway@culvert", &bytes, "bob.sig");
+
+    people.ok(&[
+        "approve",
+        "p",
+        "--authority",
+        "state",
+        "--signature",
+        "dan.sig",
+    ]);
+    people.ok(&[
+        "approve",
+        "p",
+        "--authority",
+        "state",
+        "--signature",
+        "bob.sig",
+    ]);
+
+    let object = people.json(&["verify", "p", "--authority", "state", "--logged", "1"]);
+    assert_eq!(object["judged"], "valid");
+    let id = hex::encode(Proposal::id(&bytes));
+    assert_eq!(object["proposal"], id.as_str());
+}
+
+#[test]
+fn the_program_and_ssh_keygen_agree_on_a_signature() {
+    let people = People::new();
+    people.propose_gateway("p");
+    people.approve("p", "bob");
+    let signature = fs::read_dir(people.path("p")).unwrap();
+    let mut names = signature.map(|file| file.unwrap().path());
+    let bobs = names
+        .find(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("approve")
+        })
+        .unwrap();
+    let key = String::from_utf8(people.read("bob.pub")).unwrap();
+    fs::write(people.path("allowed"), format!("bob {key}")).unwrap();
+
+    let verified = std::process::Command::new("ssh-keygen")
+        .args([
+            "-q",
+            "-Y",
+            "verify",
+            "-n",
+            "approve-gateway@culvert",
+            "-I",
+            "bob",
+            "-f",
+            "allowed",
+            "-s",
+        ])
+        .arg(bobs)
+        .current_dir(people.path(""))
+        .stdin(fs::File::open(people.path("p/proposal")).unwrap())
+        .status();
+
+    assert!(verified.unwrap().success());
+}
+
+#[test]
+fn what_the_log_of_a_server_holds_is_listed_and_a_gateway_in_it_was_proposed_by_the_server() {
+    let people = People::new();
+    let office = ["--data-dir", "office"];
+    let typed = |args: &[&str]| people.ok(&[&office, args].concat());
+    typed(&[
+        "init",
+        "--name",
+        "office",
+        "--listen-url",
+        "https://127.0.0.1:8443",
+    ]);
+    assert_eq!(typed(&["log", "list"]), "the authority log is empty\n");
+    typed(&[&["gateway", "add"], GATEWAY].concat());
+
+    let listed = typed(&["log", "list"]);
+
+    assert_eq!(listed.lines().count(), 1);
+    assert!(
+        listed.contains("gateway gw1, by office of epoch 1"),
+        "{listed}"
+    );
+    let listed = people.json(&[&office[..], &["log", "list"]].concat());
+    assert_eq!(listed[0]["kind"], "gateway");
+    assert_eq!(listed[0]["entry"], 0);
+}
