@@ -22,6 +22,7 @@ const fn package(name: &'static str, file: &'static str, why: &'static str) -> P
 
 /// What the demo needs.
 pub const DEMO: &[Package] = &[
+    package("make", "/usr/bin/make", "builds the gateway's allocator"),
     package(
         "iproute2",
         "/usr/sbin/ip",
