@@ -62,9 +62,17 @@ impl Answers {
         let Ok(_place) = self.place(holder, asking) else {
             self.figures.count(Outcome::Busy);
             let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
-            return busy.ok().into();
+            return heard(busy.ok(), Outcome::Busy);
         };
-        let (answer, outcome) = holding(holder, self.look_up(query, asked, asking)).await;
+        let lookup = self.look_up(query, asked, asking);
+        let ((answer, outcome), is_refused) = holding(holder, lookup).await;
+        let is_answer = matches!(outcome, Outcome::Answered | Outcome::Synthesized);
+        // What was not taken says nothing of the name, not even where it was a key that validation wanted.
+        let outcome = if is_refused && !is_answer {
+            Outcome::Busy
+        } else {
+            outcome
+        };
         if asking != Asking::Ahead {
             self.figures.count(outcome);
         }
@@ -174,9 +182,9 @@ fn heard(answer: Option<Vec<u8>>, outcome: Outcome) -> Heard {
         Outcome::Answered
         | Outcome::Synthesized
         | Outcome::Failed
-        | Outcome::Busy
         | Outcome::Refused
         | Outcome::Malformed => Heard::Answer(answer),
+        Outcome::Busy => Heard::Busy(answer),
     }
 }
 

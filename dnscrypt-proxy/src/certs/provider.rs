@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 /// Larger files are no key files.
 const MAX_FILE: u64 = 4096;
+
+const READABLE_BY_ALL: u32 = 0o004;
 
 /// Why there is no provider key.
 #[derive(Debug, Error)]
@@ -31,6 +33,15 @@ pub enum ProviderKeyError {
         path: String,
         /// What the system said.
         error: io::Error,
+    },
+    /// Everybody may read it, as a file of public keys.
+    #[error(
+        "{path} is no provider key to sign with: everybody may read it, as `provider.pub`, the public keys. Name the file that \
+         `culvert-dns provider-key new` made; if it is that one, make a new key, or `chmod 600` it if nobody else was ever here"
+    )]
+    NotSecret {
+        /// The file.
+        path: String,
     },
     /// It is not a key.
     #[error(
@@ -70,13 +81,20 @@ pub fn read_provider_key(path: &Path) -> Result<SigningKey, ProviderKeyError> {
         path: name(),
         error,
     };
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE {
+    let file = fs::metadata(path).map_err(unreadable)?;
+    if file.len() > MAX_FILE {
         return Err(ProviderKeyError::NotAKey { path: name() });
     }
     let text = Zeroizing::new(fs::read(path).map_err(unreadable)?);
     let seed =
         unhex::<32>(text.trim_ascii()).ok_or_else(|| ProviderKeyError::NotAKey { path: name() })?;
-    Ok(SigningKey::from_bytes(&Zeroizing::new(seed)))
+    let seed = Zeroizing::new(seed);
+    // A public key has as many digits: taken for the secret, it would make one that everybody knows.
+    let is_public = path.extension().is_some_and(|end| end == "pub");
+    if is_public || file.mode() & READABLE_BY_ALL != 0 {
+        return Err(ProviderKeyError::NotSecret { path: name() });
+    }
+    Ok(SigningKey::from_bytes(&seed))
 }
 
 /// Lower-case hexadecimal digits.

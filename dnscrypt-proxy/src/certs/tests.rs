@@ -214,6 +214,18 @@ fn provider_key_files_are_private_never_overwritten_and_checked() {
             Err(ProviderKeyError::NotAKey { .. })
         ));
     }
+    let public = dir.path().join("provider.pub");
+    let open = dir.path().join("open.key");
+    for (path, mode) in [(&public, 0o600), (&open, 0o644)] {
+        fs::write(path, "00".repeat(32)).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(path, mode).unwrap();
+        let refused = read_provider_key(path).unwrap_err();
+        assert!(
+            matches!(refused, ProviderKeyError::NotSecret { .. }),
+            "{refused}"
+        );
+    }
     let missing = read_provider_key(&dir.path().join("none"));
     assert!(matches!(missing, Err(ProviderKeyError::Read { .. })));
 }

@@ -142,7 +142,9 @@ fn key_failure(error: &ProviderKeyError) -> Failure {
         ProviderKeyError::Write { path, error } => {
             Failure::io(&format!("cannot write {path}"), error)
         }
-        ProviderKeyError::NotAKey { .. } => Failure::new(FAILED, error.to_string()),
+        ProviderKeyError::NotAKey { .. } | ProviderKeyError::NotSecret { .. } => {
+            Failure::new(FAILED, error.to_string())
+        }
     }
 }
 

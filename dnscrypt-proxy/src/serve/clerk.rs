@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::answers::RCODE_SERVFAIL;
 use super::connections::Id;
 use super::desk::{Bounds, Desk, Served, Share, Wait};
 use super::keys::Keys;
@@ -183,8 +184,25 @@ impl Clerk {
 
     /// The resolver has answered, or will not.
     pub(super) fn answered(&mut self, number: u64, heard: Heard, now: Now) {
+        if matches!(heard, Heard::Busy(_)) {
+            return self.turned_away(number, now);
+        }
         for served in self.desk.answered(number, heard, now.uptime_s) {
             self.serve(served);
+        }
+    }
+
+    /// Whose question it was gets no answer, or a stale one; who joined it asks by themselves.
+    fn turned_away(&mut self, number: u64, now: Now) {
+        for (message, waiter, share) in self.desk.turned_away(number) {
+            if share == Share::Others {
+                self.ask(message, waiter, now);
+                continue;
+            }
+            match self.desk.stale(&message, now.uptime_s) {
+                Some(answer) => self.give_stale(waiter, answer),
+                None => self.seal(waiter, message.refuse(RCODE_SERVFAIL, None)),
+            }
         }
     }
 

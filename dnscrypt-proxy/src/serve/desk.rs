@@ -271,8 +271,21 @@ impl<W> Desk<W> {
                 self.kept.refused(key, now_s);
                 read(query, answer)
             }
-            Heard::Silence => None,
+            // Neither says anything of the name.
+            Heard::Busy(_) | Heard::Silence => None,
         }
+    }
+
+    /// What was asked under a number was not asked, for want of what its own asker may have: that one, if it waits, comes first.
+    /// Their places are free.
+    pub(super) fn turned_away(&mut self, number: u64) -> Vec<(Query, W, Share)> {
+        let Some(asked) = self.end(number) else {
+            return Vec::new();
+        };
+        let owns = asked.place == Place::Waiting;
+        let waiting = asked.waiting.into_iter().enumerate();
+        let waiting = waiting.map(|(at, (query, to, _))| (query, to, Share::of(owns && at == 0)));
+        waiting.collect()
     }
 
     fn begin(&mut self, key: Option<Box<[u8]>>, query: Option<Query>, place: Place) -> u64 {

@@ -7,6 +7,8 @@ pub enum Heard {
     Answer(Vec<u8>),
     /// A failure that no older answer may stand in for: what came was refused by DNSSEC validation, or may have been.
     Refused(Vec<u8>),
+    /// SERVFAIL, since whoever asked has taken what one may take: others may ask the same.
+    Busy(Vec<u8>),
     /// Nothing.
     Silence,
 }
@@ -16,7 +18,7 @@ impl Heard {
     #[must_use]
     pub fn into_message(self) -> Option<Vec<u8>> {
         match self {
-            Self::Answer(message) | Self::Refused(message) => Some(message),
+            Self::Answer(message) | Self::Refused(message) | Self::Busy(message) => Some(message),
             Self::Silence => None,
         }
     }

@@ -78,7 +78,9 @@ fn nothing_older_stands_in_for_what_validation_refused_or_may_have() {
     for outcome in Outcome::ALL {
         let refused = matches!(outcome, Outcome::Bogus | Outcome::Declined);
         let said = vec![1];
-        let expected = if refused {
+        let expected = if outcome == Outcome::Busy {
+            Heard::Busy(said.clone())
+        } else if refused {
             Heard::Refused(said.clone())
         } else {
             Heard::Answer(said.clone())
@@ -112,7 +114,7 @@ async fn what_is_asked_ahead_is_no_lookup_and_finds_places_of_its_own() {
     assert!(ahead.await.is_pending());
     assert!(matches!(
         ask(MAX_LOOKUPS, Asking::Anyhow).await,
-        Heard::Answer(_)
+        Heard::Busy(_)
     ));
 
     let mut counted = answers.figures.outcomes();

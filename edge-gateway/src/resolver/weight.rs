@@ -2,7 +2,7 @@
 //! Larger answers are answers, but end at once, so that nobody keeps them; what no honest server sends is refused. And what all
 //! large answers on their way may weigh together, and those of one home: ten times their bytes are held for as long as a lookup lasts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,8 +58,8 @@ pub(super) fn lighten(answer: &mut Message, bytes: usize) -> bool {
 }
 
 tokio::task_local! {
-    /// Whose the lookup of this task is, and what it has of the room for large answers.
-    static HELD: (Holder, RefCell<Vec<Held>>);
+    /// Whose the lookup of this task is, what it has of the room for large answers, and whether it found none.
+    static HELD: (Holder, RefCell<Vec<Held>>, Cell<bool>);
 }
 
 /// The room for all large answers.
@@ -94,10 +94,11 @@ impl Room {
             return true;
         }
         let kib = bytes.div_ceil(1 << 10);
-        let held = HELD.try_with(|(holder, held)| {
+        let held = HELD.try_with(|(holder, held, is_refused)| {
             let mut shelf = self.shelf();
             shelf.let_go(now);
             if !shelf.places.take_many(*holder, kib) {
+                is_refused.set(true);
                 return false;
             }
             held.borrow_mut().push(Held {
@@ -132,9 +133,15 @@ impl Drop for Held {
     }
 }
 
-/// Somebody's lookup, which has what it holds until it ends.
-pub(crate) async fn holding<T>(holder: Holder, lookup: impl Future<Output = T>) -> T {
-    HELD.scope((holder, RefCell::default()), lookup).await
+/// Somebody's lookup, which has what it holds until it ends, and whether an answer of its own found no room.
+pub(crate) async fn holding<T>(holder: Holder, lookup: impl Future<Output = T>) -> (T, bool) {
+    let lookup = async {
+        let found = lookup.await;
+        let is_refused = HELD.with(|(_, _, is_refused)| is_refused.get());
+        (found, is_refused)
+    };
+    HELD.scope((holder, RefCell::default(), Cell::new(false)), lookup)
+        .await
 }
 
 fn count(answer: &Message) -> usize {
@@ -194,12 +201,10 @@ mod tests {
         let first = holding(home(1), all(room.clone())).await;
         let second = holding(home(2), all(room.clone())).await;
 
-        assert_eq!((first, second), (25, 20));
+        assert_eq!((first, second), ((25, true), (20, true)));
         let small = room.clone();
-        holding(home(1), async move {
-            assert!((0..5_000).all(|_| small.hold(1_232, now)));
-        })
-        .await;
+        let small = async move { (0..5_000).all(|_| small.hold(1_232, now)) };
+        assert_eq!(holding(home(1), small).await, (true, false));
     }
 
     #[tokio::test]

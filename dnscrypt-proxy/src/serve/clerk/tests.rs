@@ -237,6 +237,33 @@ fn a_home_whose_questions_nobody_answers_leaves_places_for_another() {
 }
 
 #[test]
+fn who_joined_a_question_of_one_that_is_turned_away_asks_by_themselves_and_nothing_is_held_against_the_name()
+ {
+    let mut rig = rig();
+    let client = rig.known();
+    let slow = sealed(&client, "slow.example");
+    for n in 0..3 {
+        rig.clerk.take(one_of_many(n), &slow, NOW);
+    }
+    let first = rig.clerk.out.asks.pop().unwrap();
+
+    rig.clerk
+        .answered(first.number, Heard::Busy(vec![0; 12]), NOW);
+
+    let refused: Vec<_> = rig.clerk.out.packets.drain(..).map(|(to, _)| to).collect();
+    assert_eq!(refused, [one_of_many(0)], "SERVFAIL");
+    let second = rig.clerk.out.asks.pop().unwrap();
+    assert_eq!(second.query.source, one_of_many(1).peer);
+    let answer = message::Query::read(&second.query.message)
+        .unwrap()
+        .refuse(3, None);
+    rig.clerk
+        .answered(second.number, Heard::Answer(answer), NOW);
+    let served: Vec<_> = rig.clerk.out.packets.drain(..).map(|(to, _)| to).collect();
+    assert_eq!(served, [one_of_many(1), one_of_many(2)]);
+}
+
+#[test]
 fn an_unanswered_question_is_counted_for_everybody_who_asked_it() {
     let mut rig = rig();
     let client = rig.known();
