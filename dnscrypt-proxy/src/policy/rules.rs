@@ -72,6 +72,8 @@ impl Rules {
 
 /// Whether what is sent to a server comes to who listens at `at`: the same place, or every address of the machine.
 fn reaches(server: SocketAddr, at: SocketAddr, is_own: fn(IpAddr) -> bool) -> bool {
+    let plain = |place: SocketAddr| SocketAddr::new(place.ip().to_canonical(), place.port());
+    let (server, at) = (plain(server), plain(at));
     // `::` hears IPv4, too.
     let is_everywhere = at.ip().is_unspecified() && (at.is_ipv6() || server.is_ipv4());
     server == at || is_everywhere && server.port() == at.port() && is_own(server.ip())
@@ -190,6 +192,9 @@ pub enum NotAForward {
     /// One is no address.
     #[error("{0:?} is no address of a server")]
     Address(String),
+    /// One is there already.
+    #[error("the server {0} is there twice")]
+    Again(SocketAddr),
     /// It would be asked in clear outside.
     #[error("{0} is not inside this network, and would be asked in clear")]
     Outside(IpAddr),
@@ -204,7 +209,14 @@ impl FromStr for Forward {
         if special::is_of_no_server(zone.as_bytes()) {
             return Err(NotAForward::Special(zone));
         }
-        let servers = words.map(server).collect::<Result<Vec<_>, _>>()?;
+        let mut servers = Vec::new();
+        for word in words {
+            let server = server(word)?;
+            if servers.contains(&server) {
+                return Err(NotAForward::Again(server));
+            }
+            servers.push(server);
+        }
         match servers.len() {
             1..=MAX_SERVERS => Ok(Self { zone, servers }),
             _ => Err(NotAForward::Count),

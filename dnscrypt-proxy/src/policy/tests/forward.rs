@@ -113,6 +113,14 @@ fn a_zone_that_is_there_twice_in_any_spelling_is_told_with_what_to_do() {
 }
 
 #[test]
+fn a_server_that_is_there_twice_is_refused() {
+    let twice = "lan 10.0.0.1 10.0.0.2 10.0.0.1:53".parse::<Forward>();
+
+    let refused = twice.unwrap_err().to_string();
+    assert_eq!(refused, "the server 10.0.0.1:53 is there twice");
+}
+
+#[test]
 fn a_server_that_is_oneself_is_told_where_one_listens_on_every_address() {
     let rules = Rules {
         forwards: vec![
@@ -138,6 +146,7 @@ fn a_server_that_is_oneself_is_told_where_one_listens_on_every_address() {
     assert_eq!(loops("10.0.0.2:53"), ["10.0.0.2:53"]);
     assert_eq!(loops("0.0.0.0:53"), ["10.0.0.1:53"]);
     assert_eq!(loops("[::]:53"), ["10.0.0.1:53", "[fd00::1]:53"]);
+    assert_eq!(loops("[::ffff:10.0.0.2]:53"), ["10.0.0.2:53"]);
     assert_eq!(loops("0.0.0.0:54"), [""; 0]);
 }
 
