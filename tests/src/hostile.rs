@@ -47,6 +47,8 @@ pub use report::Report;
 /// The address that liars give to names that are not theirs.
 const FORGED: &str = "6.6.6.6";
 const FORGED_BYTES: [u8; 4] = [6, 6, 6, 6];
+/// Two of the gateway's homes: one asks about liars' names, one about known ones.
+const HOMES: [&str; 2] = ["10.64.3.1", "10.64.3.2"];
 /// What the lying resolver tells the truth about.
 const CANARY_ZONE: &str = "canary";
 /// The gateway's part of the packets and of the lies: where it recurses, and where it forwards; the rest is the stub's.
@@ -192,7 +194,16 @@ fn gateway(
         Forge::new(&stamp, certs, resumed, Dice::new(dice.roll(1 << 60)))
     };
     let (mut udp, mut tcp) = (forge(dice)?, forge(dice)?);
-    let asker = || Asker::sealed(&lab.pop, stamp.addr, &classical);
+    // Nobody's questions take the places of another home's.
+    for own in HOMES {
+        let own = format!("{own}/32");
+        lab.pop
+            .run(&["ip", "address", "replace", &own, "dev", "lo"])?;
+    }
+    let [provoker, checker] = HOMES.map(|own| {
+        let own = own.parse().context("an address")?;
+        Asker::sealed(&lab.pop, (own, stamp.addr), &classical)
+    });
     Phase {
         who: match role {
             Role::NameServer => "gateway",
@@ -213,8 +224,8 @@ fn gateway(
     .run(
         &mut gateway,
         (&mut || udp.packet(), &mut || tcp.packet()),
-        (asker()?, &mut |dice| lied_about(role, dice)),
-        (asker()?, &mut |dice| known(role, dice)),
+        (provoker?, &mut |dice| lied_about(role, dice)),
+        (checker?, &mut |dice| known(role, dice)),
         (dice, say),
     )
 }

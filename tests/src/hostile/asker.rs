@@ -1,7 +1,7 @@
 //! Somebody who asks a server or a stub as its clients do, and knows what the answers must be.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -89,19 +89,23 @@ struct Waiting {
 }
 
 impl Asker {
-    /// A router before a DNSCrypt server.
-    pub(super) fn sealed(netns: &Netns, server: SocketAddr, cert: &Certificate) -> Result<Self> {
+    /// A router before a DNSCrypt server, with an address of its own.
+    pub(super) fn sealed(
+        netns: &Netns,
+        (own, server): (IpAddr, SocketAddr),
+        cert: &Certificate,
+    ) -> Result<Self> {
         let session = Session::new(cert, &ClientKeys::generate(OsRng))?;
-        Self::new(netns, server, Door::Sealed(Box::new(session)))
+        Self::new(netns, (own, server), Door::Sealed(Box::new(session)))
     }
 
     /// A home's machine before a stub.
     pub(super) fn plain(netns: &Netns, server: SocketAddr) -> Result<Self> {
-        Self::new(netns, server, Door::Plain)
+        Self::new(netns, (Ipv4Addr::UNSPECIFIED.into(), server), Door::Plain)
     }
 
-    fn new(netns: &Netns, server: SocketAddr, door: Door) -> Result<Self> {
-        let socket = netns.enter(|| UdpSocket::bind("0.0.0.0:0").context("binding UDP"))?;
+    fn new(netns: &Netns, (own, server): (IpAddr, SocketAddr), door: Door) -> Result<Self> {
+        let socket = netns.enter(|| UdpSocket::bind((own, 0)).context("binding UDP"))?;
         socket.connect(server).context("connecting UDP")?;
         Ok(Self {
             socket,

@@ -167,11 +167,12 @@ pub fn questions(count: usize, seed: u64) -> Vec<String> {
         let name = turned(pick(&mut dice, &known), &mut dice);
         let question = format!("{name} {}", pick(&mut dice, &TYPES));
         // Nobody is above the root to be asked for the first; the others a home's stub keeps to itself.
-        let is_bare = name.matches('.').count() < 2;
-        let is_kept = is_bare
-            && [" A", " AAAA", " HTTPS"]
-                .iter()
-                .any(|end| question.ends_with(end));
+        let is_of = |types: &[&str]| types.iter().any(|kind| question.ends_with(kind));
+        let is_kept = match name.matches('.').count() {
+            1 if name != "." => !is_of(&[" NS", " SOA", " DS", " DNSKEY"]),
+            1 => is_of(&[" A", " AAAA", " HTTPS"]),
+            _ => false,
+        };
         let is_sensible = question != ". DS" && !is_kept && name.len() <= LONGEST_NAME;
         if is_sensible && seen.insert(question.to_lowercase()) {
             questions.push(question);
