@@ -73,9 +73,9 @@ impl TcpEcho {
 impl Drop for TcpEcho {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        // It waits for one more, who says nothing.
+        // It waits for one more, who says nothing and leaves at once: it reads until then.
         let connect = || TcpStream::connect(self.address).context("ending the echo");
-        let _last = self.netns.enter(connect);
+        drop(self.netns.enter(connect));
         let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
