@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
 
+#[path = "servers/empty.rs"]
+mod empty;
 #[path = "agent/lying.rs"]
 mod lying;
 #[path = "agent/real.rs"]
@@ -13,16 +15,12 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::certs::{Certs, create_provider_key};
-use dnscrypt_proxy::listen::{Homes, Limits, Sockets};
+use dnscrypt_proxy::clock;
 use dnscrypt_proxy::proto::cert::{SignedCert, System};
-use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
-use dnscrypt_proxy::serve::{Query, Server};
-use dnscrypt_proxy::{Counters, clock};
 use ed25519_dalek::{Signer as _, SigningKey};
 use lying::{LyingAgent, Reply};
 use real::{GnuPg, OpenSsh, Touch};
@@ -349,7 +347,8 @@ async fn clients_take_certificates_of_a_token_also_where_it_took_over_from_a_fil
     let mut sign = out.sign(&public(&new), Some(&agent.socket()));
     assert_eq!(sign.output().unwrap().status.code(), Some(0));
 
-    let (addr, _server) = serve(&out.certs()).await;
+    let certs = Certs::directory(out.certs(), clock::system()).unwrap();
+    let (addr, _server) = empty::serve(certs, PROVIDER).await;
 
     for key in [&old, &new] {
         for kind in ["required", "off"] {
@@ -374,35 +373,6 @@ fn is_as_signed_by(files: &[PathBuf], key: &SigningKey, times: usize) {
     }
     let both = [System::XWing, System::XChaCha20Poly1305];
     assert_eq!(systems, both.repeat(times));
-}
-
-/// A DNSCrypt server over a directory of certificates, that answers everything with nothing.
-async fn serve(certs: &Path) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
-    let certs = Certs::directory(certs, clock::system()).unwrap();
-    let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = tcp.local_addr().unwrap();
-    let udp = tokio::net::UdpSocket::bind(addr).await.unwrap();
-    let server = Server {
-        provider_name: PROVIDER.to_owned(),
-        keyring: certs.keyring(),
-        limits: Limits::SERVER,
-        homes: Homes::default(),
-        counters: Arc::new(Counters::default()),
-        clock: clock::system(),
-    };
-    let sockets = Sockets {
-        udp: vec![udp],
-        tcp: vec![tcp],
-    };
-    let task = tokio::spawn(async move {
-        let _certs = certs;
-        let empty = |query: Query| async move {
-            let query = message::Query::read(&query.message).ok()?;
-            Some(query.refuse(0, None))
-        };
-        server.serve(sockets, empty).await;
-    });
-    (addr, task)
 }
 
 /// Beside the server, which has another thread of the run time.

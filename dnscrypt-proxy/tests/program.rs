@@ -2,21 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test rig that fails should say where")]
 
+#[path = "servers/empty.rs"]
+mod empty;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::certs::{Certs, Rotation};
-use dnscrypt_proxy::listen::{Homes, Limits, Sockets};
+use dnscrypt_proxy::clock;
 use dnscrypt_proxy::proto::message;
 use dnscrypt_proxy::proto::stamp::{DnsCryptStamp, Props};
-use dnscrypt_proxy::serve::{Query, Server};
-use dnscrypt_proxy::{Counters, clock};
 use ed25519_dalek::SigningKey;
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
@@ -380,30 +380,7 @@ async fn server() -> (tokio::task::JoinHandle<()>, String) {
         Rotation::default(),
         clock::system(),
     );
-    let certs = certs.unwrap();
-    let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = tcp.local_addr().unwrap();
-    let udp = tokio::net::UdpSocket::bind(addr).await.unwrap();
-    let server = Server {
-        provider_name: PROVIDER.to_owned(),
-        keyring: certs.keyring(),
-        limits: Limits::SERVER,
-        homes: Homes::default(),
-        counters: Arc::new(Counters::default()),
-        clock: clock::system(),
-    };
-    let sockets = Sockets {
-        udp: vec![udp],
-        tcp: vec![tcp],
-    };
-    let task = tokio::spawn(async move {
-        let _certs = certs;
-        let empty = |query: Query| async move {
-            let query = message::Query::read(&query.message).ok()?;
-            Some(query.refuse(0, None))
-        };
-        server.serve(sockets, empty).await;
-    });
+    let (addr, task) = empty::serve(certs.unwrap(), PROVIDER).await;
     (task, stamp(addr).to_string())
 }
 

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::WorkerSockets;
 use super::clerk::{Place, Way};
 use super::connections::Id;
+use crate::listen::homes::HOME_BITS;
 use crate::listen::{Homes, Limits};
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::relay::{Awaited, PREFIX, RelayPolicy, judge};
@@ -31,8 +32,6 @@ const WAIT: Duration = Duration::from_secs(3);
 const QUEUE: usize = 1024;
 /// Packets of the resolver's address that are not its answer, before its socket is given up.
 const MAX_REFUSED: usize = 16;
-/// Every home of the internet has at least a /64.
-const HOME_BITS: u32 = 64;
 
 /// A relay that is to be.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 use std::future::poll_fn;
 use std::net::{SocketAddr, UdpSocket};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use dnscrypt_proxy::proto::message;
@@ -20,15 +20,23 @@ fn answers(silent: SocketAddr) -> Answers {
     Answers::new(OwnNames::new(&dns), resolver, dns.homes(), Arc::default())
 }
 
+/// One of many names, asked for from an address.
+fn asked(
+    answers: &Answers,
+    n: usize,
+    from: IpAddr,
+    asking: Asking,
+) -> Pin<Box<impl Future<Output = Heard> + use<>>> {
+    let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
+    let answers = answers.clone();
+    Box::pin(async move { answers.answer(&query, from, asking).await })
+}
+
 #[tokio::test]
 async fn strangers_that_wait_leave_places_for_the_homes() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let answers = answers(silent.local_addr().unwrap());
-    let ask = |n: usize, from: &str| {
-        let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
-        let (answers, from) = (answers.clone(), from.parse().unwrap());
-        Box::pin(async move { answers.answer(&query, from, Asking::Anyhow).await })
-    };
+    let ask = |n, from: &str| asked(&answers, n, from.parse().unwrap(), Asking::Anyhow);
     let mut waiting = Vec::new();
 
     for n in 0..MAX_LOOKUPS / 4 {
@@ -52,11 +60,7 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
 async fn a_home_whose_questions_nobody_answers_leaves_places_for_another() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let answers = answers(silent.local_addr().unwrap());
-    let ask = |n: usize, from: &str| {
-        let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
-        let (answers, from) = (answers.clone(), from.parse().unwrap());
-        Box::pin(async move { answers.answer(&query, from, Asking::Anyhow).await })
-    };
+    let ask = |n, from: &str| asked(&answers, n, from.parse().unwrap(), Asking::Anyhow);
     let mut waiting = Vec::new();
 
     for n in 0..MAX_LOOKUPS {
@@ -95,11 +99,8 @@ async fn what_is_asked_ahead_is_no_lookup_and_finds_places_of_its_own() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let answers = answers(silent.local_addr().unwrap());
     let ask = |n: usize, asking| {
-        let query = message::query(1, &format!("n{n}.example"), RecordType::A, 1232).unwrap();
         let [.., third, last] = (n % 1_000).to_be_bytes();
-        let home = IpAddr::from([10, 64, third, last]);
-        let answers = answers.clone();
-        Box::pin(async move { answers.answer(&query, home, asking).await })
+        asked(&answers, n, [10, 64, third, last].into(), asking)
     };
     let mut waiting = Vec::new();
 
