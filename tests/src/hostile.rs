@@ -49,6 +49,8 @@ const FORGED: &str = "6.6.6.6";
 const FORGED_BYTES: [u8; 4] = [6, 6, 6, 6];
 /// Two of the gateway's homes: one asks about liars' names, one about known ones.
 const HOMES: [&str; 2] = ["10.64.3.1", "10.64.3.2"];
+/// Two of a home's devices, likewise: the first sends what is spoiled, too.
+const DEVICES: [&str; 2] = ["127.0.0.1", "127.0.0.2"];
 /// What the lying resolver tells the truth about.
 const CANARY_ZONE: &str = "canary";
 /// The gateway's part of the packets and of the lies: where it recurses, and where it forwards; the rest is the stub's.
@@ -274,7 +276,10 @@ fn stub(
     };
     let mut spoiled = [0, 0].map(|_: u8| Dice::new(dice.roll(1 << 60)));
     let [udp, tcp] = &mut spoiled;
-    let asker = || Asker::plain(netns, address);
+    let asker = |own: &str| {
+        let own = own.parse().context("an address")?;
+        Asker::plain(netns, (own, address))
+    };
     Phase {
         who: "stub",
         target,
@@ -282,18 +287,18 @@ fn stub(
         lies,
         window: WINDOW_OF_STUB,
         // Its resolver forgets all keys every ten seconds.
-        may_miss: 0.25,
+        may_miss: 0.1,
         bounds: BOUNDS_OF_STUB,
         figures,
     }
     .run(
         stub.process(),
         (&mut || question(udp), &mut || question(tcp)),
-        (asker()?, &mut |dice| {
+        (asker(DEVICES[0])?, &mut |dice| {
             let name = format!("r{}.{EVIL_ZONE}", dice.roll(1 << 40));
             (name, Truth::Whatever)
         }),
-        (asker()?, &mut |dice| {
+        (asker(DEVICES[1])?, &mut |dice| {
             let name = format!("n{}.{CANARY_ZONE}", dice.roll(400));
             (name, Truth::Known)
         }),

@@ -1,7 +1,7 @@
 //! Somebody who asks a server or a stub as its clients do, and knows what the answers must be.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -99,9 +99,9 @@ impl Asker {
         Self::new(netns, (own, server), Door::Sealed(Box::new(session)))
     }
 
-    /// A home's machine before a stub.
-    pub(super) fn plain(netns: &Netns, server: SocketAddr) -> Result<Self> {
-        Self::new(netns, (Ipv4Addr::UNSPECIFIED.into(), server), Door::Plain)
+    /// A home's machine before a stub, likewise.
+    pub(super) fn plain(netns: &Netns, (own, server): (IpAddr, SocketAddr)) -> Result<Self> {
+        Self::new(netns, (own, server), Door::Plain)
     }
 
     fn new(netns: &Netns, (own, server): (IpAddr, SocketAddr), door: Door) -> Result<Self> {

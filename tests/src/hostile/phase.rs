@@ -23,6 +23,8 @@ pub(super) const JUDGED: Duration = Duration::from_secs(60);
 const MANY: u64 = 1_000_000;
 /// A gateway's memory of others' names takes three minutes to be full.
 const LASTING: Duration = Duration::from_secs(360);
+/// Fewer packets are sent in half a second, in which nobody who asks steadily has asked for much.
+const BRIEF: Duration = Duration::from_secs(5);
 /// No lie more or no packet more for so long: it will not come to an end.
 const STALLED: Duration = Duration::from_secs(60);
 /// What is asked when all is over, one after the other.
@@ -149,7 +151,7 @@ impl Phase<'_> {
     fn least(&self) -> Duration {
         match self.packets {
             MANY.. => LASTING,
-            _ => Duration::ZERO,
+            _ => BRIEF,
         }
     }
 
@@ -164,8 +166,7 @@ impl Phase<'_> {
         Ok(())
     }
 
-    /// Samples until all packets are sent and all lies are told, and for as long as it takes to judge what grows where there are many: more of
-    /// both come meanwhile.
+    /// Samples until all packets are sent and all lies are told, and for as long as it takes to judge what is judged: more of both come meanwhile.
     fn watch(
         &self,
         process: &mut Running,
