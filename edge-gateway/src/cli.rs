@@ -76,7 +76,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Prints the SHA-256 of the relay's public key, for `provisioning gateway add --relay-spki`.
+    /// Prints the SHA-256 of the relay's public key, for `provisioning propose gateway --relay-spki`.
     RelayPin {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
@@ -190,7 +190,7 @@ fn init(state_dir: &std::path::Path, json: bool) -> Result<(), Fault> {
     }
     print(&format!(
         "id       {}\ned25519  {} (base64 {})\nwg       {} (hex {})\n\
-         Add it with: provisioning gateway add --ed25519 {} --wg {} …",
+         Propose it with: provisioning propose gateway --ed25519 {} --wg {} …",
         public.id,
         public.ed25519,
         public.ed25519_base64,

@@ -97,6 +97,9 @@ struct Init {
     /// Where routers find the server.
     #[arg(long, value_name = "https://IP:PORT")]
     listen_url: ServerUrl,
+    /// The first state of the authority, as `activate --genesis` writes it: whose word routers will take; see docs/people.md.
+    #[arg(long, value_name = "FILE")]
+    genesis: PathBuf,
     #[command(flatten)]
     output: Output,
 }
@@ -171,16 +174,17 @@ struct Limit(Option<BitRate>);
 
 #[derive(Debug, Subcommand)]
 enum Gateway {
-    /// Logs a gateway's statement, so that leases can name it.
-    Add(Box<NewGateway>),
+    /// Takes a gateway that enough people have approved, so that leases can name it.
+    Add(AddGateway),
     /// Lists gateways.
     List(Output),
 }
 
 #[derive(Debug, Args)]
-struct NewGateway {
-    #[command(flatten)]
-    record: RecordFlags,
+struct AddGateway {
+    /// What `activate` wrote of its proposal; docs/people.md says how to come by it.
+    #[arg(value_name = "ACTIVATION")]
+    file: PathBuf,
     #[command(flatten)]
     output: Output,
 }
@@ -254,8 +258,23 @@ enum Alerts {
     List(Output),
 }
 
+const LOGGED: &str = "\
+Logging decides nothing: others see what is proposed, and its delay begins. Whoever proposes has signed it; the others may
+approve before or after. `activate` with the folder's proof makes what machines are shown once all of it is there.";
+
+#[derive(Debug, Args)]
+struct LogProposal {
+    /// The folder, as `propose` makes it.
+    folder: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
 #[derive(Debug, Subcommand)]
 enum Logs {
+    /// Puts the proposal of a folder into the authority log, and the log's proof of that into the folder.
+    #[command(after_help = LOGGED)]
+    Add(LogProposal),
     /// Lists the entries of the authority log: proposals, with who is named as their proposer.
     List(Output),
     /// Builds both logs again from their entries and holds everything against them.

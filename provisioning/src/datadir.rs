@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use rand_core::{OsRng, RngCore};
-use trust::{Anchors, Cosigner, LogSigner};
+use trust::{Activation, Anchors, Authority, Cosigner, LogSigner};
 use zeroize::Zeroizing;
 
 use crate::failure::{Blame, Failure};
 use crate::log::{self, Log, LogKeys};
+use crate::proposals;
 use crate::store::{self, Store};
 use crate::tls::{Spki, TlsIdentity};
 
@@ -77,8 +78,16 @@ impl DataDir {
         &self.0
     }
 
-    /// Makes keys, database and image files. Removes what it made when it cannot finish.
-    pub async fn create(&self, name: &str, url: &ServerUrl, now: u64) -> anyhow::Result<Made> {
+    /// Makes keys, database and image files, for the people of the first state of the authority. Removes what it made when it
+    /// cannot finish.
+    pub async fn create(
+        &self,
+        name: &str,
+        url: &ServerUrl,
+        genesis: &Activation,
+        now: u64,
+    ) -> anyhow::Result<Made> {
+        let people = proposals::first_state(genesis, now)?;
         self.make_private()?;
         let mut entries =
             fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
@@ -89,7 +98,7 @@ impl DataDir {
             );
             return Err(Failure::new(Blame::Failed, sentence).into());
         }
-        let made = self.fill(name, url, now).await;
+        let made = self.fill((name, url), (&people, genesis), now).await;
         if made.is_err() {
             // The first failure is what the operator must hear of; what cannot be removed shows at the next try.
             let _leftovers = self.empty();
@@ -118,6 +127,15 @@ impl DataDir {
         TlsIdentity::from_pem(&self.read_secret(TLS_KEY)?, &certificate)
     }
 
+    /// Whom routers and gateways believe, by the trust file of their images.
+    pub fn anchors(&self) -> anyhow::Result<Anchors> {
+        let file = self.0.join(IMAGE).join(TRUST_POLICY);
+        Anchors::parse(&self.trust_policy()?).map_err(|error| {
+            let sentence = format!("{}: {error}", file.display());
+            Failure::new(Blame::Config, sentence).into()
+        })
+    }
+
     /// The trust file as images carry it.
     pub fn trust_policy(&self) -> anyhow::Result<String> {
         self.read_file(&format!("{IMAGE}/{TRUST_POLICY}"))
@@ -136,7 +154,12 @@ impl DataDir {
         }
     }
 
-    async fn fill(&self, name: &str, url: &ServerUrl, now: u64) -> anyhow::Result<Made> {
+    async fn fill(
+        &self,
+        (name, url): (&str, &ServerUrl),
+        (people, genesis): (&Authority, &Activation),
+        now: u64,
+    ) -> anyhow::Result<Made> {
         let identity = TlsIdentity::generate(url.address)?;
         self.write_new(TLS_KEY, 0o600, identity.key_pem.as_bytes())?;
         self.write_new(TLS_CERTIFICATE, 0o644, identity.certificate_pem.as_bytes())?;
@@ -152,7 +175,7 @@ impl DataDir {
             .mode(0o755)
             .create(&image)
             .with_context(|| format!("cannot make {}", image.display()))?;
-        let policy = trust_policy(name, &keys);
+        let policy = trust_policy(&keys, name, people);
         Anchors::parse(&policy).context("the trust file that was made does not parse")?;
         self.write_new(&format!("{IMAGE}/{TRUST_POLICY}"), 0o644, policy.as_bytes())?;
         let pin = format!("{}\n", identity.spki);
@@ -160,9 +183,8 @@ impl DataDir {
         let store = Store::create(&self.0, name, now).await?;
         let mut writer = store.writer().await?;
         let mut db = writer.begin().await?;
-        for log in Log::ALL {
-            log::seal(&mut db, log, &keys, now).await?;
-        }
+        log::seal(&mut db, Log::Fleet, &keys, now).await?;
+        proposals::add(&mut db, &genesis.proposal, &keys, now).await?;
         db.commit().await?;
         sync_dir(&image)?;
         sync_dir(&self.0)?;
@@ -257,12 +279,16 @@ fn log_keys(
     })
 }
 
-fn trust_policy(name: &str, keys: &LogKeys) -> String {
+fn trust_policy(keys: &LogKeys, name: &str, people: &Authority) -> String {
     let policy = |log: &LogSigner| {
         let (log, cosigner) = (log.vkey(), keys.cosigner.vkey());
         format!("log {log}\nwitness {name} {cosigner}\nquorum {name}\n")
     };
-    let sections = Anchors::compose(1, &policy(&keys.fleet), &policy(&keys.authority));
+    let sections = Anchors::compose(
+        &policy(&keys.fleet),
+        &policy(&keys.authority),
+        people.text(),
+    );
     format!("# Whom a router or a gateway of {name} believes.\n{sections}")
 }
 
@@ -280,11 +306,7 @@ fn sync_dir(path: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn url() -> ServerUrl {
-        "https://127.0.0.1:8443".parse().unwrap()
-    }
+    use super::ServerUrl;
 
     #[test]
     fn only_an_https_address_with_a_port_is_a_server_url() {
@@ -301,61 +323,5 @@ mod tests {
             port: 8443,
         };
         assert_eq!("https://[2001:db8::1]:8443/".parse(), Ok(expected));
-    }
-
-    #[tokio::test]
-    async fn init_overwrites_nothing() {
-        let scratch = tempfile::tempdir().unwrap();
-        fs::write(scratch.path().join("note"), "mine").unwrap();
-        let dir = DataDir::new(scratch.path());
-
-        let refused = dir
-            .create("office", &url(), 1_700_000_000)
-            .await
-            .unwrap_err();
-
-        assert!(refused.to_string().contains("is not empty"), "{refused}");
-        assert_eq!(
-            fs::read_to_string(scratch.path().join("note")).unwrap(),
-            "mine"
-        );
-        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
-    }
-
-    #[tokio::test]
-    async fn secrets_are_readable_by_their_owner_only_and_refused_otherwise() {
-        use std::os::unix::fs::PermissionsExt;
-        let scratch = tempfile::tempdir().unwrap();
-        let dir = DataDir::new(scratch.path().join("data"));
-        dir.create("office", &url(), 1_700_000_000).await.unwrap();
-
-        for secret in [TLS_KEY, FLEET_KEY, AUTHORITY_KEY, COSIGNER_KEY, store::FILE] {
-            let mode = fs::metadata(dir.path().join(secret)).unwrap().mode();
-            assert_eq!(mode & 0o777, 0o600, "{secret}");
-        }
-        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
-
-        let exposed = fs::Permissions::from_mode(0o640);
-        fs::set_permissions(dir.path().join(COSIGNER_KEY), exposed).unwrap();
-        let refused = dir.log_keys("office").unwrap_err();
-        assert!(refused.to_string().contains("chmod 600"), "{refused}");
-        assert_eq!(crate::failure::blame(&refused), Blame::Permission);
-    }
-
-    #[tokio::test]
-    async fn the_image_has_the_policy_and_the_pin_and_nothing_else() {
-        let scratch = tempfile::tempdir().unwrap();
-        let dir = DataDir::new(scratch.path().join("data"));
-        let made = dir.create("office", &url(), 1_700_000_000).await.unwrap();
-
-        let mut files: Vec<_> = fs::read_dir(&made.image)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        files.sort();
-        assert_eq!(files, [SERVER_SPKI, TRUST_POLICY]);
-        let pin = fs::read_to_string(made.image.join(SERVER_SPKI)).unwrap();
-        assert_eq!(pin.trim_end(), dir.tls_identity().unwrap().spki.to_string());
-        Anchors::parse(&dir.trust_policy().unwrap()).unwrap();
     }
 }

@@ -1,77 +1,72 @@
-//! Gateways as statements: adding one logs a proposal in the authority log, and every lease that names it
-//! carries that proposal with its proof.
+//! Gateways as statements: whoever adds one shows that enough people approved it, and every lease that names it carries that with the
+//! log's proof, for its router to judge.
 
 use std::net::IpAddr;
 
 use anyhow::Context;
-use rand_core::{OsRng, RngCore};
 use sqlx::sqlite::SqliteConnection;
-use trust::{Activation, GatewayRecord, Kind, Proposal};
+use trust::{Activation, Anchors, GatewayRecord, Proposal};
 
 use crate::failure::{Blame, Failure};
-use crate::log::{self, Log, LogKeys};
 use crate::store::gateways::{self, Gateway};
-use crate::store::{self, Id};
+use crate::store::{Id, is_word, proposals};
 
-/// The only authority epoch until the authority state itself is a statement.
-const AUTHORITY_EPOCH: u64 = 1;
-
-/// Logs the statement of a gateway and indexes it.
+/// Indexes a gateway that routers would take, by the trust file that they have.
 pub async fn add(
     db: &mut SqliteConnection,
-    record: &GatewayRecord,
-    keys: &LogKeys,
+    activation: &Activation,
+    anchors: &Anchors,
     now: u64,
-) -> anyhow::Result<Id> {
+) -> anyhow::Result<GatewayRecord> {
+    let refused = |sentence: String| Failure::new(Blame::Failed, sentence);
+    let record = anchors
+        .verify_gateway(activation, now)
+        .map_err(|error| refused(format!("no gateway is added: {error}")))?
+        .into_inner();
+    if !is_word(&record.name, 32) || !is_word(&record.pop, 32) {
+        let sentence =
+            "no gateway is added: its name and its pop are 1 to 32 letters, digits, - or _";
+        return Err(refused(sentence.to_owned()).into());
+    }
     let gateway_id = record.id();
     if gateways::is_taken(db, &gateway_id, &record.name).await? {
-        let sentence = format!(
+        return Err(refused(format!(
             "a gateway with the name {} or with this key is there already; see `gateway list`",
             record.name
-        );
-        return Err(Failure::new(Blame::Failed, sentence).into());
+        ))
+        .into());
     }
-    let mut nonce = [0; 32];
-    OsRng.fill_bytes(&mut nonce);
-    let proposal = Proposal {
-        v: trust::VERSION,
-        kind: Kind::Gateway,
-        body: record.to_bytes(),
-        authority_epoch: AUTHORITY_EPOCH,
-        nonce,
-        created: now,
-        not_before: now,
-        expires: 0,
-        proposer: store::server_name(db).await?,
-    };
-    let leaf = log::append(db, Log::Authority, &proposal.to_bytes()).await?;
-    log::seal(db, Log::Authority, keys, now).await?;
+    let logged = proposals::find(db, &Proposal::id(&activation.proposal)).await?;
+    let logged = logged.ok_or_else(|| {
+        let sentence =
+            "no gateway is added: its proposal is not in this server's log; see `log add`";
+        refused(sentence.to_owned())
+    })?;
+    proposals::activate(db, logged.leaf, &activation.to_bytes()).await?;
     let gateway = Gateway {
         gateway_id,
         name: record.name.clone(),
         pop: record.pop.clone(),
-        leaf,
+        leaf: logged.leaf,
         added_at: now,
     };
     gateways::add(db, &gateway, &record.shards).await?;
-    Ok(gateway_id)
+    Ok(record)
 }
 
 /// What the statement of a gateway says.
 pub async fn record(db: &mut SqliteConnection, gateway_id: &Id) -> anyhow::Result<GatewayRecord> {
-    let proposal = Proposal::from_bytes(&proposal(db, gateway_id).await?.1)?;
+    let proposal = Proposal::from_bytes(&activation(db, gateway_id).await?.proposal)?;
     Ok(GatewayRecord::from_bytes(&proposal.body)?)
 }
 
-/// The statement of a gateway with the proof that it is logged.
+/// The statement of a gateway, with who approved it and the proof of when it was logged.
 pub async fn activation(db: &mut SqliteConnection, gateway_id: &Id) -> anyhow::Result<Activation> {
-    let (leaf, proposal) = proposal(db, gateway_id).await?;
-    let proof = log::proofs(db, Log::Authority, &[leaf]).await?;
-    Ok(Activation {
-        proposal,
-        approvals: Vec::new(),
-        proof: proof.into_iter().next().context("the log gave no proof")?,
-    })
+    let gateway = gateways::find(db, gateway_id).await?;
+    let leaf = gateway.context("there is no such gateway")?.leaf;
+    Ok(Activation::from_bytes(
+        &proposals::activation(db, leaf).await?,
+    )?)
 }
 
 /// The inner addresses that the gateways of a point of presence use themselves.
@@ -85,14 +80,4 @@ pub async fn inner_addresses(db: &mut SqliteConnection, pop: &str) -> anyhow::Re
         addresses.extend(record(db, &gateway.gateway_id).await?.inner);
     }
     Ok(addresses)
-}
-
-async fn proposal(db: &mut SqliteConnection, gateway_id: &Id) -> anyhow::Result<(u64, Vec<u8>)> {
-    let gateway = gateways::find(db, gateway_id)
-        .await?
-        .context("there is no such gateway")?;
-    let entry = log::entry(db, Log::Authority, gateway.leaf)
-        .await?
-        .context("the authority log lacks the statement of a gateway")?;
-    Ok((gateway.leaf, entry))
 }

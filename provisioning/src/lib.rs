@@ -21,6 +21,8 @@ pub mod enrol;
 
 pub mod assign;
 
+pub mod proposals;
+
 pub mod gateways;
 
 pub mod psk;

@@ -23,6 +23,7 @@ pub mod gateways;
 pub mod leases;
 mod limits;
 pub mod pools;
+pub mod proposals;
 pub mod psk;
 pub mod stream;
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::netns::{Netns, said};
+use crate::people::People;
 use crate::process::Running;
 use crate::programs::Programs;
 use crate::topology::{GATEWAY, Lab, OFFICE};
@@ -26,6 +27,7 @@ pub struct Office {
     program: PathBuf,
     data: PathBuf,
     config: PathBuf,
+    people: People,
 }
 
 impl Office {
@@ -38,13 +40,19 @@ impl Office {
     pub fn init_in(lab: &Lab, programs: &Programs, name: &str) -> Result<Self> {
         let data = lab.work().join(name);
         let config = lab.work().join(format!("{name}.toml"));
+        let program = programs.provisioning();
+        let people = lab.work().join(format!("{name}-people"));
         let office = Self {
             netns: lab.office.clone(),
-            program: programs.provisioning(),
+            people: People::gather(&lab.office, &program, &people)?,
+            program,
             data,
             config,
         };
-        office.cli(&["init", "--name", "lab", "--listen-url", &office.url()])?;
+        let genesis = office.people.genesis();
+        let genesis = ["--genesis", &genesis.to_string_lossy()];
+        let init = ["init", "--name", "lab", "--listen-url", &office.url()];
+        office.cli(&[&init[..], &genesis].concat())?;
         fs::write(&office.config, office.configuration())
             .context("writing provisioning's configuration")?;
         Ok(office)
@@ -92,6 +100,11 @@ impl Office {
     /// The folder with what an image carries: `trust.policy` and `server.spki`.
     pub fn image(&self) -> PathBuf {
         self.data.join("image")
+    }
+
+    /// The first state of the authority, which the provider's people signed.
+    pub fn genesis(&self) -> PathBuf {
+        self.people.genesis()
     }
 
     /// The server's store.
@@ -145,7 +158,13 @@ impl Office {
             "--dns",
             stamp,
         ];
-        self.cli(&[&["gateway", "add", "--name", "gw1"], &keys[..], &place].concat())?;
+        self.add_record("gw1", &[&keys[..], &place].concat())
+    }
+
+    /// Puts a gateway on the books that the provider's people have approved, with what its record says as `propose gateway` takes it.
+    pub fn add_record(&self, name: &str, record: &[&str]) -> Result<()> {
+        let script = self.people.adding_a_gateway(&self.data, name, record);
+        self.netns.run(&["sh", "-ec", &script])?;
         Ok(())
     }
 

@@ -262,10 +262,6 @@ impl Pop {
     fn add_to(&self, office: &Office, stamps: &str, more: &[String]) -> Result<()> {
         let [outer, outer_v6] = self.place.outer;
         let place = [
-            "gateway",
-            "add",
-            "--name",
-            self.place.name,
             "--ed25519",
             &self.identity,
             "--wg",
@@ -282,8 +278,8 @@ impl Pop {
             stamps,
         ];
         let more = more.iter().map(String::as_str);
-        office.cli(&place.into_iter().chain(more).collect::<Vec<_>>())?;
-        Ok(())
+        let record: Vec<&str> = place.into_iter().chain(more).collect();
+        office.add_record(self.place.name, &record)
     }
 
     fn configuration(&self, state: &str, office: &Office, zones: &Zones) -> Result<String> {

@@ -53,6 +53,11 @@ pub const DEMO: &[Package] = &[
     package("iperf3", "/usr/bin/iperf3", "throughput"),
     package("curl", "/usr/bin/curl", "the home's browser"),
     package("bind9-dnsutils", "/usr/bin/dig", "the home's lookups"),
+    package(
+        "openssh-client",
+        "/usr/bin/ssh-keygen",
+        "signs as people do",
+    ),
 ];
 
 /// What the tests and the benches need on top.
@@ -130,11 +135,6 @@ pub const TESTS: &[Package] = &[
         "openssl",
         "/usr/bin/openssl",
         "a TLS server that is not ours",
-    ),
-    package(
-        "openssh-client",
-        "/usr/bin/ssh-keygen",
-        "signs as people do",
     ),
 ];
 

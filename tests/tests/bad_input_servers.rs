@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use lab::{
-    Answer, Device, Lab, Netns, Office, Pop, Programs, Zones, exit, mistakes_told, refused,
+    Answer, Device, Lab, Netns, Office, People, Pop, Programs, Zones, exit, mistakes_told, refused,
     wait_for, wait_until,
 };
 
@@ -161,6 +161,7 @@ fn provisioning_names_a_busy_port_and_a_folder_that_init_did_not_make() {
     )
     .unwrap();
     drop(taken);
+    let genesis = office.genesis().to_string_lossy().into_owned();
     refused(
         &office
             .try_cli(&[
@@ -169,6 +170,8 @@ fn provisioning_names_a_busy_port_and_a_folder_that_init_did_not_make() {
                 "lab",
                 "--listen-url",
                 "https://198.18.2.2:8443",
+                "--genesis",
+                &genesis,
             ])
             .unwrap(),
         exit::FAILED,
@@ -188,13 +191,14 @@ fn provisioning_names_a_busy_port_and_a_folder_that_init_did_not_make() {
     refused(&nowhere, exit::CONFIG, &["/nowhere", "init"]).unwrap();
 }
 
-/// The command line that puts a gateway on the books.
-fn add_a_gateway(cli: &str) -> String {
-    format!(
-        "{cli} gateway add --name g --ed25519 {} --wg IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI= --endpoint 198.18.1.2:51820 \
+/// What a shell is to do to put a gateway on the books that nobody runs.
+fn adding_a_gateway(people: &People, data: &Path) -> String {
+    let record = format!(
+        "--ed25519 {} --wg IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI= --endpoint 198.18.1.2:51820 \
          --pop pop1 --shard 1 --inner 10.64.0.1,fd64::1 --dns sdns://AQAAAAAAAAAADTEwLjY0LjAuMTo0NDMgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAcMi5kbnNjcnlwdC1jZXJ0LnBvcDEuZXhhbXBsZQ",
         "11".repeat(32)
-    )
+    );
+    people.adding_a_gateway(data, "g", &record.split_whitespace().collect::<Vec<_>>())
 }
 
 /// Tells the shell to fill the store's disk, and waits until it has.
@@ -226,16 +230,19 @@ fn a_full_disk_of_provisioning_refuses_by_name_burns_no_code_and_heals() {
         lab.work().join("small/filler"),
         lab.work().join("code"),
     );
-    let gateway = add_a_gateway(&cli);
+    let people = lab.work().join("people");
+    let people = People::gather(&lab.office, &programs.provisioning(), &people).unwrap();
+    let (gateway, genesis) = (adding_a_gateway(&people, &data), people.genesis());
     let script = format!(
-        "mkdir {0}; mount -t tmpfs -o size=4m none {0}; {cli} init --name lab --listen-url https://{SERVER} && {gateway} && \
+        "mkdir {0}; mount -t tmpfs -o size=4m none {0}; {cli} init --name lab --listen-url https://{SERVER} --genesis {4} && {gateway} && \
          {cli} claim new --json > {1}; \
          (while [ ! -e {1}.fill ]; do sleep 0.1; done; dd if=/dev/zero of={2} bs=1k 2>/dev/null; echo full > {1}.full; \
          while [ ! -e {1}.space ]; do sleep 0.1; done; rm {2}) & exec {program} serve --config {3}",
         small.display(),
         codes.display(),
         filler.display(),
-        config.display()
+        config.display(),
+        genesis.display()
     );
     let mut command = lab.office.command("sh");
     command.args(["-c", &script]);

@@ -1,29 +1,32 @@
 //! What a machine believes from the start: the trust file of its image.
 //!
-//! A text of one `epoch N` line, then two policies under `[fleet]` and `[authority]`. Empty lines and
-//! lines that begin with `#` may stand anywhere.
+//! A text of three sections: the policies of the logs under `[fleet]` and `[authority]`, then under `[people]`, to the end of the
+//! file, the text of a state of the authority. Empty lines and lines that begin with `#` may stand anywhere.
 
-use crate::lines::decimal;
+use crate::authority::{Authority, AuthorityError};
 use crate::policy::{Policy, PolicyError};
 
 const MAX_FILE_BYTES: usize = 64 * 1024;
+const FLEET: &str = "[fleet]";
+const AUTHORITY: &str = "[authority]";
+const PEOPLE: &str = "[people]";
 
 /// What is wrong with a trust file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnchorsError {
     #[error("the trust file is longer than {MAX_FILE_BYTES} bytes")]
     TooBig,
-    #[error("line {line}: expected `epoch` and a number from 1, before the sections")]
-    Epoch { line: usize },
-    #[error("there is no line `epoch N`")]
-    NoEpoch,
-    #[error("line {line}: expected [fleet], then [authority], each once")]
+    #[error(
+        "line {line}: expected {FLEET}, then {AUTHORITY}, then {PEOPLE}, each once, and nothing before them"
+    )]
     Sections { line: usize },
     #[error("section [{section}]: {error}")]
     Policy {
         section: &'static str,
         error: PolicyError,
     },
+    #[error("section {PEOPLE}: {0}")]
+    People(AuthorityError),
     #[error("section [{section}] names no log")]
     NoLog { section: &'static str },
     #[error(
@@ -34,13 +37,12 @@ pub enum AnchorsError {
     SharedLog,
 }
 
-/// The policies of both logs, and the state of the authority that the image knows.
+/// The policies of both logs, and the people who together decide what matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchors {
     pub fleet: Policy,
     pub authority: Policy,
-    /// At least 1.
-    pub authority_epoch: u64,
+    pub people: Authority,
 }
 
 impl Anchors {
@@ -48,34 +50,63 @@ impl Anchors {
         if text.len() > MAX_FILE_BYTES {
             return Err(AnchorsError::TooBig);
         }
-        let lines: Vec<(usize, &str)> = (1..).zip(text.split('\n')).collect();
-        let headings: Vec<usize> = (0..)
-            .zip(&lines)
-            .filter(|(_, (_, line))| is_heading(line))
-            .map(|(i, _)| i)
-            .collect();
-        let end = lines.len();
-        let sections = match headings.as_slice() {
-            [fleet, authority] => lines
-                .get(..*fleet)
-                .zip(lines.get(*fleet..*authority).and_then(|s| s.split_first()))
-                .zip(lines.get(*authority..).and_then(|s| s.split_first())),
-            _ => None,
-        };
-        let Some(((head, (fleet_name, fleet)), (authority_name, authority))) = sections else {
-            let line = headings.get(2).copied().unwrap_or(end.saturating_sub(1));
-            return Err(AnchorsError::Sections { line: line + 1 });
-        };
-        for ((line, found), expected) in [(fleet_name, "[fleet]"), (authority_name, "[authority]")]
-        {
-            if found.trim_matches([' ', '\t']) != expected {
-                return Err(AnchorsError::Sections { line: *line });
+        let mut sections = Sections::default();
+        let mut rest = text;
+        for line in 1.. {
+            let (one, after) = match rest.split_once('\n') {
+                Some((one, after)) => (one, Some(after)),
+                None => (rest, None),
+            };
+            let is_last = sections.line(line, one)?;
+            match after {
+                Some(after) if is_last => return sections.anchors((line, after)),
+                Some(after) => rest = after,
+                None => return Err(AnchorsError::Sections { line }),
             }
         }
-        let anchors = Self {
-            authority_epoch: parse_epoch(head)?,
-            fleet: parse_section("fleet", fleet)?,
-            authority: parse_section("authority", authority)?,
+        Err(AnchorsError::TooBig)
+    }
+
+    /// Writes a trust file; the policies are texts that `Policy::parse` accepts, the people one that `Authority::parse` does, which
+    /// stays as it is to the byte.
+    pub fn compose(fleet: &str, authority: &str, people: &str) -> String {
+        let (fleet, authority) = (fleet.trim_end(), authority.trim_end());
+        format!("{FLEET}\n{fleet}\n\n{AUTHORITY}\n{authority}\n\n{PEOPLE}\n{people}")
+    }
+}
+
+/// The lines of the policies, while the file is read.
+#[derive(Default)]
+struct Sections<'a> {
+    fleet: Option<Vec<(usize, &'a str)>>,
+    authority: Option<Vec<(usize, &'a str)>>,
+}
+
+impl<'a> Sections<'a> {
+    /// Takes a line; whether the people come after it.
+    fn line(&mut self, line: usize, text: &'a str) -> Result<bool, AnchorsError> {
+        let word = text.trim_matches([' ', '\t']);
+        let is_heading = word.starts_with('[');
+        match (&mut self.fleet, &mut self.authority) {
+            (None, None) if word == FLEET => self.fleet = Some(Vec::new()),
+            (None, None) if word.is_empty() || word.starts_with('#') => {}
+            (Some(_), None) if word == AUTHORITY => self.authority = Some(Vec::new()),
+            (Some(_), Some(_)) if word == PEOPLE => return Ok(true),
+            (Some(_), Some(lines)) | (Some(lines), None) if !is_heading => lines.push((line, text)),
+            _ => return Err(AnchorsError::Sections { line }),
+        }
+        Ok(false)
+    }
+
+    fn anchors(self, (heading, people): (usize, &str)) -> Result<Anchors, AnchorsError> {
+        let people = Authority::parse(people).map_err(|error| {
+            let line = heading + error.line;
+            AnchorsError::People(AuthorityError { line, ..error })
+        })?;
+        let anchors = Anchors {
+            fleet: parse_section("fleet", &self.fleet.unwrap_or_default())?,
+            authority: parse_section("authority", &self.authority.unwrap_or_default())?,
+            people,
         };
         let shared = |log: &crate::vkey::Vkey| {
             let others = anchors.authority.logs();
@@ -88,35 +119,6 @@ impl Anchors {
         }
         Ok(anchors)
     }
-
-    /// Writes a trust file; the policies are texts that `Policy::parse` accepts.
-    pub fn compose(authority_epoch: u64, fleet: &str, authority: &str) -> String {
-        let (fleet, authority) = (fleet.trim_end(), authority.trim_end());
-        format!("epoch {authority_epoch}\n\n[fleet]\n{fleet}\n\n[authority]\n{authority}\n")
-    }
-}
-
-fn is_heading(line: &str) -> bool {
-    line.trim_start_matches([' ', '\t']).starts_with('[')
-}
-
-fn parse_epoch(head: &[(usize, &str)]) -> Result<u64, AnchorsError> {
-    let mut epoch = None;
-    for (line, text) in head {
-        let text = text.trim_matches([' ', '\t']);
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let value = text
-            .strip_prefix("epoch ")
-            .and_then(decimal)
-            .filter(|epoch| *epoch > 0);
-        match (epoch, value) {
-            (None, Some(value)) => epoch = Some(value),
-            _ => return Err(AnchorsError::Epoch { line: *line }),
-        }
-    }
-    epoch.ok_or(AnchorsError::NoEpoch)
 }
 
 fn parse_section(section: &'static str, lines: &[(usize, &str)]) -> Result<Policy, AnchorsError> {

@@ -92,6 +92,7 @@ pub struct Authority {
     epoch: u64,
     people: Parties<Vec<SshKey>>,
     rules: BTreeMap<Kind, Rule>,
+    text: String,
     id: [u8; 32],
 }
 
@@ -115,6 +116,7 @@ impl Authority {
             people: draft.people,
             rules: draft.rules,
             id: Sha256::digest(text).into(),
+            text: text.to_owned(),
         })
     }
 
@@ -122,6 +124,12 @@ impl Authority {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The text, as people read and signed it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// SHA-256 of the text.

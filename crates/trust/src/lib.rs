@@ -56,7 +56,7 @@ pub use merkle::{MerkleError, leaf_hash, node_hash, verify_consistency, verify_i
 pub use note::{Note, NoteError, NoteSignature};
 pub use parties::{Decider, PartyProblem};
 pub use policy::{Policy, PolicyError};
-pub use proof::{LoggedAt, Proof, ProofError};
+pub use proof::{LoggedAt, Proof, ProofError, Sworn};
 pub use psk::{Agreed, Pair, Psk, PskError, PskOffer};
 pub use signed::{Signed, SignedList};
 pub use sshsig::{SshKey, SshSig, SshSigError};

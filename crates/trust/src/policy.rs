@@ -4,7 +4,7 @@
 
 use crate::checkpoint::{SignedCheckpoint, cosignature_time, log_signature_holds};
 use crate::parties::{MAX_DEFINITIONS, NOBODY, Parties, PartyProblem};
-use crate::proof::{LoggedAt, Proof, ProofError};
+use crate::proof::{LoggedAt, Proof, ProofError, Sworn};
 use crate::vkey::{ALG_COSIGNATURE, ALG_ED25519, Vkey, VkeyError};
 
 const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -102,32 +102,35 @@ impl Policy {
 
     /// Checks that the entry stands in a log of this policy under a checkpoint that its quorum saw.
     pub fn verify_proof(&self, proof: &Proof, entry: &[u8]) -> Result<LoggedAt, ProofError> {
-        let timestamp = self.verify_checkpoint(&proof.checkpoint)?;
-        Ok(proof.verify_inclusion(entry, timestamp)?)
+        let sworn = self.verify_checkpoint(&proof.checkpoint)?;
+        Ok(proof.verify_inclusion(entry, sworn)?)
     }
 
-    /// Checks the signatures of a checkpoint and returns the latest time that a whole quorum has
-    /// sworn is reached; 0 where the policy asks for no quorum.
-    pub fn verify_checkpoint(&self, signed: &SignedCheckpoint) -> Result<u64, ProofError> {
+    /// Checks the signatures of a checkpoint and returns when a whole quorum has sworn to have seen it.
+    pub fn verify_checkpoint(&self, signed: &SignedCheckpoint) -> Result<Sworn, ProofError> {
         self.verify_log(signed)?;
-        let times = self.cosignature_times(signed)?;
+        let mut times = self.cosignature_times(signed)?;
         let Quorum::Party(quorum) = self.quorum else {
-            return Ok(0);
+            return Ok(Sworn::default());
         };
-        let mut candidates: Vec<u64> = times.iter().map(|(_, time)| *time).collect();
-        candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let reached = |moment: &u64| {
-            let swore = |witness| {
-                times
-                    .iter()
-                    .any(|(at, time)| *at == witness && time >= moment)
-            };
-            self.witnesses.meets(quorum, &swore)
+        times.sort_unstable_by_key(|(_, time)| *time);
+        let is_quorum = |of: &[(usize, u64)]| {
+            let is_among = |witness| of.iter().any(|(at, _)| *at == witness);
+            self.witnesses.meets(quorum, &is_among)
         };
-        candidates
-            .into_iter()
-            .find(reached)
-            .ok_or(ProofError::NoQuorum)
+        // The shortest beginning and the shortest end of them that are a quorum.
+        let since = (1..=times.len()).find_map(|n| {
+            let first = times.get(..n).filter(|first| is_quorum(first));
+            Some(first?.last()?.1)
+        });
+        let reached = (0..times.len()).rev().find_map(|n| {
+            let last = times.get(n..).filter(|last| is_quorum(last));
+            Some(last?.first()?.1)
+        });
+        match (since, reached) {
+            (Some(since), Some(reached)) => Ok(Sworn { since, reached }),
+            _ => Err(ProofError::NoQuorum),
+        }
     }
 
     fn verify_log(&self, signed: &SignedCheckpoint) -> Result<(), ProofError> {

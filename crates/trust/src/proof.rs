@@ -39,8 +39,16 @@ pub struct LoggedAt {
     /// Size and root of the tree under which it was shown.
     pub size: u64,
     pub root: [u8; 32],
-    /// The latest time that a whole quorum of cosigners has reached: fewer cannot push it.
-    pub timestamp: u64,
+    pub sworn: Sworn,
+}
+
+/// When a checkpoint was seen, as its cosigners swear; 0 where nobody has to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sworn {
+    /// By then a whole quorum had seen it: fewer cannot put that back.
+    pub since: u64,
+    /// The latest time that a whole quorum has reached: fewer cannot put that ahead.
+    pub reached: u64,
 }
 
 /// A claim that an entry stands in a log; a `Policy` judges it.
@@ -55,11 +63,11 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Where the entry stands in the tree of the checkpoint, whose signatures were checked and swear to `timestamp`.
+    /// Where the entry stands in the tree of the checkpoint, whose signatures were checked.
     pub(crate) fn verify_inclusion(
         &self,
         entry: &[u8],
-        timestamp: u64,
+        sworn: Sworn,
     ) -> Result<LoggedAt, MerkleError> {
         let head = self.checkpoint.checkpoint();
         let leaf = leaf_hash(entry);
@@ -68,7 +76,7 @@ impl Proof {
             index: self.index,
             size: head.size,
             root: head.root,
-            timestamp,
+            sworn,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Statements of people: a proposal, the approvals of others, and both together with a log proof.
 //!
 //! The entry of the authority log is the proposal's bytes; its id is their SHA-256. Whether the
-//! approvals suffice is for the log's validators, whose quorum the anchors demand.
+//! approvals suffice is for `Authority::judge`, which every machine asks that acts on them.
 
 use std::fmt;
 

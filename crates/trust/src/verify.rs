@@ -4,6 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::anchors::Anchors;
+use crate::authority::Refused;
 use crate::bundle::{LeaseBundle, ShardEntry};
 use crate::cbor::DecodeError;
 use crate::checkpoint::SignedCheckpoint;
@@ -12,7 +13,7 @@ use crate::keys::KeyId;
 use crate::lease::{Lease, Revocation, fleet_entry};
 use crate::merkle::{MerkleError, verify_consistency};
 use crate::policy::Policy;
-use crate::proof::{LoggedAt, Proof, ProofError};
+use crate::proof::{LoggedAt, Proof, ProofError, Sworn};
 use crate::psk::{PskError, PskOffer};
 use crate::signed::Signed;
 use crate::statement::{Activation, Kind, Proposal};
@@ -74,16 +75,10 @@ pub enum GatewayError {
     Malformed(#[from] DecodeError),
     #[error("the statement is about {0}, not about a gateway")]
     Kind(Kind),
-    #[error("the statement is of authority epoch {got}, but it is {current}")]
-    AuthorityEpoch { current: u64, got: u64 },
-    #[error("an approval is of another proposal")]
-    ForeignApproval,
     #[error("the statement is not in the authority log: {0}")]
     NotLogged(#[from] ProofError),
-    #[error("the statement ended at {expires}, it is {now} at the earliest")]
-    Expired { expires: u64, now: u64 },
-    #[error("the statement begins at {not_before}, it is {now}")]
-    NotYet { not_before: u64, now: u64 },
+    #[error("the people's word does not suffice: {0}")]
+    Refused(Box<Refused>),
     #[error("the gateway has no endpoint")]
     NoEndpoint,
 }
@@ -138,7 +133,7 @@ impl Anchors {
         let logged = verify_text(&self.fleet, &bundle.proof, &entry)?;
         check_continues(stored, &logged, &bundle.consistency)?;
         // A router without a clock still knows that it is later than a quorum has sworn.
-        let clock_floor = stored.clock_floor.max(logged.timestamp);
+        let clock_floor = stored.clock_floor.max(logged.sworn.reached);
         let now = now.max(clock_floor);
         match lifetime(lease.not_before, lease.not_after, now) {
             Lifetime::Current => {}
@@ -181,45 +176,21 @@ impl Anchors {
         ShardJudge::new(self).verify(entry, now)
     }
 
-    /// Judges the statement that makes a key a gateway.
+    /// Judges the statement that makes a key a gateway: people have approved it, and it stood in the log for as long as they ask for.
     pub fn verify_gateway(
         &self,
         activation: &Activation,
         now: u64,
     ) -> Result<Verified<GatewayRecord>, GatewayError> {
-        let proposal = Proposal::from_bytes(&activation.proposal)?;
-        if proposal.kind != Kind::Gateway {
-            return Err(GatewayError::Kind(proposal.kind));
+        let (bytes, approvals) = (&activation.proposal, &activation.approvals);
+        let kind = Proposal::from_bytes(bytes)?.kind;
+        if kind != Kind::Gateway {
+            return Err(GatewayError::Kind(kind));
         }
-        let (current, got) = (self.authority_epoch, proposal.authority_epoch);
-        if got != current {
-            return Err(GatewayError::AuthorityEpoch { current, got });
-        }
-        let id = Proposal::id(&activation.proposal);
-        if activation
-            .approvals
-            .iter()
-            .any(|approval| approval.proposal_id != id)
-        {
-            return Err(GatewayError::ForeignApproval);
-        }
-        let logged = verify_text(&self.authority, &activation.proof, &activation.proposal)?;
-        let now = now.max(logged.timestamp);
-        let expires = if proposal.expires == 0 {
-            u64::MAX
-        } else {
-            proposal.expires
-        };
-        match lifetime(proposal.not_before, expires, now) {
-            Lifetime::Current => {}
-            Lifetime::Ended => return Err(GatewayError::Expired { expires, now }),
-            Lifetime::Ahead => {
-                return Err(GatewayError::NotYet {
-                    not_before: proposal.not_before,
-                    now,
-                });
-            }
-        }
+        let sworn = verify_text(&self.authority, &activation.proof, bytes)?.sworn;
+        let now = now.max(sworn.reached);
+        let judged = self.people.judge(bytes, approvals, sworn.since, now);
+        let proposal = judged.map_err(|refused| GatewayError::Refused(Box::new(refused)))?;
         let record = GatewayRecord::from_bytes(&proposal.body)?;
         if record.endpoints.is_empty() {
             return Err(GatewayError::NoEndpoint);
@@ -257,8 +228,8 @@ impl Anchors {
 #[derive(Debug)]
 pub struct ShardJudge<'a> {
     anchors: &'a Anchors,
-    /// The checkpoint that was found good last, and the time that its quorum has sworn.
-    known: Option<(SignedCheckpoint, u64)>,
+    /// The checkpoint that was found good last, and the times that its quorum has sworn.
+    known: Option<(SignedCheckpoint, Sworn)>,
 }
 
 impl<'a> ShardJudge<'a> {
@@ -283,7 +254,7 @@ impl<'a> ShardJudge<'a> {
             } => {
                 let lease = Lease::from_bytes(bytes)?;
                 let logged = self.verify_proof(proof, &fleet_entry(salt, bytes))?;
-                let now = now.max(logged.timestamp);
+                let now = now.max(logged.sworn.reached);
                 match lifetime(lease.not_before, lease.not_after, now) {
                     Lifetime::Current => Ok(Verified::vouch(ShardChange::Admit { lease, logged })),
                     Lifetime::Ended => Err(EntryError::Expired {
@@ -318,12 +289,12 @@ impl<'a> ShardJudge<'a> {
         let proof = Proof::parse(proof)?;
         let known = self.known.take();
         let known = known.filter(|(known, _)| *known == proof.checkpoint);
-        let timestamp = match known {
-            Some((_, timestamp)) => timestamp,
+        let sworn = match known {
+            Some((_, sworn)) => sworn,
             None => self.anchors.fleet.verify_checkpoint(&proof.checkpoint)?,
         };
-        let logged = proof.verify_inclusion(entry, timestamp)?;
-        self.known = Some((proof.checkpoint, timestamp));
+        let logged = proof.verify_inclusion(entry, sworn)?;
+        self.known = Some((proof.checkpoint, sworn));
         Ok(logged)
     }
 }

@@ -98,16 +98,35 @@ def write(name, data):
     HERE.joinpath(name).write_text(data.hex() + "\n" if isinstance(data, bytes) else data)
 
 
+def ssh_string(data):
+    return struct.pack(">I", len(data)) + data
+
+
+def ssh_key(key):
+    return ssh_string(b"ssh-ed25519") + ssh_string(pub(key))
+
+
+def sshsig(key, purpose, message):
+    head = ssh_string(purpose.encode()) + ssh_string(b"") + ssh_string(b"sha512")
+    signature = key.sign(b"SSHSIG" + head + ssh_string(hashlib.sha512(message).digest()))
+    signature = ssh_string(b"ssh-ed25519") + ssh_string(signature)
+    return b"SSHSIG" + struct.pack(">I", 1) + ssh_string(ssh_key(key)) + head + ssh_string(signature)
+
+
 FLEET, AUTHORITY = "culvert.example/fleet", "culvert.example/authority"
 fleet_key, authority_key, s1, s2 = ed(1), ed(2), ed(3), ed(4)
 gateway, gateway_wg, device, device_wg, eph = ed(5), x(6), ed(7), x(8), x(9)
+alice, bob = ed(10), ed(11)
 cosigners = [("culvert.example/s1", s1, TIME), ("culvert.example/s2", s2, TIME + 5)]
 
 witnesses = "".join(f"witness s{i + 1} {vkey(n, 4, k)}\n" for i, (n, k, _) in enumerate(cosigners))
 rule = "group servers 2 s1 s2\nquorum servers\n"
-write("trust.policy", "# Vectors of crates/trust\nepoch 1\n\n[fleet]\nlog " + vkey(FLEET, 1, fleet_key)
+people = "epoch 1\n" + "".join(f"person {name} ssh-ed25519 {b64(ssh_key(key))}\n"
+                               for name, key in [("alice", alice), ("bob", bob)])
+people += "rule gateway bob min-delay 10\nrule authority bob min-delay 86400\n"
+write("trust.policy", "# Vectors of crates/trust\n[fleet]\nlog " + vkey(FLEET, 1, fleet_key)
       + "\n" + witnesses + rule + "\n[authority]\nlog " + vkey(AUTHORITY, 1, authority_key) + "\n"
-      + witnesses + rule)
+      + witnesses + rule + "\n[people]\n" + people)
 
 STAMP = "sdns://AQcAAAAAAAAADTEwLjY0LjAuMTo0NDM"
 record = cbor({0: 1, 1: "gw1", 2: pub(gateway), 3: pub(gateway_wg),
@@ -119,10 +138,13 @@ write("gateway-record.hex", record)
 proposal = cbor({0: 1, 1: 6, 2: record, 3: 1, 4: bytes(range(32)), 5: TIME - 100, 6: TIME - 50, 7: 0,
                  8: "alice"})
 write("proposal.hex", proposal)
-approval = {0: 1, 1: sha(proposal), 2: 1, 3: "bob", 4: b"not judged here"}
+approvals = [{0: 1, 1: sha(proposal), 2: verdict, 3: name, 4: sshsig(key, purpose + "-gateway@culvert", proposal)}
+             for verdict, name, key, purpose in [(3, "alice", alice, "propose"), (1, "bob", bob, "approve")]]
 authority_leaves = [sha(b"\0", e) for e in [b"genesis", proposal, b"later"]]
-authority_note = checkpoint(AUTHORITY, authority_key, authority_leaves, cosigners)
-activation = {0: 1, 1: proposal, 2: [approval], 3: proof(1, authority_leaves, authority_note)}
+# It was logged a minute before all else: that is when its delay began.
+logged = [(name, key, time - 60) for name, key, time in cosigners]
+authority_note = checkpoint(AUTHORITY, authority_key, authority_leaves, logged)
+activation = {0: 1, 1: proposal, 2: approvals, 3: proof(1, authority_leaves, authority_note)}
 write("activation.hex", cbor(activation))
 
 lease = cbor({0: 1, 1: sha(pub(device)), 2: 3, 3: pub(device_wg), 4: "pop1", 5: 1, 6: [sha(pub(gateway))],

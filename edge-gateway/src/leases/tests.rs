@@ -39,7 +39,10 @@ fn logged() -> LoggedAt {
         index: 0,
         size: 1,
         root: [0; 32],
-        timestamp: 100,
+        sworn: trust::Sworn {
+            since: 100,
+            reached: 100,
+        },
     }
 }
 

@@ -219,7 +219,7 @@ impl Problem {
     }
 
     pub(super) const fn gateway_unknown() -> Self {
-        let action = "add it with `provisioning gateway add`";
+        let action = "propose it to the people, and take it with `provisioning gateway add`";
         problem(
             403,
             "gateway-unknown",

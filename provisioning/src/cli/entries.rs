@@ -1,4 +1,7 @@
-//! `log list`: what stands in the authority log of this data directory. Those of the fleet log say nothing: they are salted hashes.
+//! `log add` and `log list`: what stands in the authority log of this data directory. The entries of the fleet log say nothing: they
+//! are salted hashes.
+
+use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -7,8 +10,41 @@ use trust::{GatewayRecord, Kind, Proposal};
 use super::Output;
 use super::answers::{say, say_json};
 use super::people::{plain, time};
+use crate::clock::unix_now;
 use crate::datadir::DataDir;
+use crate::failure::{Blame, Failure};
 use crate::log::{self, Log};
+use crate::people::case::{Case, Holds};
+use crate::proposals;
+use crate::store;
+
+/// Logs the proposal of a folder, and leaves the proof of that in it.
+pub(super) async fn add(dir: &DataDir, folder: &Path, output: &Output) -> anyhow::Result<()> {
+    let people = dir.anchors()?.people;
+    let case = Case::open(folder, Holds::State(Box::new(people)))?;
+    let now = unix_now();
+    if let Some(refused) = proposals::refusal(&case, now) {
+        let sentence = format!("nothing is logged: {}", plain(&refused.to_string()));
+        return Err(Failure::new(Blame::Failed, sentence).into());
+    }
+    let store = dir.store().await?;
+    let mut writer = store.writer().await?;
+    let mut db = writer.begin().await?;
+    let keys = dir.log_keys(&store::server_name(&mut db).await?)?;
+    let logged = proposals::add(&mut db, &case.folder.proposal, &keys, now).await?;
+    db.commit().await?;
+    let proof = case.folder.keep_proof(&logged.proof)?;
+    let id = hex::encode(Proposal::id(&case.folder.proposal));
+    let proof = proof.display().to_string();
+    if output.json {
+        return say_json(&json!({ "entry": logged.leaf, "proposal": id, "proof": proof }));
+    }
+    say(&format!(
+        "{} is entry {} of the authority log; {proof} shows it",
+        folder.display(),
+        logged.leaf
+    ))
+}
 
 /// Lists the entries in their order.
 pub(super) async fn list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {

@@ -1,14 +1,16 @@
 //! What operators do on the database, whether a server runs on it or not: a running one notices.
 
+use std::path::Path;
+
 use anyhow::Context;
 use rand_core::OsRng;
 use serde_json::{Value, json};
-use trust::{Anchors, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
+use trust::{Activation, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
 
 use super::answers::{date, say, say_json};
 use super::entries;
 use super::{
-    Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, NewGateway, Operator, Output,
+    AddGateway, Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, Operator, Output,
 };
 use crate::clock::unix_now;
 use crate::datadir::DataDir;
@@ -16,6 +18,7 @@ use crate::failure::{Blame, Failure};
 use crate::gateways;
 use crate::limit::{self, Limited};
 use crate::log::{self, Log, replay};
+use crate::people::folder::read_bounded;
 use crate::revoke::{self, Reason};
 use crate::store::{self, alerts, claims, devices, leases, pools};
 
@@ -40,9 +43,12 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
         Operator::Device(Device::Revoke { id, reason, output }) => {
             device_revoke(dir, &id, reason, &output).await
         }
-        Operator::Gateway(Gateway::Add(gateway)) => gateway_add(dir, *gateway).await,
+        Operator::Gateway(Gateway::Add(gateway)) => gateway_add(dir, &gateway).await,
         Operator::Gateway(Gateway::List(output)) => gateway_list(dir, &output).await,
         Operator::Alerts(Alerts::List(output)) => alerts_list(dir, &output).await,
+        Operator::Log(Logs::Add(proposal)) => {
+            entries::add(dir, &proposal.folder, &proposal.output).await
+        }
         Operator::Log(Logs::List(output)) => entries::list(dir, &output).await,
         Operator::Log(Logs::Verify(output)) => log_verify(dir, &output).await,
         Operator::Status(output) => status(dir, &output).await,
@@ -50,7 +56,9 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
 }
 
 async fn initialise(dir: &DataDir, init: &Init) -> anyhow::Result<()> {
-    let made = dir.create(&init.name, &init.listen_url, unix_now()).await?;
+    let genesis = read_activation(&init.genesis)?;
+    let (name, url) = (&init.name, &init.listen_url);
+    let made = dir.create(name, url, &genesis, unix_now()).await?;
     let image = made.image.display().to_string();
     if init.output.json {
         let spki = made.spki.to_string();
@@ -302,18 +310,26 @@ async fn device_revoke(
     ))
 }
 
-async fn gateway_add(dir: &DataDir, new: NewGateway) -> anyhow::Result<()> {
+async fn gateway_add(dir: &DataDir, new: &AddGateway) -> anyhow::Result<()> {
+    let activation = read_activation(&new.file)?;
+    let anchors = dir.anchors()?;
     let store = dir.store().await?;
     let mut writer = store.writer().await?;
-    let record = new.record.into_record()?;
     let mut db = writer.begin().await?;
-    let keys = dir.log_keys(&store::server_name(&mut db).await?)?;
-    let id = gateways::add(&mut db, &record, &keys, unix_now()).await?;
+    let record = gateways::add(&mut db, &activation, &anchors, unix_now()).await?;
     db.commit().await?;
+    let id = hex::encode(record.id());
     if new.output.json {
-        return say_json(&json!({ "gateway": hex::encode(id), "name": record.name }));
+        return say_json(&json!({ "gateway": id, "name": record.name }));
     }
-    say(&format!("{} is added as {}", record.name, hex::encode(id)))
+    say(&format!("{} is added as {id}", record.name))
+}
+
+fn read_activation(file: &Path) -> anyhow::Result<Activation> {
+    Activation::from_bytes(&read_bounded(file)?).map_err(|error| {
+        let sentence = format!("{} is no activation: {error}", file.display());
+        Failure::new(Blame::Failed, sentence).into()
+    })
 }
 
 async fn gateway_list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
@@ -389,7 +405,7 @@ async fn alerts_list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
 }
 
 async fn log_verify(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
-    let anchors = Anchors::parse(&dir.trust_policy()?).context("image/trust.policy")?;
+    let anchors = dir.anchors()?;
     let replayed = replay::replay(&mut *dir.store().await?.read().await?, &anchors).await?;
     if output.json {
         return say_json(&json!({

@@ -25,8 +25,8 @@ use crate::people::pen;
 
 const ORDER: &str = "\
 In order: `propose` makes a folder and signs what is in it; others `show` it, and `approve` or `reject`; `verify` judges
-it; `activate` writes what machines will be shown. Send the folder about as you like: nobody can change it unseen.
-No server takes any of this yet, and no router or gateway asks for it. docs/people.md can be typed along.";
+it; `log add` on a server puts it into the log, where its delay begins; `activate` writes what machines are shown, and
+judge for themselves. Send the folder about as you like: nobody can change it unseen. docs/people.md can be typed along.";
 const ELSEWHERE: &str = "\
 On a machine without this program, with KIND as `show` names it (gateway, authority):
   ssh-keygen -Y sign -n approve-KIND@culvert -f KEY < FOLDER/proposal > mine.sig
@@ -53,7 +53,7 @@ pub(super) enum People {
     /// Judges a proposal, and says by its exit code what it is.
     #[command(after_help = CODES)]
     Verify(Judged),
-    /// Makes of a proposal that is valid what machines will be shown: its bytes, its signatures and the log's proof.
+    /// Makes of a proposal that is valid what machines are shown: its bytes, its signatures and the log's proof.
     #[command(after_help = ORDER)]
     Activate(Activate),
 }
@@ -136,7 +136,8 @@ pub(super) struct Judged {
     folder: PathBuf,
     #[command(flatten)]
     by: By,
-    /// Whom machines believe about logs (`image/trust.policy`); the folder's file `proof` says since when it is in the log.
+    /// Whom machines believe (`image/trust.policy`): the folder's file `proof` says since when it is in the log, and without
+    /// --authority this says who the people are.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
     /// Since when it is in the log, in unix seconds, on your own word.
@@ -174,7 +175,7 @@ pub(super) struct Signing {
 pub(super) struct Activate {
     #[command(flatten)]
     judged: Judged,
-    /// Where to write the activation. Nothing takes it yet: it is for the day when gateways and routers judge approvals.
+    /// Where to write the activation, for `init --genesis` or `gateway add`.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Where to write the new state of the authority, if it is about one.
@@ -221,7 +222,7 @@ fn propose(command: Propose) -> anyhow::Result<()> {
 /// The bytes of a state, once it is known that they are one.
 fn state_text(path: &Path) -> anyhow::Result<Vec<u8>> {
     match Holds::of_file(path)? {
-        Holds::State(_, text) => Ok(text.into_bytes()),
+        Holds::State(state) => Ok(state.text().as_bytes().to_vec()),
         Holds::Unsaid | Holds::First => Ok(Vec::new()),
     }
 }
@@ -448,13 +449,19 @@ fn activate(command: &Activate) -> anyhow::Result<()> {
 }
 
 fn open(judged: &Judged) -> anyhow::Result<(Case, When)> {
-    let case = Case::open(&judged.folder, holds(&judged.by)?)?;
-    let logged = match &judged.trust {
+    let trust = judged.trust.as_ref().map(|file| {
+        let anchors = Anchors::parse(&read_text(file)?);
+        anchors.with_context(|| file.display().to_string())
+    });
+    let trust = trust.transpose()?;
+    let holds = match (holds(&judged.by)?, &trust) {
+        (Holds::Unsaid, Some(trust)) => Holds::State(Box::new(trust.people.clone())),
+        (said, _) => said,
+    };
+    let case = Case::open(&judged.folder, holds)?;
+    let logged = match &trust {
+        Some(trust) => case.logged(trust)?,
         None => judged.logged,
-        Some(file) => {
-            let anchors = Anchors::parse(&read_text(file)?);
-            case.logged(&anchors.with_context(|| file.display().to_string())?)?
-        }
     };
     let now = judged.at.unwrap_or_else(unix_now);
     Ok((case, When { logged, now }))
@@ -469,7 +476,8 @@ fn holds(by: &By) -> anyhow::Result<Holds> {
 }
 
 fn lacks_a_state() -> anyhow::Error {
-    let sentence = "by which state? --authority FILE, or --genesis for the first of all";
+    let sentence =
+        "by which state? --authority FILE, --trust FILE, or --genesis for the first of all";
     Failure::new(Blame::Usage, sentence).into()
 }
 

@@ -7,10 +7,10 @@ use anyhow::{Context, ensure};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 use trust::lease::fleet_entry;
-use trust::{Anchors, GatewayRecord, Proposal, SignedCheckpoint, Tree};
+use trust::{Activation, Anchors, GatewayRecord, Proposal, SignedCheckpoint, Tree};
 
 use super::{Coordinate, Log, entry, head};
-use crate::store::{Id, gateways, id, leases, stream, unsigned};
+use crate::store::{Id, gateways, id, leases, proposals, stream, unsigned};
 
 /// What a replay went through, all of it in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +96,7 @@ async fn rebuild(db: &mut SqliteConnection, log: Log, anchors: &Anchors) -> anyh
         Log::Fleet => &anchors.fleet,
         Log::Authority => &anchors.authority,
     };
-    let stamp = policy.verify_checkpoint(&signed)?;
+    let stamp = policy.verify_checkpoint(&signed)?.reached;
     ensure!(
         stamp == head.stamp,
         "the {name} log's head has another time than its cosignature"
@@ -178,6 +178,11 @@ async fn replay_gateways(db: &mut SqliteConnection) -> anyhow::Result<u64> {
         let entry = entry(db, Log::Authority, gateway.leaf)
             .await?
             .with_context(|| format!("the statement of gateway {name} is not in its log"))?;
+        let kept = proposals::activation(db, gateway.leaf).await?;
+        ensure!(
+            Activation::from_bytes(&kept)?.proposal == entry,
+            "the activation of gateway {name} is of another statement than the logged one"
+        );
         let record = GatewayRecord::from_bytes(&Proposal::from_bytes(&entry)?.body)?;
         let same = record.id() == gateway.gateway_id && record.name == *name;
         ensure!(same, "the statement of gateway {name} is about another one");

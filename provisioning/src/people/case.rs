@@ -15,8 +15,8 @@ pub enum Holds {
     Unsaid,
     /// By itself: the first state of all.
     First,
-    /// By the state that holds, whose text it is.
-    State(Box<Authority>, String),
+    /// By the state that holds.
+    State(Box<Authority>),
 }
 
 /// When it is judged, in unix seconds.
@@ -58,14 +58,14 @@ impl Holds {
             let sentence = format!("{} is no state of the authority: {error}", path.display());
             Failure::new(Blame::Config, sentence)
         })?;
-        Ok(Self::State(Box::new(state), text))
+        Ok(Self::State(Box::new(state)))
     }
 
     /// The state that holds, where there is one.
     #[must_use]
     pub fn state(&self) -> Option<&Authority> {
         match self {
-            Self::State(state, _) => Some(state),
+            Self::State(state) => Some(state),
             Self::Unsaid | Self::First => None,
         }
     }
@@ -128,7 +128,7 @@ impl Case {
         let standing = match &holds {
             Holds::Unsaid => None,
             Holds::First => Some(Standing::of_first(&folder.proposal, &approvals)),
-            Holds::State(state, _) => Some(Standing::of(state, &folder.proposal, &approvals)),
+            Holds::State(state) => Some(Standing::of(state, &folder.proposal, &approvals)),
         };
         Ok(Self {
             folder,
@@ -175,7 +175,7 @@ impl Case {
                 .verify_proof(&proof, &self.folder.proposal)
         });
         let logged = logged.context("the proof in the folder does not hold")?;
-        Ok(Some(logged.timestamp))
+        Ok(Some(logged.sworn.since))
     }
 
     /// What machines are shown: the proposal with all that was signed, and the proof.

@@ -168,6 +168,20 @@ impl Folder {
         })?))
     }
 
+    /// Writes down what shows that the proposal stands in the log.
+    pub fn keep_proof(&self, proof: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(PROOF);
+        match self.proof()? {
+            Some(known) if known == proof => {}
+            Some(_) => {
+                let sentence = format!("{} is another proof; take it away", path.display());
+                return Err(Failure::new(Blame::Failed, sentence).into());
+            }
+            None => write_new(&path, proof.as_bytes())?,
+        }
+        Ok(path)
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -129,6 +129,15 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
         ],
     ),
     (
+        "proposal",
+        &[
+            ("leaf", Number),
+            ("proposal_id", Id),
+            ("proof", Statement),
+            ("activation", Statement),
+        ],
+    ),
+    (
         "psk_offer",
         &[
             ("gateway_id", Id),

@@ -143,7 +143,7 @@ async fn a_power_cut_at_any_write_leaves_a_whole_store_with_all_that_was_acknowl
     let scratch = rig::scratch();
     let dir = rig::new_data_dir(&scratch).await;
     let history = history(&dir).await;
-    let anchors = Anchors::parse(&dir.trust_policy().unwrap()).unwrap();
+    let anchors = dir.anchors().unwrap();
     let frames = (history.wal.len() - WAL_HEADER) / FRAME;
     assert!(frames > 100, "only {frames} pages were written");
 
@@ -165,7 +165,7 @@ async fn after_a_power_cut_every_device_that_asks_again_is_enrolled_once() {
     let scratch = rig::scratch();
     let dir = rig::new_data_dir(&scratch).await;
     let history = history(&dir).await;
-    let anchors = Anchors::parse(&dir.trust_policy().unwrap()).unwrap();
+    let anchors = dir.anchors().unwrap();
     let frames = (history.wal.len() - WAL_HEADER) / FRAME;
 
     for frame in (0..frames).step_by(7) {

@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
+#[path = "../../../crates/trust/tests/trust/pen.rs"]
+mod pen;
 mod rig;
 
 mod crash;
 mod cuts;
+mod data_dir;
 mod enrolment;
 mod limits;
 mod logs;

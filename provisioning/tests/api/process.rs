@@ -1,5 +1,7 @@
 //! The binary itself: exit codes, signals, kill -9, a full disk, and the command line beside a running server.
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -10,7 +12,7 @@ use provisioning::clock::unix_now;
 use provisioning::datadir::DataDir;
 use serde_json::Value;
 use tempfile::TempDir;
-use trust::{Anchors, ClaimCode, LeaseBundle};
+use trust::{ClaimCode, LeaseBundle};
 
 use crate::rig::{self, Client, Device, Gateway};
 
@@ -26,13 +28,7 @@ impl Site {
         let site = Self {
             scratch: rig::scratch(),
         };
-        site.ok(&[
-            "init",
-            "--name",
-            "office",
-            "--listen-url",
-            "https://127.0.0.1:8443",
-        ]);
+        site.ok(&site.init("office"));
         site.configure("127.0.0.1:0");
         site
     }
@@ -54,17 +50,17 @@ impl Site {
         fs::write(self.config(), text).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.arg("--data-dir").arg(self.data()).args(args);
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    fn run(&self, args: &[impl AsRef<OsStr>]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    fn ok(&self, args: &[impl AsRef<OsStr> + Debug]) -> String {
         let output = self.run(args);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {errors}");
@@ -75,30 +71,27 @@ impl Site {
         serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
     }
 
-    fn add_gateway(&self, name: &str) {
-        let key = Gateway::new("x", "pop1", 1).key.verifying_key();
-        let wg = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
-        let ed25519 = hex::encode(key.to_bytes());
-        self.ok(&[
-            "gateway",
-            "add",
+    /// The command that makes it.
+    fn init(&self, name: &'static str) -> [String; 7] {
+        let genesis = self.scratch.path().join("genesis.activation");
+        fs::write(&genesis, rig::genesis().to_bytes()).unwrap();
+        let genesis = genesis.to_str().unwrap();
+        let url = "https://127.0.0.1:8443";
+        [
+            "init",
             "--name",
             name,
-            "--ed25519",
-            &ed25519,
-            "--wg",
-            wg,
-            "--endpoint",
-            "198.18.1.2:51820,[2001:db8:a::2]:51820",
-            "--pop",
-            "pop1",
-            "--shard",
-            "1",
-            "--inner",
-            "10.64.0.1,fd64::1",
-            "--dns",
-            "sdns://AQ",
-        ]);
+            "--listen-url",
+            url,
+            "--genesis",
+            genesis,
+        ]
+        .map(str::to_owned)
+    }
+
+    async fn add_gateway(&self, name: &'static str) {
+        let (dir, gateway) = (self.dir(), Gateway::new(name, "pop1", 1));
+        rig::add_gateway(&dir, &dir.store().await.unwrap(), &gateway).await;
     }
 
     fn claim(&self) -> ClaimCode {
@@ -216,13 +209,7 @@ fn init_does_not_touch_a_directory_that_holds_something() {
     let site = Site::new();
     let before = fs::read(site.data().join("log-fleet.key")).unwrap();
 
-    let again = site.run(&[
-        "init",
-        "--name",
-        "other",
-        "--listen-url",
-        "https://127.0.0.1:1",
-    ]);
+    let again = site.run(&site.init("other"));
 
     assert_fails(&again, 1, "is not empty");
     assert_eq!(fs::read(site.data().join("log-fleet.key")).unwrap(), before);
@@ -307,7 +294,8 @@ fn the_command_line_refuses_what_it_cannot_mean() {
         &["claim", "new", "--slot", "anna@example.org"][..],
         &["claim", "new", "--days", "0"],
         &["device", "revoke", "abcdef"],
-        &["gateway", "add", "--name", "x"],
+        &["gateway", "add"],
+        &["init", "--name", "x", "--listen-url", "https://127.0.0.1:1"],
         &["frobnicate"],
         &[],
     ] {
@@ -335,13 +323,13 @@ fn openapi_prints_the_document() {
 async fn operators_work_beside_a_running_server_and_no_code_or_address_is_in_its_log() {
     let site = Site::new();
     let serving = site.serve();
-    site.add_gateway("gw1");
+    site.add_gateway("gw1").await;
     let claim = site.claim();
     let (mut device, thief) = (Device::new(), Device::new());
     let mut client = Client::connect(serving.addr, &site.dir()).await.unwrap();
 
     let answer = client.enrol(&device, Some(&claim)).await;
-    let anchors = Anchors::parse(&site.dir().trust_policy().unwrap()).unwrap();
+    let anchors = site.dir().anchors().unwrap();
     device.accept(&anchors, &answer.body).unwrap();
     assert_eq!(client.enrol(&thief, Some(&claim)).await.status, 403);
 
@@ -388,7 +376,7 @@ async fn operators_work_beside_a_running_server_and_no_code_or_address_is_in_its
 #[tokio::test]
 async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
     let site = Site::new();
-    site.add_gateway("gw1");
+    site.add_gateway("gw1").await;
     let mut held: Vec<(Device, ClaimCode, Vec<u8>)> = Vec::new();
     for _ in 0..5 {
         let serving = site.serve();
@@ -423,7 +411,7 @@ async fn a_full_disk_refuses_newcomers_clearly_and_the_server_lives_on() {
         return;
     }
     let site = Site::new();
-    site.add_gateway("gw1");
+    site.add_gateway("gw1").await;
     let claims: Vec<ClaimCode> = (0..60).map(|_| site.claim()).collect();
     let copy = site.scratch.path().join("copy");
     fs::rename(site.data(), &copy).unwrap();
@@ -470,7 +458,7 @@ fn the_clock_of_the_log_must_not_be_ahead_of_the_machine() {
     let url = "https://127.0.0.1:8443".parse().unwrap();
     let tomorrow = unix_now() + rig::DAY_S;
     runtime
-        .block_on(site.dir().create("office", &url, tomorrow))
+        .block_on(site.dir().create("office", &url, &rig::genesis(), tomorrow))
         .unwrap();
     site.configure("127.0.0.1:0");
 

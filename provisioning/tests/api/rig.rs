@@ -15,6 +15,7 @@ use provisioning::log::replay::{Replayed, replay};
 use provisioning::revoke::{Reason, revoke};
 use provisioning::serve::Server;
 use provisioning::store::{Store, claims, devices, server_name};
+use provisioning::{gateways, proposals};
 use rand_core::{OsRng, RngCore};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
@@ -30,10 +31,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trust::channel::EXPORTER_LABEL;
 use trust::{
-    Anchors, Bundle, BundleError, ChannelProof, ClaimCode, DeviceFacts, EnrolReq, GatewayRecord,
-    LeaseBundle, Limits, ServerChallenge, ShardPage, Stored, key_id,
+    Activation, Anchors, Bundle, BundleError, ChannelProof, ClaimCode, DeviceFacts, EnrolReq,
+    GatewayRecord, Kind, LeaseBundle, Limits, Proposal, ServerChallenge, ShardPage, Stored,
+    Verdict, key_id,
 };
 use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::pen::pen;
 
 pub(crate) const DAY_S: u64 = 86_400;
 
@@ -50,8 +54,47 @@ pub(crate) fn scratch() -> TempDir {
 pub(crate) async fn new_data_dir(scratch: &TempDir) -> DataDir {
     let dir = DataDir::new(scratch.path().join("data"));
     let url = "https://127.0.0.1:8443".parse().unwrap();
-    dir.create("office", &url, unix_now()).await.unwrap();
+    dir.create("office", &url, &genesis(), unix_now())
+        .await
+        .unwrap();
     dir
+}
+
+/// The first state of the authority: alice and bob together decide everything.
+pub(crate) fn genesis() -> Activation {
+    let person = |(name, n)| format!("person {name} {}\n", pen(n).line());
+    let people = [("alice", 1), ("bob", 2)].map(person).concat();
+    let rules = ["gateway", "authority"].map(|kind| format!("rule {kind} both self-approve\n"));
+    let text = format!(
+        "epoch 1\n{people}group both all alice bob\n{}",
+        rules.concat()
+    );
+    approved(Kind::Authority, 0, text.into_bytes())
+}
+
+/// What alice proposes and bob approves, without a proof of anything.
+fn approved(kind: Kind, authority_epoch: u64, body: Vec<u8>) -> Activation {
+    let proposal = Proposal {
+        v: trust::VERSION,
+        kind,
+        body,
+        authority_epoch,
+        nonce: new_key().to_bytes(),
+        created: unix_now(),
+        not_before: unix_now(),
+        expires: 0,
+        proposer: "alice".to_owned(),
+    };
+    let proposal = proposal.to_bytes();
+    let approvals = vec![
+        pen(1).says(Verdict::Propose, "alice", &proposal),
+        pen(2).says(Verdict::Approve, "bob", &proposal),
+    ];
+    Activation {
+        proposal,
+        approvals,
+        proof: String::new(),
+    }
 }
 
 pub(crate) fn config(data_dir: &Path) -> Config {
@@ -142,7 +185,7 @@ impl Office {
     }
 
     pub(crate) fn anchors(&self) -> Anchors {
-        Anchors::parse(&self.dir.trust_policy().unwrap()).unwrap()
+        self.dir.anchors().unwrap()
     }
 
     pub(crate) async fn replay(&self) -> Replayed {
@@ -177,10 +220,14 @@ pub(crate) async fn add_claim(store: &Store, pop: &str, expires_at: u64) -> Clai
 }
 
 pub(crate) async fn add_gateway(dir: &DataDir, store: &Store, gateway: &Gateway) {
+    let mut activation = approved(Kind::Gateway, 1, gateway.record().to_bytes());
     let mut writer = store.writer().await.unwrap();
     let mut db = writer.begin().await.unwrap();
     let keys = dir.log_keys(&server_name(&mut db).await.unwrap()).unwrap();
-    provisioning::gateways::add(&mut db, &gateway.record(), &keys, unix_now())
+    let now = unix_now();
+    let logged = proposals::add(&mut db, &activation.proposal, &keys, now).await;
+    activation.proof = logged.unwrap().proof;
+    gateways::add(&mut db, &activation, &dir.anchors().unwrap(), now)
         .await
         .unwrap();
     db.commit().await.unwrap();

@@ -3,9 +3,9 @@
 use std::fs;
 
 use provisioning::clock::unix_now;
-use trust::Proposal;
+use trust::{Activation, Proposal};
 
-use crate::rig::{GATEWAY, People, RULES};
+use crate::rig::{GATEWAY, People, RULES, at_office};
 
 const VERIFY: &[&str] = &["verify", "p", "--authority", "state"];
 
@@ -342,4 +342,76 @@ fn a_proposal_that_could_never_be_is_not_made() {
     ];
     people.fails(&taken, 1, "state is there already");
     people.fails(&["verify", "p"], 74, "cannot read p/proposal");
+}
+
+#[test]
+fn a_server_logs_nothing_that_nobody_of_the_authority_proposed_or_that_can_never_be() {
+    let people = People::new();
+    people.office(RULES);
+    let logged = |folder: &str| at_office(&["log", "add", folder]).join(" ");
+    let refused = |folder: &str, words: &str| {
+        let line = logged(folder);
+        people.fails(&line.split(' ').collect::<Vec<_>>(), 1, words);
+    };
+
+    let unsigned = ["propose", "gateway", "u", "--authority", "state"];
+    people.ok(&[&unsigned[..], &["--proposer", "carol"], GATEWAY].concat());
+    refused(
+        "u",
+        "nothing is logged: carol, who is named as the proposer",
+    );
+    let strange = ["propose", "gateway", "s", "--authority", "state"];
+    people.ok(&[&strange[..], &["--proposer", "mallory"], GATEWAY].concat());
+    let proposal = people.read("s/proposal");
+    people.sign("mallory", "propose-gateway@culvert", &proposal, "s/m.sig");
+    refused("s", "is nobody that the authority knows");
+    people.propose_gateway("p");
+    fs::write(people.path("p/proof"), "of something else").unwrap();
+    refused("p", "p/proof is another proof; take it away");
+    fs::remove_file(people.path("p/proof")).unwrap();
+
+    let line = logged("p");
+    people.ok(&line.split(' ').collect::<Vec<_>>());
+    let first = people.read("p/proof");
+    fs::remove_file(people.path("p/proof")).unwrap();
+    people.ok(&line.split(' ').collect::<Vec<_>>());
+    assert_eq!(people.read("p/proof"), first);
+    let listed = people.ok(&at_office(&["log", "list"]));
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+}
+
+#[test]
+fn a_server_takes_no_gateway_that_a_router_would_not() {
+    let people = People::new();
+    people.office(RULES);
+    people.propose_gateway("p");
+    people.ok(&at_office(&["log", "add", "p"]));
+    people.approve("p", "bob");
+    people.approve("p", "dan");
+    let later = (unix_now() + 3_600).to_string();
+    let trust = ["--trust", "office/image/trust.policy"];
+    let out = ["--at", &later, "--out", "a"];
+    people.ok(&[&["activate", "p"], &trust[..], &out].concat());
+    let add = at_office(&["gateway", "add", "a"]);
+    let whole = Activation::from_bytes(&people.read("a")).unwrap();
+    let changed = |change: &dyn Fn(&mut Activation)| {
+        let mut activation = whole.clone();
+        change(&mut activation);
+        fs::write(people.path("a"), activation.to_bytes()).unwrap();
+    };
+
+    people.fails(&add, 1, "has an effect from");
+    changed(&|activation| drop(activation.approvals.remove(0)));
+    people.fails(&add, 1, "noc have not approved it: 1 of them did");
+    changed(&|activation| activation.approvals.clear());
+    people.fails(&add, 1, "carol, who is named as the proposer");
+    changed(&|activation| activation.proof.clear());
+    people.fails(&add, 1, "not in the authority log");
+    let genesis = people.read("first.activation");
+    fs::write(people.path("a"), genesis).unwrap();
+    people.fails(&add, 1, "about authority, not about a gateway");
+    fs::write(people.path("a"), "no activation").unwrap();
+    people.fails(&add, 1, "a is no activation");
+    let none = people.ok(&at_office(&["gateway", "list"]));
+    assert!(none.contains("no gateways"), "{none}");
 }

@@ -53,6 +53,11 @@ pub(crate) const GATEWAY: &[&str] = &[
 
 pub(crate) const RULES: &str = "rule gateway noc min-delay 3600\nrule authority noc min-delay 60\n";
 
+/// A command for the server in the folder `office`.
+pub(crate) fn at_office<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["--data-dir", "office"], args].concat()
+}
+
 impl People {
     pub(crate) fn new() -> Self {
         let people = Self {
@@ -95,6 +100,21 @@ impl People {
         text.push_str("group noc 2 alice bob dan erin\n");
         text.push_str(rules);
         fs::write(self.path(file), text).unwrap();
+    }
+
+    /// Makes a server for these people, whose first state has these rules.
+    pub(crate) fn office(&self, rules: &str) {
+        self.state("state", 1, rules);
+        let genesis = ["propose", "genesis", "first", "--state", "state"];
+        self.ok(&[&genesis[..], &["--key", "alice"]].concat());
+        for key in ["bob", "dan"] {
+            self.ok(&["approve", "first", "--genesis", "--key", key]);
+        }
+        let out = ["--genesis", "--out", "first.activation"];
+        self.ok(&[&["activate", "first"], &out[..]].concat());
+        let init = ["init", "--name", "office", "--genesis", "first.activation"];
+        let url = ["--listen-url", "https://127.0.0.1:8443"];
+        self.ok(&at_office(&[init.as_slice(), &url].concat()));
     }
 
     /// Types a command, and says yes.

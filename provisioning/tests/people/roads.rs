@@ -9,7 +9,7 @@ use trust::{
     Activation, Anchors, Authority, Cosigner, LogSigner, Proof, Proposal, Tree, inclusion_path,
 };
 
-use crate::rig::{GATEWAY, People};
+use crate::rig::{GATEWAY, People, at_office};
 
 /// A log of the authority with one entry, and the trust file of those who believe it.
 fn log(people: &People, folder: &str, stamp: u64) {
@@ -33,7 +33,8 @@ fn log(people: &People, folder: &str, stamp: u64) {
         let (log, cosigner) = (log.vkey(), cosigner.vkey());
         format!("log {log}\nwitness office {cosigner}\nquorum office\n")
     };
-    let text = Anchors::compose(1, &policy(&fleet), &policy(&signer));
+    let state = String::from_utf8(people.read("state")).unwrap();
+    let text = Anchors::compose(&policy(&fleet), &policy(&signer), &state);
     fs::write(people.path("trust.policy"), text).unwrap();
 }
 
@@ -286,28 +287,33 @@ fn the_program_and_ssh_keygen_agree_on_a_signature() {
 }
 
 #[test]
-fn what_the_log_of_a_server_holds_is_listed_and_a_gateway_in_it_was_proposed_by_the_server() {
+fn a_gateway_goes_from_its_proposal_through_the_log_of_a_server_into_leases() {
     let people = People::new();
-    let office = ["--data-dir", "office"];
-    let typed = |args: &[&str]| people.ok(&[&office, args].concat());
-    typed(&[
-        "init",
-        "--name",
-        "office",
-        "--listen-url",
-        "https://127.0.0.1:8443",
-    ]);
-    assert_eq!(typed(&["log", "list"]), "the authority log is empty\n");
-    typed(&[&["gateway", "add"], GATEWAY].concat());
+    people.office("rule gateway noc\nrule authority noc\n");
+    people.propose_gateway("p");
+    let activate = ["activate", "p", "--trust", "office/image/trust.policy"];
+    let activate = [&activate[..], &["--out", "p.activation"]].concat();
+    people.fails(&activate, 2, "0 of them did");
 
-    let listed = typed(&["log", "list"]);
+    people.ok(&at_office(&["log", "add", "p"]));
+    people.approve("p", "bob");
+    people.fails(&activate, 2, "1 of them did");
+    people.approve("p", "dan");
+    people.ok(&activate);
+    people.ok(&at_office(&["gateway", "add", "p.activation"]));
 
-    assert_eq!(listed.lines().count(), 1);
+    let gateways = people.json(&at_office(&["gateway", "list"]));
+    assert_eq!(gateways[0]["name"], "gw1");
+    assert_eq!(gateways[0]["authority_entry"], 1);
+    let listed = people.ok(&at_office(&["log", "list"]));
+    assert_eq!(listed.lines().count(), 2);
     assert!(
-        listed.contains("gateway gw1, by office of epoch 1"),
+        listed.contains("authority, by alice of epoch 0"),
         "{listed}"
     );
-    let listed = people.json(&[&office[..], &["log", "list"]].concat());
-    assert_eq!(listed[0]["kind"], "gateway");
-    assert_eq!(listed[0]["entry"], 0);
+    assert!(
+        listed.contains("gateway gw1, by carol of epoch 1"),
+        "{listed}"
+    );
+    people.ok(&at_office(&["log", "verify"]));
 }

@@ -1,45 +1,49 @@
 //! The trust file of an image: each mistake by its place.
 
+use sha2::{Digest, Sha256};
+use trust::authority::AuthorityProblem;
 use trust::policy::PolicyProblem;
-use trust::{Anchors, AnchorsError, LogSigner, PolicyError};
+use trust::{Anchors, AnchorsError, AuthorityError, LogSigner, PolicyError};
 
 const FILE: &str = include_str!("../../vectors/trust.policy");
 
 #[test]
-fn sections_that_are_missing_misnamed_or_too_many_are_refused() {
-    refuses("", AnchorsError::Sections { line: 1 });
-    refuses(
-        "epoch 1\n[fleet]\nquorum none\n",
-        AnchorsError::Sections { line: 4 },
-    );
-    refuses(
-        &format!("{FILE}[more]\n"),
-        AnchorsError::Sections { line: 17 },
-    );
-    refuses(
-        &FILE.replace("[fleet]", "[authority]"),
-        AnchorsError::Sections { line: 4 },
-    );
+fn sections_that_are_missing_misnamed_out_of_order_or_too_many_are_refused() {
+    let lines = FILE.lines().count();
+    let sections = |line| AnchorsError::Sections { line };
+    let line = |heading: &str| 1 + FILE.lines().position(|line| line == heading).unwrap();
+
+    refuses("", sections(1));
+    refuses("[fleet]\nquorum none\n", sections(3));
+    refuses(&format!("epoch 1\n{FILE}"), sections(1));
+    refuses(&FILE.replace("[fleet]", "[authority]"), sections(2));
     refuses(
         &FILE.replace("[authority]", "[authority"),
-        AnchorsError::Sections { line: 11 },
+        sections(line("[authority]")),
     );
+    refuses(
+        &FILE.replace("[people]", "[fleet]"),
+        sections(line("[people]")),
+    );
+    refuses(&FILE.replace("[people]\n", ""), sections(lines));
 }
 
 #[test]
-fn an_epoch_that_is_missing_doubled_or_no_number_is_refused() {
-    refuses(&FILE.replace("epoch 1\n", ""), AnchorsError::NoEpoch);
-    for (epoch, line) in [
-        ("epoch 0", 2),
-        ("epoch one", 2),
-        ("epoch 1\nepoch 1", 3),
-        ("epoch 1\nlog x", 3),
-    ] {
-        refuses(
-            &FILE.replace("epoch 1", epoch),
-            AnchorsError::Epoch { line },
-        );
-    }
+fn people_who_cannot_be_read_are_refused_with_the_line_of_the_file() {
+    let line = 1 + FILE.lines().position(|line| line == "epoch 1").unwrap();
+    let people = |line, problem| AnchorsError::People(AuthorityError { line, problem });
+
+    refuses(
+        &FILE.replace("epoch 1", "epoch 0"),
+        people(line, AuthorityProblem::Epoch),
+    );
+    let last = 1 + FILE.lines().count();
+    refuses(
+        &format!("{FILE}[more]\n"),
+        people(last, AuthorityProblem::UnknownWord),
+    );
+    let (all, _) = FILE.split_once("rule authority").unwrap();
+    refuses(all, people(line - 1, AuthorityProblem::Unchangeable));
 }
 
 #[test]
@@ -79,11 +83,11 @@ fn a_mistake_in_a_policy_is_named_by_section_and_line_of_the_file() {
 
     let unknown = problem(
         "fleet",
-        9,
+        7,
         PolicyProblem::Party(trust::PartyProblem::UnknownName),
     );
     refuses(&FILE.replacen("quorum s", "quorum S", 1), unknown);
-    let word = problem("authority", 12, PolicyProblem::UnknownWord);
+    let word = problem("authority", 10, PolicyProblem::UnknownWord);
     refuses(&FILE.replace(log_line(1), "lag"), word);
 }
 
@@ -97,13 +101,15 @@ fn a_file_beyond_its_size_is_refused() {
 
 #[test]
 fn a_composed_trust_file_is_read_back() {
-    let (head, authority) = FILE.split_once("[authority]\n").unwrap();
+    let (head, people) = FILE.split_once("[people]\n").unwrap();
+    let (head, authority) = head.split_once("[authority]\n").unwrap();
     let (_, fleet) = head.split_once("[fleet]\n").unwrap();
 
-    let composed = Anchors::compose(1, fleet, authority);
+    let composed = Anchors::compose(fleet, authority, people);
 
     assert_eq!(Anchors::parse(&composed), Anchors::parse(FILE));
-    assert_eq!(Anchors::parse(FILE).unwrap().authority_epoch, 1);
+    let id: [u8; 32] = Sha256::digest(people).into();
+    assert_eq!(Anchors::parse(FILE).unwrap().people.id(), &id);
 }
 
 #[track_caller]

@@ -1,66 +1,15 @@
 //! The authority: mistakes of its text by line, and whose signatures give a proposal its effect.
 
-use ed25519_dalek::{Signer, SigningKey};
-use sha2::{Digest, Sha512};
-use trust::authority::{AuthorityProblem, namespace};
+use trust::authority::AuthorityProblem;
 use trust::{
     Approval, Authority, Effect, Kind, PartyProblem, Proposal, Refused, SshSigError, Standing,
     Verdict,
 };
 
+use crate::pen::pen;
+
 const LOGGED: u64 = 1_790_000_000;
 const NOW: u64 = LOGGED + 10_000;
-
-/// What ssh-keygen would make of an Ed25519 key in a file.
-struct Pen(SigningKey);
-
-fn pen(n: u8) -> Pen {
-    Pen(SigningKey::from_bytes(&[n; 32]))
-}
-
-fn string(bytes: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(bytes.len()).unwrap();
-    [&len.to_be_bytes()[..], bytes].concat()
-}
-
-impl Pen {
-    fn public(&self) -> Vec<u8> {
-        let key = self.0.verifying_key();
-        [string(b"ssh-ed25519"), string(key.as_bytes())].concat()
-    }
-
-    fn line(&self) -> String {
-        use base64::Engine as _;
-        let engine = base64::engine::general_purpose::STANDARD;
-        format!("ssh-ed25519 {}", engine.encode(self.public()))
-    }
-
-    fn sshsig(&self, purpose: &str, message: &[u8]) -> Vec<u8> {
-        let digest = Sha512::digest(message);
-        let head = [string(purpose.as_bytes()), string(b""), string(b"sha512")].concat();
-        let signed = [&b"SSHSIG"[..], &head, &string(&digest)].concat();
-        let signature = string(&self.0.sign(&signed).to_bytes());
-        let signature = [string(b"ssh-ed25519"), signature].concat();
-        let public = string(&self.public());
-        [
-            &b"SSHSIG\0\0\0\x01"[..],
-            &public,
-            &head,
-            &string(&signature),
-        ]
-        .concat()
-    }
-
-    fn says(&self, verdict: Verdict, person: &str, proposal: &[u8]) -> Approval {
-        let kind = Proposal::from_bytes(proposal).unwrap().kind;
-        Approval {
-            proposal_id: Proposal::id(proposal),
-            verdict,
-            person: person.to_owned(),
-            sshsig: self.sshsig(&namespace(verdict, kind), proposal),
-        }
-    }
-}
 
 /// Alice has two keys, 1 and 11; bob, carol, dan and erin one each, 2 to 5.
 fn text(epoch: u64, rules: &str) -> String {

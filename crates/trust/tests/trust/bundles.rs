@@ -2,10 +2,11 @@
 
 use trust::{
     Approval, BundleError, DeviceFacts, GatewayError, KeyId, Kind, LeaseBundle, MerkleError, Proof,
-    ProofError, Stored, Verdict,
+    ProofError, Refused, Stored, Verdict,
 };
 
-use crate::world::{DAY, SALT, T0, World, stranger};
+use crate::pen::pen;
+use crate::world::{DAY, DELAY, SALT, T0, World, stranger};
 
 #[test]
 fn a_lease_of_another_device_is_refused() {
@@ -320,49 +321,96 @@ fn a_gateway_that_is_only_proposed_is_refused() {
 }
 
 #[test]
-fn a_gateway_statement_is_refused_by_kind_epoch_time_and_foreign_approval() {
+fn a_gateway_statement_is_refused_by_kind_epoch_and_time() {
     let mut world = World::new();
     let good = world.proposal();
+    let changed = |change: &dyn Fn(&mut trust::Proposal)| {
+        let mut proposal = good.clone();
+        change(&mut proposal);
+        proposal
+    };
 
-    let mut proposal = good.clone();
-    proposal.kind = Kind::Release;
-    assert_eq!(
-        gateway(&mut world, &proposal, T0),
-        Err(GatewayError::Kind(Kind::Release))
-    );
+    let proposal = changed(&|p| p.kind = Kind::Release);
+    let error = GatewayError::Kind(Kind::Release);
+    assert_eq!(gateway(&mut world, &proposal, T0), Err(error));
 
     for got in [0, 2] {
-        let mut proposal = good.clone();
-        proposal.authority_epoch = got;
-        let error = GatewayError::AuthorityEpoch { current: 1, got };
+        let proposal = changed(&|p| p.authority_epoch = got);
+        let error = refused(Refused::Epoch { current: 1, got });
         assert_eq!(gateway(&mut world, &proposal, T0), Err(error));
     }
 
-    let mut proposal = good.clone();
-    proposal.expires = T0;
-    let error = GatewayError::Expired {
-        expires: T0,
-        now: T0,
-    };
-    assert_eq!(gateway(&mut world, &proposal, 0), Err(error));
-
-    let mut proposal = good.clone();
-    proposal.not_before = T0 + DAY;
-    let error = GatewayError::NotYet {
-        not_before: T0 + DAY,
-        now: T0,
-    };
+    let (expires, now) = (T0, T0);
+    let proposal = changed(&|p| p.expires = expires);
+    let error = refused(Refused::Expired { expires, now });
     assert_eq!(gateway(&mut world, &proposal, T0), Err(error));
 
-    let mut activation = world.activate(&good);
-    activation.approvals.push(Approval {
-        proposal_id: [0; 32],
-        verdict: Verdict::Approve,
-        person: "bob".to_owned(),
-        sshsig: Vec::new(),
+    let not_before = T0 + DAY;
+    let proposal = changed(&|p| p.not_before = not_before);
+    let error = refused(Refused::NotYet { not_before, now });
+    assert_eq!(gateway(&mut world, &proposal, T0), Err(error));
+}
+
+#[test]
+fn a_gateway_that_too_few_have_approved_is_none() {
+    let mut world = World::new();
+    let proposal = world.proposal().to_bytes();
+    let says = |n, person, verdict| pen(n).says(verdict, person, &proposal);
+    let proposed = says(1, "alice", Verdict::Propose);
+    let bobs = says(2, "bob", Verdict::Approve);
+    let short = |approved| Refused::NoQuorum {
+        deciders: "noc".to_owned(),
+        approved,
+    };
+    let mut foreign = bobs.clone();
+    foreign.proposal_id = [0; 32];
+
+    let cases: [(&[&Approval], Refused); 7] = [
+        (&[], Refused::NotProposed("alice".to_owned())),
+        (&[&proposed], short(0)),
+        (&[&proposed, &bobs], short(1)),
+        (&[&proposed, &bobs, &bobs], Refused::Twice("bob".to_owned())),
+        (
+            &[&proposed, &bobs, &says(1, "alice", Verdict::Approve)],
+            short(1),
+        ),
+        (
+            &[&proposed, &bobs, &says(4, "mallory", Verdict::Approve)],
+            Refused::Unknown("mallory".to_owned()),
+        ),
+        (&[&proposed, &foreign], Refused::Foreign("bob".to_owned())),
+    ];
+    for (approvals, error) in cases {
+        let approvals = approvals.iter().copied().cloned().collect();
+        let activation = world.log(&proposal, approvals, T0 - DELAY);
+        let judged = world.anchors.verify_gateway(&activation, T0);
+        assert_eq!(judged, Err(refused(error)));
+    }
+}
+
+#[test]
+fn a_gateway_is_none_before_its_delay_and_no_clock_of_one_server_shortens_it() {
+    let mut world = World::new();
+    let proposal = world.proposal();
+    let mut activation = world.activate(&proposal);
+
+    let early = world.anchors.verify_gateway(&activation, T0 - 1);
+    let error = refused(Refused::TooEarly {
+        logged: T0 - DELAY,
+        from: T0,
+        now: T0 - 1,
     });
-    let refused = world.anchors.verify_gateway(&activation, T0);
-    assert_eq!(refused, Err(GatewayError::ForeignApproval));
+    assert_eq!(early, Err(error.clone()));
+    assert!(world.anchors.verify_gateway(&activation, T0).is_ok());
+
+    // Two servers are enough, and one of them lies about when it saw this.
+    let times = [T0 - DELAY, T0 - 100 * DAY];
+    let witness = (&world.cosigners[3], T0 - DELAY);
+    let cosigners = world.cosigners.iter().zip(times).chain([witness]);
+    let index = Proof::parse(&activation.proof).unwrap().index;
+    activation.proof = world.authority.proof(index, &cosigners.collect::<Vec<_>>());
+    let early = world.anchors.verify_gateway(&activation, T0 - 1);
+    assert_eq!(early, Err(error));
 }
 
 #[test]
@@ -477,4 +525,8 @@ fn gateway(
         .anchors
         .verify_gateway(&activation, now)
         .map(trust::Verified::into_inner)
+}
+
+fn refused(refused: Refused) -> GatewayError {
+    GatewayError::Refused(Box::new(refused))
 }

@@ -140,7 +140,7 @@ fn a_logged_lease_admits_its_device() {
         panic!("{change:?}")
     };
     assert_eq!(admitted, lease);
-    assert_eq!(logged.timestamp, T0);
+    assert_eq!(logged.sworn.reached, T0);
 }
 
 #[test]

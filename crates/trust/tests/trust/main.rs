@@ -24,6 +24,8 @@ mod objects;
 #[cfg(test)]
 mod parsers;
 #[cfg(test)]
+mod pen;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod psk;

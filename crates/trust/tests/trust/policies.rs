@@ -6,7 +6,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use trust::policy::PolicyProblem;
 use trust::{
     Cosigner, LogSigner, MerkleError, PartyProblem, Policy, Proof, ProofError, SignedCheckpoint,
-    Tree,
+    Sworn, Tree,
 };
 
 #[test]
@@ -135,7 +135,7 @@ fn a_checkpoint_without_the_signature_of_its_log_is_refused() {
     let refused = policy.verify_checkpoint(&elsewhere.sign_checkpoint(1, [0; 32]));
     assert_eq!(refused, Err(ProofError::UnknownLog));
 
-    assert_eq!(policy.verify_checkpoint(&signed), Ok(0));
+    assert_eq!(policy.verify_checkpoint(&signed), Ok(Sworn::default()));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn unknown_cosigners_are_ignored_even_under_a_known_name() {
     assert_eq!(policy.verify_checkpoint(&signed), Err(ProofError::NoQuorum));
     assert_eq!(
         policy.verify_checkpoint(&witness(2).cosign(&signed, 6)),
-        Ok(6)
+        Ok(sworn(6, 6))
     );
 }
 
@@ -261,7 +261,7 @@ fn groups_within_groups_are_counted() {
             signed = witness(*seed).cosign(&signed, 9);
         }
         let expected = if met {
-            Ok(9)
+            Ok(sworn(9, 9))
         } else {
             Err(ProofError::NoQuorum)
         };
@@ -270,19 +270,25 @@ fn groups_within_groups_are_counted() {
 }
 
 #[test]
-fn the_time_is_what_a_whole_quorum_has_reached() {
-    let rule = "group x 2 w2 w3 w4\nquorum x";
+fn the_times_are_those_that_fewer_than_a_quorum_cannot_push_either_way() {
     let mut signed = log(1).sign_checkpoint(1, [0; 32]);
     for (seed, time) in [(2, 100), (3, 300), (4, 200)] {
         signed = witness(seed).cosign(&signed, time);
     }
 
-    assert_eq!(policy(rule).verify_checkpoint(&signed), Ok(200));
-    assert_eq!(policy("quorum w3").verify_checkpoint(&signed), Ok(300));
-    assert_eq!(
-        policy("group x all w2 w3\nquorum x").verify_checkpoint(&signed),
-        Ok(100)
-    );
+    for (rule, times) in [
+        ("group x 2 w2 w3 w4\nquorum x", sworn(200, 200)),
+        ("group x any w2 w3 w4\nquorum x", sworn(100, 300)),
+        ("quorum w3", sworn(300, 300)),
+        ("group x all w2 w3\nquorum x", sworn(300, 100)),
+        ("group x all w2 w3 w4\nquorum x", sworn(300, 100)),
+    ] {
+        assert_eq!(policy(rule).verify_checkpoint(&signed), Ok(times), "{rule}");
+    }
+}
+
+fn sworn(since: u64, reached: u64) -> Sworn {
+    Sworn { since, reached }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 
 use ed25519_dalek::SigningKey;
 use trust::{
-    Activation, Anchors, Approval, ChannelProof, ClaimCode, Cosigner, DeviceFacts, EnrolReq,
-    GatewayRecord, Kind, Lease, LeaseBundle, LogSigner, Note, Proof, Proposal, Revocation,
-    ServerChallenge, ShardChange, ShardPage, SignedCheckpoint, Stored, Tree, Verdict, Vkey, key_id,
+    Activation, Anchors, ChannelProof, ClaimCode, Cosigner, DeviceFacts, EnrolReq, GatewayRecord,
+    Kind, Lease, LeaseBundle, LogSigner, Note, Proof, Proposal, Revocation, ServerChallenge,
+    ShardChange, ShardPage, SignedCheckpoint, Stored, Sworn, Tree, Verdict, Vkey, key_id,
 };
 use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::pen::pen;
 
 const TIME: u64 = 1_790_000_000;
 const EXPORTER: [u8; 32] = [0xE1; 32];
@@ -138,14 +140,13 @@ fn a_gateway_statement_of_other_hands_reads_and_writes() {
         record.id(),
         key_id(&gateway_key().verifying_key().to_bytes())
     );
+    let says = |n, person, verdict| pen(n).says(verdict, person, &activation.proposal);
     assert_eq!(
         activation.approvals,
-        [Approval {
-            proposal_id: Proposal::id(&activation.proposal),
-            verdict: Verdict::Approve,
-            person: "bob".to_owned(),
-            sshsig: b"not judged here".to_vec(),
-        }]
+        [
+            says(10, "alice", Verdict::Propose),
+            says(11, "bob", Verdict::Approve)
+        ]
     );
 }
 
@@ -172,7 +173,9 @@ fn a_proof_of_other_hands_verifies() {
 
     let logged = anchors().fleet.verify_proof(&proof, &entry).unwrap();
 
-    assert_eq!((logged.index, logged.size, logged.timestamp), (4, 7, TIME));
+    assert_eq!((logged.index, logged.size), (4, 7));
+    let (since, reached) = (TIME + 5, TIME);
+    assert_eq!(logged.sworn, Sworn { since, reached });
     assert_eq!(proof.format(), text);
 }
 

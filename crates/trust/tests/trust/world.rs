@@ -1,14 +1,18 @@
 //! A provider in miniature: two logs, three validating servers, one witness outside, one gateway, one
-//! device; quorum is two servers and the witness.
+//! device; quorum is two servers and the witness. What alice proposes two others have to approve, and it waits in the log for a while.
 
 use trust::lease::fleet_entry;
 use trust::{
-    Activation, Anchors, Cosigner, DeviceFacts, GatewayRecord, Kind, Lease, LeaseBundle, LogSigner,
-    Proof, Proposal, Revocation, ShardEntry, Stored, Tree, VERSION, key_id,
+    Activation, Anchors, Approval, Cosigner, DeviceFacts, GatewayRecord, Kind, Lease, LeaseBundle,
+    LogSigner, Proof, Proposal, Revocation, ShardEntry, Stored, Tree, VERSION, Verdict, key_id,
 };
+
+use crate::pen::pen;
 
 pub(crate) const T0: u64 = 1_800_000_000;
 pub(crate) const DAY: u64 = 86_400;
+/// What a gateway's proposal has stood in the log for.
+pub(crate) const DELAY: u64 = 600;
 pub(crate) const SALT: [u8; 32] = [7; 32];
 
 pub(crate) struct Log {
@@ -72,9 +76,9 @@ impl World {
             authority.tree.append(&[n]);
         }
         let text = Anchors::compose(
-            1,
             &policy(&fleet, &cosigners),
             &policy(&authority, &cosigners),
+            &people(),
         );
         let me = DeviceFacts {
             devid_hash: [0xD1; 32],
@@ -132,15 +136,30 @@ impl World {
         }
     }
 
-    /// Logs a proposal and cosigns at `T0`.
+    /// Logs a proposal, approved by bob and carol and cosigned just long enough before `T0`.
     pub(crate) fn activate(&mut self, proposal: &Proposal) -> Activation {
-        let proposal = proposal.to_bytes();
-        let index = self.authority.tree.append(&proposal);
-        let proof = self.authority.proof(index, &self.everyone(T0));
+        let bytes = proposal.to_bytes();
+        let says = |n, person, verdict| pen(n).says(verdict, person, &bytes);
+        let approvals = vec![
+            says(1, "alice", Verdict::Propose),
+            says(2, "bob", Verdict::Approve),
+            says(3, "carol", Verdict::Approve),
+        ];
+        self.log(&bytes, approvals, T0 - DELAY)
+    }
+
+    /// Logs a proposal with whatever approvals, cosigned by everyone at `time`.
+    pub(crate) fn log(
+        &mut self,
+        proposal: &[u8],
+        approvals: Vec<Approval>,
+        time: u64,
+    ) -> Activation {
+        let index = self.authority.tree.append(proposal);
         Activation {
-            proposal,
-            approvals: Vec::new(),
-            proof,
+            proposal: proposal.to_vec(),
+            approvals,
+            proof: self.authority.proof(index, &self.everyone(time)),
         }
     }
 
@@ -226,6 +245,15 @@ pub(crate) fn revocation(world: &World) -> Revocation {
 /// The id of a gateway that nobody ever approved.
 pub(crate) fn stranger() -> [u8; 32] {
     key_id(&[0x66; 32])
+}
+
+fn people() -> String {
+    let person = |(name, n)| format!("person {name} {}\n", pen(n).line());
+    let people = [("alice", 1), ("bob", 2), ("carol", 3)].map(person);
+    let rules = format!(
+        "group noc 2 alice bob carol\nrule gateway noc min-delay {DELAY}\nrule authority noc\n"
+    );
+    ["epoch 1\n", &people.concat(), &rules].concat()
 }
 
 fn policy(log: &Log, cosigners: &[Cosigner]) -> String {

@@ -175,9 +175,9 @@ fn authority(state: &Authority, text: &str, holds: &Holds) -> String {
         state.epoch()
     );
     match holds {
-        Holds::State(_, before) => {
+        Holds::State(before) => {
             words.push_str("(- goes, + comes; the rest stays)\n");
-            difference(&mut words, before, text);
+            difference(&mut words, before.text(), text);
         }
         Holds::First | Holds::Unsaid => {
             for line in text.lines() {

@@ -1,0 +1,71 @@
+//! What people proposed: when each was logged, and what came of it.
+
+use anyhow::Context;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::{Id, signed, unsigned};
+
+/// A proposal in the authority log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its place in the log.
+    pub leaf: u64,
+    /// The log's proof from when it was logged.
+    pub proof: String,
+}
+
+/// Notes that a proposal was logged.
+pub async fn add(db: &mut SqliteConnection, id: &Id, logged: &Logged) -> anyhow::Result<()> {
+    sqlx::query("INSERT INTO proposal (leaf, proposal_id, proof) VALUES (?, ?, ?)")
+        .bind(signed(logged.leaf)?)
+        .bind(&id[..])
+        .bind(logged.proof.as_bytes())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Finds a proposal by its id.
+pub async fn find(db: &mut SqliteConnection, id: &Id) -> anyhow::Result<Option<Logged>> {
+    sqlx::query("SELECT leaf, proof FROM proposal WHERE proposal_id = ?")
+        .bind(&id[..])
+        .fetch_optional(db)
+        .await?
+        .map(|row| Logged::from_columns(&row))
+        .transpose()
+}
+
+/// Keeps what shows that a proposal has its effect.
+pub async fn activate(
+    db: &mut SqliteConnection,
+    leaf: u64,
+    activation: &[u8],
+) -> anyhow::Result<()> {
+    sqlx::query("UPDATE proposal SET activation = ? WHERE leaf = ?")
+        .bind(activation)
+        .bind(signed(leaf)?)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// What shows that the proposal at this place has its effect.
+pub async fn activation(db: &mut SqliteConnection, leaf: u64) -> anyhow::Result<Vec<u8>> {
+    let activation: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT activation FROM proposal WHERE leaf = ?")
+            .bind(signed(leaf)?)
+            .fetch_optional(db)
+            .await?
+            .flatten();
+    activation.with_context(|| format!("no activation is kept of authority entry {leaf}"))
+}
+
+impl Logged {
+    fn from_columns(row: &SqliteRow) -> anyhow::Result<Self> {
+        Ok(Self {
+            leaf: unsigned(row.try_get("leaf")?)?,
+            proof: String::from_utf8(row.try_get("proof")?).context("a stored proof is no text")?,
+        })
+    }
+}

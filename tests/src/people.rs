@@ -1,0 +1,71 @@
+//! The people of a provider: alice and bob, who both have to sign what its routers are to believe, each with a key in a file.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::netns::Netns;
+
+/// They make keys, and sign as the first state of the authority that they are the people.
+const CEREMONY: &str = r#"
+for name in alice bob; do ssh-keygen -q -t ed25519 -N '' -C $name -f $name; done
+{
+    echo epoch 1
+    for name in alice bob; do echo "person $name $(cat $name.pub)"; done
+    echo group both all alice bob
+    echo rule gateway both self-approve
+    echo rule authority both self-approve
+} > authority
+echo yes | "$1" propose genesis first --state authority --key alice
+echo yes | "$1" approve first --genesis --key bob
+"$1" activate first --genesis --out first.activation
+"#;
+
+/// Alice and bob, and the folder in which they sign.
+#[derive(Debug, Clone)]
+pub struct People {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl People {
+    /// Has them make their keys and their first state.
+    pub fn gather(netns: &Netns, program: &Path, folder: &Path) -> Result<Self> {
+        std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
+        let people = Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+        };
+        let program = program.to_string_lossy();
+        let script = format!("cd '{}'\n{CEREMONY}", folder.display());
+        netns.run(&["sh", "-ec", &script, "sh", program.as_ref()])?;
+        Ok(people)
+    }
+
+    /// What `init --genesis` takes.
+    pub fn genesis(&self) -> PathBuf {
+        self.folder.join("first.activation")
+    }
+
+    /// What a shell is to do, from whichever folder, that puts a gateway on the books of the server with this data directory: alice
+    /// proposes it, bob approves it, and it goes into the log.
+    pub fn adding_a_gateway(&self, data: &Path, name: &str, record: &[&str]) -> String {
+        let (program, data) = (self.program.display(), data.display());
+        let mut propose =
+            format!("propose gateway {name} --authority authority --key alice --name {name}");
+        for word in record {
+            // A String takes all that is written.
+            let _infallible = write!(propose, " '{word}'");
+        }
+        [
+            format!("(cd '{}'", self.folder.display()),
+            format!("echo yes | {program} {propose}"),
+            format!("echo yes | {program} approve {name} --authority authority --key bob"),
+            format!("{program} --data-dir '{data}' log add {name}"),
+            format!("{program} activate {name} --trust '{data}/image/trust.policy' --out {name}.activation"),
+            format!("{program} --data-dir '{data}' gateway add {name}.activation)"),
+        ]
+        .join(" && ")
+    }
+}

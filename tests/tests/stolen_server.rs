@@ -1,0 +1,92 @@
+//! A provisioning server in the wrong hands, with its keys and its store: what its routers refuse to take from it.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::fs;
+use std::time::Duration;
+
+use lab::{Lab, Office, Programs, Router, StreamReader, exit, refused, said, wait_until};
+use trust::Activation;
+
+/// What is done to an activation, and what the router says of it.
+type Attack = (&'static dyn Fn(&mut Activation), &'static str);
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Puts another activation in the place of the gateway's, as who has the server can.
+fn replace_activation(lab: &Lab, office: &Office, activation: &Activation) {
+    let file = lab.work().join("changed.activation");
+    fs::write(&file, activation.to_bytes()).unwrap();
+    let file = file.display();
+    let sql =
+        format!("UPDATE proposal SET activation = readfile('{file}') WHERE activation IS NOT NULL");
+    let store = office.data().join("culvert.db");
+    let store = store.to_string_lossy();
+    lab.office.run(&["sqlite3", store.as_ref(), &sql]).unwrap();
+}
+
+#[test]
+fn a_router_takes_no_gateway_that_too_few_people_approved_and_says_so_until_it_can_take_one() {
+    let lab = Lab::for_test().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let office = Office::init(&lab, &programs).unwrap();
+    let _server = office.start().unwrap();
+    let gateway = StreamReader::default().public();
+    office.add_silent_gateway(&gateway).unwrap();
+    let approved = fs::read(office.genesis().with_file_name("gw1.activation")).unwrap();
+    let approved = Activation::from_bytes(&approved).unwrap();
+    let code = office.claim().unwrap();
+    let changed = |change: &dyn Fn(&mut Activation)| {
+        let mut activation = approved.clone();
+        change(&mut activation);
+        replace_activation(&lab, &office, &activation);
+    };
+    let router = Router::flash(&lab, &programs, &office).unwrap();
+
+    let attacks: [Attack; 3] = [
+        (
+            &|one| one.approvals.clear(),
+            "alice, who is named as the proposer",
+        ),
+        (
+            &|one| one.approvals.retain(|approval| approval.person != "bob"),
+            "both have not approved it: 1 of them did",
+        ),
+        (
+            &|one| {
+                one.approvals
+                    .iter_mut()
+                    .for_each(|approval| approval.person = "bob".to_owned())
+            },
+            "a signature in the name of bob is by a key that is not theirs",
+        ),
+    ];
+    for (attack, words) in attacks {
+        changed(attack);
+        let tried = router.try_enrol(&code).unwrap();
+        let words = format!("the people's word does not suffice: {words}");
+        refused(&tried, exit::UNAVAILABLE, &[&words]).unwrap();
+    }
+
+    let file = router.dir().join("code");
+    fs::write(&file, &code).unwrap();
+    let enrol = router.run_line().replace(" run ", " enrol ");
+    let enrol = format!("exec {enrol} --claim-file {}", file.display());
+    let _agent = router.start().unwrap();
+    let mut command = lab.router.command("sh");
+    command.args(["-c", &enrol]);
+    let _tries = lab.router.spawn_command("tries", command).unwrap();
+    let status = wait_until("the agent says why", PATIENCE, || {
+        let status = router.status()?;
+        let reason = status["reason"].as_str().unwrap_or_default().to_owned();
+        Ok(reason
+            .contains("people's word does not suffice")
+            .then_some(status))
+    });
+    assert!(status.unwrap()["lease"].is_null());
+
+    changed(&|_| ());
+    let enrolled = router.try_enrol(&code).unwrap();
+    assert!(enrolled.status.success(), "{}", said(&enrolled));
+    assert!(!router.status().unwrap()["lease"].is_null());
+}
