@@ -207,19 +207,64 @@ fn a_proposal_before_its_delay_is_not_yet() {
 }
 
 #[test]
-fn a_proposal_of_another_state_of_the_authority_is_invalid_and_nobody_signs_it() {
-    let people = proposed();
-    people.approve("p", "bob");
+fn a_proposal_of_a_state_that_is_not_yet_is_invalid_and_nobody_signs_it() {
+    let people = People::new();
     people.state("state", 2, RULES);
+    people.propose_gateway("p");
+    people.state("state", 1, RULES);
 
-    verify_fails(&people, 1, "of authority epoch 1, but it is 2");
+    verify_fails(&people, 1, "of authority epoch 2, but it is 1");
     let signing = ["approve", "p", "--authority", "state", "--key", "alice"];
     people.fails(
         &signing,
         1,
-        "not signed: the proposal is of authority epoch 1",
+        "not signed: the proposal is of authority epoch 2",
     );
-    assert_eq!(people.signatures("p"), 2);
+    assert_eq!(people.signatures("p"), 1);
+}
+
+#[test]
+fn a_proposal_that_is_older_than_the_state_needs_enough_of_its_people() {
+    let people = proposed();
+    people.approve("p", "bob");
+    people.approve("p", "alice");
+    people.state("state", 2, RULES);
+    let verify_holds = || {
+        let logged = logged_long_ago();
+        people.ok(&[VERIFY, &logged.each_ref().map(String::as_str)].concat());
+    };
+    verify_holds();
+    let without_alice = |rules: &str| {
+        people.state("state", 2, rules);
+        let text = String::from_utf8(people.read("state")).unwrap();
+        let kept = text
+            .lines()
+            .filter(|line| !line.starts_with("person alice"));
+        let kept = kept.collect::<Vec<_>>().join("\n") + "\n";
+        let kept = kept.replace("noc 2 alice bob", "noc 2 bob");
+        fs::write(people.path("state"), kept).unwrap();
+    };
+
+    without_alice(RULES);
+
+    verify_fails(&people, 1, "is nobody that the authority knows");
+    let files = fs::read_dir(people.path("p")).unwrap();
+    let (_, of_alice) = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("approve")
+        })
+        .map(|path| (fs::metadata(&path).unwrap().modified().unwrap(), path))
+        .max()
+        .unwrap();
+    fs::remove_file(of_alice).unwrap();
+    verify_fails(&people, 2, "1 of them did");
+    people.approve("p", "dan");
+    verify_holds();
 }
 
 #[test]

@@ -54,15 +54,21 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// By the state that holds, and where the proposal is a new state, by that one too.
+    /// By the state that holds, and where the proposal is a new state, by that one too. What was proposed under an earlier state is
+    /// judged by the one that holds: it needs enough of those who are people now. A change of states is of the one that holds.
     pub fn of(
         authority: &Authority,
         proposal: &[u8],
         signed: &[Approval],
     ) -> Result<Self, Refused> {
         let read = Proposal::from_bytes(proposal)?;
-        if read.authority_epoch != authority.epoch {
-            let (current, got) = (authority.epoch, read.authority_epoch);
+        let (current, got) = (authority.epoch, read.authority_epoch);
+        let earliest = if read.kind == Kind::Authority {
+            current
+        } else {
+            1
+        };
+        if !(earliest..=current).contains(&got) {
             return Err(Refused::Epoch { current, got });
         }
         let now = Tally::of(authority, proposal, &read, signed)?;

@@ -269,14 +269,39 @@ fn a_proposer_counts_only_where_the_rule_says_so() {
 }
 
 #[test]
-fn what_has_no_rule_or_is_of_another_epoch_has_no_effect() {
+fn what_has_no_rule_or_is_of_an_epoch_that_is_not_yet_has_no_effect() {
     let order = proposal(Kind::Order, b"", |_| ());
     let refused = judged(&authority(RULES), &order, &[]).unwrap_err();
     assert_eq!(refused, Refused::NoRule(Kind::Order));
 
-    let old = proposal(Kind::Gateway, b"a record", |p| p.authority_epoch = 3);
-    let refused = judged(&authority(RULES), &old, &[]).unwrap_err();
-    assert_eq!(refused, Refused::Epoch { current: 4, got: 3 });
+    for (kind, got) in [(Kind::Gateway, 0), (Kind::Gateway, 5), (Kind::Authority, 3)] {
+        let other = proposal(kind, b"a record", |p| p.authority_epoch = got);
+        let refused = judged(&authority(RULES), &other, &[]).unwrap_err();
+        assert_eq!(refused, Refused::Epoch { current: 4, got });
+    }
+}
+
+#[test]
+fn what_was_proposed_under_an_earlier_state_needs_enough_of_those_who_are_people_now() {
+    let proposal = proposal(Kind::Gateway, b"a record", |p| p.authority_epoch = 3);
+    let proposed = pen(1).says(Verdict::Propose, "alice", &proposal);
+    let bobs = pen(2).says(Verdict::Approve, "bob", &proposal);
+    let carols = pen(3).says(Verdict::Approve, "carol", &proposal);
+    let franks = pen(6).says(Verdict::Approve, "frank", &proposal);
+    let left = pen(7).says(Verdict::Approve, "carol", &proposal);
+    let judged = |signed: &[&Approval]| {
+        let signed: Vec<_> = signed.iter().copied().cloned().collect();
+        judged(&authority(RULES), &proposal, &signed).err()
+    };
+
+    let unknown = Refused::Unknown("frank".to_owned());
+    assert_eq!(judged(&[&proposed, &bobs, &franks]), Some(unknown));
+    let person = "carol".to_owned();
+    let of_others = Refused::KeyOfOthers { person };
+    assert_eq!(judged(&[&proposed, &bobs, &left]), Some(of_others));
+    let short = judged(&[&proposed, &bobs]);
+    assert!(matches!(short, Some(Refused::NoQuorum { approved: 1, .. })));
+    assert_eq!(judged(&[&proposed, &bobs, &carols]), None);
 }
 
 #[test]
