@@ -119,6 +119,9 @@ blacklisted_ips = []
         Ok(Self { stamp, process })
     }
 
+    /// The provider name of its dnsdist.
+    pub const DNSDIST_NAME: &str = "2.dnscrypt-cert.dnsdist.example";
+
     /// dnsdist: one classical certificate, over UDP only.
     pub fn dnsdist(lab: &Lab, listen: SocketAddr) -> Result<Self> {
         Self::dnsdist_in(lab, &lab.internet, listen)
@@ -126,7 +129,7 @@ blacklisted_ips = []
 
     /// dnsdist in another place of the lab.
     pub fn dnsdist_in(lab: &Lab, netns: &Netns, listen: SocketAddr) -> Result<Self> {
-        const NAME: &str = "2.dnscrypt-cert.dnsdist.example";
+        const NAME: &str = ForeignServer::DNSDIST_NAME;
         let dir = lab.folder("dnsdist")?;
         let config = dir.join("dnsdist.conf");
         let now = SystemTime::now()

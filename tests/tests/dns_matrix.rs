@@ -58,7 +58,18 @@ fn every_client_resolves_through_encrypted_dns_and_through_dnsdist() {
         &encrypted_dns.stamp,
         [&Asking::ALL, &POST_QUANTUM],
     );
-    // It has a classical certificate alone, and gives it over UDP alone: the client that forces TCP never gets it.
+    // It has a classical certificate alone, and gives it over UDP alone: the client that forces TCP never gets it. A dnsdist that
+    // gives it is to be asked in every way.
+    let certificate = |transport: &[&str]| {
+        let asked = ["dig", "+tries=1", "+time=3", "@203.0.113.10", "-p", "8443"];
+        let named = ["TXT", ForeignServer::DNSDIST_NAME];
+        let said = lab.pop.output(&[&asked, &named[..], transport].concat());
+        String::from_utf8(said.unwrap().stdout).unwrap()
+    };
+    let over_udp = certificate(&["+notcp"]);
+    assert!(over_udp.contains("\"DNSC"), "{over_udp}");
+    let over_tcp = certificate(&["+tcp"]);
+    assert!(!over_tcp.contains("\"DNSC"), "{over_tcp}");
     let mut over_udp = Asking::ALL.to_vec();
     over_udp.retain(|asking| *asking != Asking::Tcp);
     ask_every_way(&lab, &lab.pop, &dnsdist.stamp, [&over_udp, &[]]);
