@@ -1,9 +1,9 @@
 //! People with keys, in one folder, who type commands.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -123,9 +123,21 @@ impl People {
     }
 
     pub(crate) fn run_saying(&self, said: &str, args: &[&str]) -> Output {
+        self.typed(said, &[], args)
+    }
+
+    /// The same with more in the environment.
+    pub(crate) fn run_with(&self, more: &[(&str, &Path)], args: &[&str]) -> Output {
+        self.typed("yes\n", more, args)
+    }
+
+    fn typed(&self, said: &str, more: &[(&str, &Path)], args: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command.args(args).current_dir(self.path(""));
         command.env("SSH_SK_PROVIDER", sk_dummy());
+        command
+            .env_remove("SSH_AUTH_SOCK")
+            .envs(more.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         // A command that asks nothing may have ended already.
@@ -193,5 +205,39 @@ impl People {
         files
             .filter(|file| is_one(&file.as_ref().unwrap().path()))
             .count()
+    }
+}
+
+/// OpenSSH's agent, which ends with this.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl Agent {
+    pub(crate) fn start(people: &People) -> Self {
+        let socket = people.path("agent");
+        let mut command = Command::new("ssh-agent");
+        command.arg("-D").arg("-a").arg(&socket);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let said = child.stdout.take().unwrap();
+        BufReader::new(said).read_line(&mut line).unwrap();
+        assert!(line.contains("SSH_AUTH_SOCK"), "it listens now: {line}");
+        Self { child, socket }
+    }
+
+    pub(crate) fn add(&self, people: &People, key: &str) {
+        let mut command = Command::new("ssh-add");
+        command.arg("-q").arg(key).current_dir(people.path(""));
+        let added = command.env("SSH_AUTH_SOCK", &self.socket).status();
+        assert!(added.unwrap().success());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It has ended by itself, or does now.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
     }
 }

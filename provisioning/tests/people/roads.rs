@@ -9,7 +9,7 @@ use trust::{
     Activation, Anchors, Authority, Cosigner, LogSigner, Proof, Proposal, Tree, inclusion_path,
 };
 
-use crate::rig::{GATEWAY, People, at_office};
+use crate::rig::{Agent, GATEWAY, People, at_office};
 
 /// A log of the authority with one entry, and the trust file of those who believe it.
 fn log(people: &People, folder: &str, stamp: u64) {
@@ -316,4 +316,24 @@ fn a_gateway_goes_from_its_proposal_through_the_log_of_a_server_into_leases() {
         "{listed}"
     );
     people.ok(&at_office(&["log", "verify"]));
+}
+
+#[test]
+fn a_key_in_an_agent_signs_by_its_public_half_and_only_while_it_is_there() {
+    let people = People::new();
+    people.propose_gateway("p");
+    let agent = Agent::start(&people);
+    agent.add(&people, "bob");
+    fs::remove_file(people.path("bob")).unwrap();
+    let approve = ["approve", "p", "--authority", "state", "--key", "bob.pub"];
+
+    people.fails(&approve, 1, "ssh-keygen has not signed with bob.pub");
+    assert_eq!(people.signatures("p"), 1);
+    let approved = people.run_with(&[("SSH_AUTH_SOCK", &agent.socket)], &approve);
+    let told = String::from_utf8_lossy(&approved.stderr);
+    assert!(approved.status.success(), "{told}");
+
+    people.approve("p", "dan");
+    let logged = (unix_now() - 10_000).to_string();
+    people.ok(&["verify", "p", "--authority", "state", "--logged", &logged]);
 }
