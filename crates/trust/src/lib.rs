@@ -25,6 +25,8 @@ pub mod anchors;
 pub mod stored;
 pub mod verified;
 pub mod verify;
+// The judge of those who keep logs honest.
+pub mod witness;
 // What the judge stands on.
 pub mod cbor;
 pub mod checkpoint;
@@ -69,3 +71,4 @@ pub use verify::{
     Bundle, BundleError, DeviceFacts, EntryError, GatewayError, ShardChange, ShardJudge,
 };
 pub use vkey::{Vkey, VkeyError};
+pub use witness::{AddCheckpoint, AddCheckpointError, NotCosigned};

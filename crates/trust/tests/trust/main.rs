@@ -34,4 +34,6 @@ mod signatures;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod witness;
+#[cfg(test)]
 mod world;

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use proptest::prelude::*;
 use trust::{
-    Activation, Anchors, Approval, ChannelProof, ClaimCode, EnrolReq, GatewayRecord, Lease,
-    LeaseBundle, Note, Policy, Proof, Proposal, Revocation, ServerChallenge, ShardEntry, ShardPage,
-    Signed, SignedCheckpoint, SignedList, Stored, Tile, Vkey,
+    Activation, AddCheckpoint, Anchors, Approval, ChannelProof, ClaimCode, EnrolReq, GatewayRecord,
+    Lease, LeaseBundle, Note, Policy, Proof, Proposal, Revocation, ServerChallenge, ShardEntry,
+    ShardPage, Signed, SignedCheckpoint, SignedList, Stored, Tile, Vkey,
 };
 
 /// What a parser said of some bytes.
@@ -37,7 +37,7 @@ macro_rules! object {
     };
 }
 
-pub(crate) const PARSERS: [Parser; 23] = [
+pub(crate) const PARSERS: [Parser; 24] = [
     object!("lease", Lease),
     object!("revocation", Revocation),
     object!("gateway-record", GatewayRecord),
@@ -63,6 +63,16 @@ pub(crate) const PARSERS: [Parser; 23] = [
                 bytes,
                 |t| SignedCheckpoint::parse(t).ok(),
                 SignedCheckpoint::text,
+            )
+        },
+    },
+    Parser {
+        name: "add-checkpoint",
+        parse: |bytes| {
+            text(
+                bytes,
+                |t| AddCheckpoint::parse(t.as_bytes()).ok(),
+                AddCheckpoint::to_string,
             )
         },
     },
