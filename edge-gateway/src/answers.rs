@@ -1,7 +1,7 @@
 //! From a query to its answer, by whichever door it came: the gateway's own names first, then the resolver.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dnscrypt_proxy::listen::{Holder, Homes, Places};
 use dnscrypt_proxy::proto::message::Query;
@@ -12,11 +12,14 @@ use hickory_proto::rr::RecordType;
 use crate::dns::Figures;
 use crate::dns64::{self, Asked, Dns64};
 use crate::own_names::OwnNames;
+use crate::places::{Seat, Seats};
 use crate::resolver::{Outcome, Resolver, holding};
 
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
 pub(crate) const MAX_LOOKUPS: usize = 2_048;
 const RCODE_SERVFAIL: u16 = 2;
+/// How often a lookup asks that others' want of room makes fail.
+const TRIES: usize = 4;
 
 /// What answers; a copy for each who asks.
 #[derive(Clone)]
@@ -25,7 +28,7 @@ pub(crate) struct Answers {
     resolver: Arc<Resolver>,
     dns64: Option<Dns64>,
     homes: Homes,
-    places: Arc<Mutex<Places>>,
+    seats: Seats,
     figures: Arc<Figures>,
 }
 
@@ -41,7 +44,7 @@ impl Answers {
             resolver: Arc::new(resolver),
             dns64,
             homes,
-            places: Arc::new(Mutex::new(Places::new(MAX_LOOKUPS))),
+            seats: Seats::of(Places::new(MAX_LOOKUPS)),
             figures,
         }
     }
@@ -64,19 +67,37 @@ impl Answers {
             let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
             return heard(busy.ok(), Outcome::Busy);
         };
-        let lookup = self.look_up(query, asked, asking);
-        let ((answer, outcome), is_refused) = holding(holder, lookup).await;
-        let is_answer = matches!(outcome, Outcome::Answered | Outcome::Synthesized);
-        // What was not taken says nothing of the name, not even where it was a key that validation wanted.
-        let outcome = if is_refused && !is_answer {
-            Outcome::Busy
-        } else {
-            outcome
-        };
+        let (answer, outcome) = self.look_up_within(holder, query, asked, asking).await;
         if asking != Asking::Ahead {
             self.figures.count(outcome);
         }
         heard(answer, outcome)
+    }
+
+    /// Within the room for large answers. What was not taken says nothing of the name, not even where it was a key that validation wanted,
+    /// nor where somebody else had no room for an answer that both waited for: then this one asks again.
+    async fn look_up_within(
+        &self,
+        holder: Holder,
+        query: &[u8],
+        asked: Option<(Dns64, Asked)>,
+        asking: Asking,
+    ) -> (Option<Vec<u8>>, Outcome) {
+        let mut heard = (None, Outcome::Busy);
+        for _ in 0..TRIES {
+            let before = self.resolver.refusals();
+            let lookup = self.look_up(query, asked.clone(), asking);
+            let ((answer, outcome), is_own) = holding(holder, lookup).await;
+            let is_answer = matches!(outcome, Outcome::Answered | Outcome::Synthesized);
+            if is_answer || !is_own && self.resolver.refusals() == before {
+                return (answer, outcome);
+            }
+            heard = (answer, Outcome::Busy);
+            if is_own {
+                break;
+            }
+        }
+        heard
     }
 
     async fn look_up(
@@ -98,12 +119,11 @@ impl Answers {
     }
 
     /// A place for one who waits; what nobody waits for has others.
-    fn place(&self, holder: Holder, asking: Asking) -> Result<Option<Place>, Outcome> {
+    fn place(&self, holder: Holder, asking: Asking) -> Result<Option<Seat>, Outcome> {
         if asking == Asking::Ahead {
             return Ok(None);
         }
-        let place = Place::take(&self.places, holder);
-        place.map(Some).ok_or(Outcome::Busy)
+        self.seats.take(holder).map(Some).ok_or(Outcome::Busy)
     }
 
     /// What a NAT64 makes of a name: what it says of itself, and what its IPv4 addresses are behind the prefix. Where one of
@@ -145,31 +165,6 @@ impl Answers {
         let answer = answer.ok_or(Outcome::Failed)?;
         Message::from_vec(&answer).map_err(|_| Outcome::Failed)
     }
-}
-
-/// A place, until it is dropped.
-struct Place {
-    places: Arc<Mutex<Places>>,
-    holder: Holder,
-}
-
-impl Place {
-    fn take(places: &Arc<Mutex<Places>>, holder: Holder) -> Option<Self> {
-        locked(places).take(holder).then(|| Self {
-            places: Arc::clone(places),
-            holder,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        locked(&self.places).give_back(self.holder);
-    }
-}
-
-fn locked(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an older answer may stand in for, and what not.

@@ -19,7 +19,7 @@ const TTL_S: u32 = 600;
 pub(crate) struct Dns64(pub(crate) Nat64Prefix);
 
 /// A question that may be answered by translation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Asked {
     /// For IPv6 addresses.
     Addresses(Message),

@@ -111,6 +111,8 @@ pub struct Resolver {
     zones: Vec<Source>,
     rest: Source,
     ahead: Semaphore,
+    /// Of all of them.
+    room: Room,
 }
 
 /// Who is asked.
@@ -185,7 +187,13 @@ impl Resolver {
             rest,
             ahead: Semaphore::new(MAX_AHEAD),
             routes,
+            room,
         })
+    }
+
+    /// How often a large answer found no room so far, whoever wanted it.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.room.refusals()
     }
 
     /// Answers one query; `None` when it is not a query at all.

@@ -1,5 +1,5 @@
-//! Places for those who wait for an answer: so many and no more, and however long somebody's servers take, none that is alone or among
-//! a few takes them all.
+//! Places for those who wait for an answer, or hold what there is a bounded number of: so many and no more, and however long somebody holds
+//! theirs, none that is alone or among a few takes them all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -51,6 +51,8 @@ impl Holder {
 #[derive(Debug)]
 pub struct Places {
     most: usize,
+    /// Of one source, whatever is free.
+    each: usize,
     pub(crate) taken: usize,
     pub(crate) strangers: usize,
     held: HashMap<IpAddr, usize>,
@@ -60,8 +62,15 @@ impl Places {
     /// So many, all free.
     #[must_use]
     pub fn new(most: usize) -> Self {
+        Self::bounded(most, usize::MAX)
+    }
+
+    /// The same, of which no source has more than so many, however many are free.
+    #[must_use]
+    pub fn bounded(most: usize, each: usize) -> Self {
         Self {
             most,
+            each,
             taken: 0,
             strangers: 0,
             held: HashMap::new(),
@@ -79,11 +88,11 @@ impl Places {
     pub fn take_many(&mut self, holder: Holder, several: usize) -> bool {
         let free = self.most.saturating_sub(self.taken);
         let is_stranger = holder.class == Class::Stranger;
-        let of_strangers = self.most / PART_OF_STRANGERS;
+        let of_strangers = self.most.div_ceil(PART_OF_STRANGERS);
         let own = self.held.get(&holder.home).copied().unwrap_or(0);
         if several > free
             || is_stranger && self.strangers + several > of_strangers
-            || own + several > FEW.max(free / PART_OF_FREE)
+            || own + several > FEW.max(free / PART_OF_FREE).min(self.each)
         {
             return false;
         }

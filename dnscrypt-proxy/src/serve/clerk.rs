@@ -176,7 +176,8 @@ impl Clerk {
             self.open(&keyring, place, bytes.to_vec(), now);
             return Taken::Done;
         }
-        if self.strangers.push((place, bytes.to_vec())).is_err() {
+        let class = Holder::of(&self.server.homes, place.peer.ip()).class;
+        if self.strangers.push((place, bytes.to_vec()), class).is_err() {
             self.drop(place, Dropped::StrangersOverBudget);
         }
         Taken::Stranger
@@ -192,10 +193,14 @@ impl Clerk {
         }
     }
 
-    /// Whose question it was gets no answer, or a stale one; who joined it asks by themselves.
+    /// Whose question it was gets no answer, or a stale one, however often that home waits for it; others who joined it ask by themselves.
     fn turned_away(&mut self, number: u64, now: Now) {
+        let mut turned_away = None;
         for (message, waiter, share) in self.desk.turned_away(number) {
-            if share == Share::Others {
+            let home = Holder::of(&self.server.homes, waiter.place.peer.ip());
+            if share == Share::Own {
+                turned_away = Some(home);
+            } else if turned_away != Some(home) {
                 self.ask(message, waiter, now);
                 continue;
             }

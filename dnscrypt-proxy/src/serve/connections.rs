@@ -1,7 +1,8 @@
 //! TCP of one worker: its share of the listeners, and the connections that they brought, each with one query at a time.
 //! Reads and writes take what is there; whoever is too slow, or one too many, is closed.
 
-use std::collections::HashMap;
+mod shares;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use netio::poll::Interest;
 use netio::tcp::{Listener, Stream};
 
 use super::tls::{Begun, TlsDoor};
-use crate::listen::Limits;
+use crate::listen::{Holder, Homes, Limits};
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::{MAX_QUERY, relay};
+use shares::{Room, Shares};
 
 /// How long somebody may take for a whole query, or to accept an answer.
 const PATIENCE_S: u64 = 10;
@@ -52,6 +54,7 @@ struct Connection {
     number: u64,
     stream: Stream,
     source: SocketAddr,
+    holder: Holder,
     state: State,
     /// What of the next query is here.
     unread: Vec<u8>,
@@ -78,8 +81,8 @@ pub(super) struct Connections {
     slots: Vec<Option<Connection>>,
     free: Vec<u32>,
     last: u64,
-    per_source: HashMap<IpAddr, usize>,
-    limits: Limits,
+    homes: Homes,
+    shares: Shares,
     /// Where those go that speak TLS.
     tls: Option<TlsDoor>,
     buffer: Box<[u8]>,
@@ -91,7 +94,7 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn new(
         listeners: Vec<Listener>,
-        limits: Limits,
+        (limits, homes): (Limits, Homes),
         poller: &Poller,
     ) -> std::io::Result<Self> {
         for (number, listener) in (LISTENERS..).zip(&listeners) {
@@ -103,8 +106,8 @@ impl Connections {
             slots: Vec::new(),
             free: Vec::new(),
             last: 0,
-            per_source: HashMap::new(),
-            limits,
+            homes,
+            shares: Shares::of(limits),
             tls: None,
             buffer: vec![0; PREFIX + LONGEST].into_boxed_slice(),
             next: Vec::new(),
@@ -214,15 +217,17 @@ impl Connections {
                 return;
             };
             match listener.accept() {
-                Ok(Some((stream, source))) if self.has_room(source.ip()) => {
-                    if let Some(id) = self.open(stream, source, now_s) {
-                        self.read(id, at, arrived);
+                Ok(Some((stream, source))) => match self.place(source.ip(), counters) {
+                    Some(holder) => {
+                        if let Some(id) = self.open(stream, (source, holder), now_s) {
+                            self.read(id, at, arrived);
+                        }
                     }
-                }
-                Ok(Some((stream, _))) => {
-                    counters.drop_packet(Dropped::TooManyConnections);
-                    drop(stream);
-                }
+                    None => {
+                        counters.drop_packet(Dropped::TooManyConnections);
+                        drop(stream);
+                    }
+                },
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "tcp accept failed");
@@ -235,19 +240,45 @@ impl Connections {
         }
     }
 
-    fn has_room(&self, source: IpAddr) -> bool {
-        let open = self.slots.len() - self.free.len();
-        let of_source = self.per_source.get(&source).copied().unwrap_or(0);
-        open < self.limits.tcp_connections && of_source < self.limits.tcp_per_source
+    /// Room for one more; who has the most may lose the one that did nothing for longest.
+    fn place(&mut self, source: IpAddr, counters: &Counters) -> Option<Holder> {
+        let holder = Holder::of(&self.homes, source);
+        match self.shares.room(holder) {
+            Room::Free => {}
+            Room::From(other) => {
+                let longest = self.longest_idle(other)?;
+                counters.drop_packet(Dropped::TooManyConnections);
+                self.close(longest);
+            }
+            Room::None => return None,
+        }
+        self.shares.take(holder);
+        Some(holder)
     }
 
-    fn open(&mut self, stream: Stream, source: SocketAddr, now_s: u64) -> Option<Id> {
-        *self.per_source.entry(source.ip()).or_default() += 1;
+    fn longest_idle(&self, home: IpAddr) -> Option<Id> {
+        let connections = (0..).zip(&self.slots);
+        let theirs = connections.filter_map(|(slot, connection)| {
+            let connection = connection.as_ref()?;
+            let number = connection.number;
+            let found = (connection.ends_s, Id { slot, number });
+            (connection.holder.home == home).then_some(found)
+        });
+        theirs.min_by_key(|(ends_s, _)| *ends_s).map(|(_, id)| id)
+    }
+
+    fn open(
+        &mut self,
+        stream: Stream,
+        (source, holder): (SocketAddr, Holder),
+        now_s: u64,
+    ) -> Option<Id> {
         self.last += 1;
         let connection = Connection {
             number: self.last,
             stream,
             source,
+            holder,
             state: State::Reading,
             unread: Vec::new(),
             unsent: Vec::new(),
@@ -389,13 +420,7 @@ impl Connections {
         self.get(id)?;
         let connection = self.slots.get_mut(id.slot as usize)?.take()?;
         self.free.push(id.slot);
-        let ip = connection.source.ip();
-        if let Some(count) = self.per_source.get_mut(&ip) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.per_source.remove(&ip);
-            }
-        }
+        self.shares.give_back(connection.holder);
         Some(connection)
     }
 

@@ -4,7 +4,6 @@
 //! Workers hand packets over through a bounded queue and never wait for it; answers leave by the workers' sockets, and come
 //! back to them for connections. Exchanges are bounded in all and by source. Nothing of a packet is kept, cached or written anywhere.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as PlainSocket};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -20,8 +19,7 @@ use tokio::time::timeout;
 use super::WorkerSockets;
 use super::clerk::{Place, Way};
 use super::connections::Id;
-use crate::listen::homes::HOME_BITS;
-use crate::listen::{Homes, Limits};
+use crate::listen::{Holder, Homes, Limits, Places};
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::relay::{Awaited, PREFIX, RelayPolicy, judge};
 use crate::proto::{MAX_RESPONSE, Transport};
@@ -52,21 +50,16 @@ pub(super) struct Relay {
     relaying: Relaying,
     homes: Homes,
     // Contended by exchanges that begin or end, each for one map operation.
-    flights: Mutex<Flights>,
-}
-
-#[derive(Debug, Default)]
-struct Flights {
-    all: usize,
-    by_source: HashMap<IpAddr, usize>,
+    places: Mutex<Places>,
 }
 
 impl Relay {
     pub(super) fn new(relaying: Relaying, homes: Homes) -> Arc<Self> {
+        let places = Places::bounded(relaying.in_flight, relaying.per_source);
         Arc::new(Self {
             relaying,
             homes,
-            flights: Mutex::default(),
+            places: Mutex::new(places),
         })
     }
 
@@ -96,22 +89,18 @@ impl Relay {
     }
 
     fn enter(self: &Arc<Self>, source: IpAddr) -> Result<Flight, Dropped> {
-        let source = self.homes.of(source, HOME_BITS);
-        let mut flights = self.flights();
-        let own = flights.by_source.get(&source).copied().unwrap_or(0);
-        if flights.all >= self.relaying.in_flight || own >= self.relaying.per_source {
+        let holder = Holder::of(&self.homes, source);
+        if !self.places().take(holder) {
             return Err(Dropped::Overloaded);
         }
-        flights.all += 1;
-        flights.by_source.insert(source, own + 1);
         Ok(Flight {
             relay: Arc::clone(self),
-            source,
+            holder,
         })
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,19 +108,12 @@ impl Relay {
 #[derive(Debug)]
 struct Flight {
     relay: Arc<Relay>,
-    source: IpAddr,
+    holder: Holder,
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut flights = self.relay.flights();
-        flights.all = flights.all.saturating_sub(1);
-        match flights.by_source.get_mut(&self.source) {
-            Some(own) if *own > 1 => *own -= 1,
-            Some(_) | None => {
-                flights.by_source.remove(&self.source);
-            }
-        }
+        self.relay.places().give_back(self.holder);
     }
 }
 

@@ -1,13 +1,15 @@
 //! The time that clients of unknown keys may have. Anybody can make packets that want a key agreement, which
 //! takes as long as ten queries whose key is known, and whether it was worth it shows afterwards.
 //!
-//! They wait in a queue of their own, served when those who are known have been. While these have work, strangers
-//! get a quarter of the time; while they have none, all of it, in turns so short that the next known packet hardly waits.
+//! They wait in queues of their own, the homes before everybody else, served when those who are known have been. While these have work,
+//! strangers get a quarter of the time; while they have none, all of it, in turns so short that the next known packet hardly waits.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Packets that wait; the newest is dropped when there are more.
+use crate::listen::Class;
+
+/// Packets that wait, of homes and of others each; the newest is dropped when there are more.
 pub(super) const QUEUE: usize = 1024;
 /// One part of a busy worker's time for strangers in so many for everybody else.
 const PARTS: i64 = 3;
@@ -17,7 +19,8 @@ const TURN: Duration = Duration::from_micros(500);
 /// What waits, and the time there is for it.
 #[derive(Debug)]
 pub(super) struct Strangers<P> {
-    waiting: VecDeque<P>,
+    homes: VecDeque<P>,
+    others: VecDeque<P>,
     /// May be owed: an agreement is not cut short.
     left_ns: i64,
 }
@@ -29,20 +32,25 @@ pub(super) struct Full;
 impl<P> Strangers<P> {
     pub(super) fn new() -> Self {
         Self {
-            waiting: VecDeque::new(),
+            homes: VecDeque::new(),
+            others: VecDeque::new(),
             left_ns: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.homes.is_empty() && self.others.is_empty()
     }
 
-    pub(super) fn push(&mut self, packet: P) -> Result<(), Full> {
-        if self.waiting.len() >= QUEUE {
+    pub(super) fn push(&mut self, packet: P, class: Class) -> Result<(), Full> {
+        let queue = match class {
+            Class::Home => &mut self.homes,
+            Class::Stranger => &mut self.others,
+        };
+        if queue.len() >= QUEUE {
             return Err(Full);
         }
-        self.waiting.push_back(packet);
+        queue.push_back(packet);
         Ok(())
     }
 
@@ -62,7 +70,7 @@ impl<P> Strangers<P> {
         if self.left_ns <= 0 {
             return None;
         }
-        self.waiting.pop_front()
+        self.homes.pop_front().or_else(|| self.others.pop_front())
     }
 
     /// So much was spent on the one that was given out.
@@ -95,7 +103,7 @@ mod tests {
     fn crowd() -> Strangers<u32> {
         let mut strangers = Strangers::new();
         for n in 0..QUEUE {
-            strangers.push(n as u32).unwrap();
+            strangers.push(n as u32, Class::Stranger).unwrap();
         }
         strangers
     }
@@ -104,11 +112,22 @@ mod tests {
     fn one_beyond_the_queue_is_refused_and_those_before_it_keep_their_places() {
         let mut strangers = crowd();
 
-        assert_eq!(strangers.push(7_777), Err(Full));
+        assert_eq!(strangers.push(7_777, Class::Stranger), Err(Full));
 
         strangers.begin(Duration::ZERO);
         assert_eq!(strangers.next(), Some(0));
-        assert_eq!(strangers.push(8_888), Ok(()));
+        assert_eq!(strangers.push(8_888, Class::Stranger), Ok(()));
+    }
+
+    #[test]
+    fn a_home_with_a_new_key_waits_behind_no_stranger() {
+        let mut strangers = crowd();
+
+        assert_eq!(strangers.push(7_777, Class::Home), Ok(()));
+
+        strangers.begin(Duration::ZERO);
+        assert_eq!(strangers.next(), Some(7_777));
+        assert_eq!(strangers.next(), Some(0));
     }
 
     #[test]
@@ -150,7 +169,7 @@ mod tests {
             turn(&mut strangers, Duration::from_millis(10));
         }
         for n in 0..QUEUE {
-            strangers.push(n as u32).unwrap();
+            strangers.push(n as u32, Class::Stranger).unwrap();
         }
 
         let served = turn(&mut strangers, Duration::from_micros(1));

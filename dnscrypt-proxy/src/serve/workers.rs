@@ -103,8 +103,8 @@ impl Workers {
             for (number, socket) in (0..).zip(&udp) {
                 poller.add(socket, number, Interest::Readable)?;
             }
-            let connections = Connections::new(tcp, share(server.limits, count), &poller)?
-                .before(duties.tls.clone());
+            let bounded = (share(server.limits, count), server.homes.clone());
+            let connections = Connections::new(tcp, bounded, &poller)?.before(duties.tls.clone());
             let waker = poller.waker();
             let (door, relayed) = relay::door(desk.as_mut(), &waker, server.limits);
             let on_their_way = bounds.waiting + bounds.ahead;

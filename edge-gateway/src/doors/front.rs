@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::cache::Cache;
-use dnscrypt_proxy::listen::{Homes, Rate};
+use dnscrypt_proxy::listen::{Holder, Homes, Places, Rate};
 use dnscrypt_proxy::proto::message::{Query, Response, pad_answer};
 use dnscrypt_proxy::serve::{Asking, Heard, Rates, answers};
 use tokio::time::timeout;
 
 use super::AT_ONCE;
 use crate::answers::{Answers, MAX_LOOKUPS};
-use crate::places::{Limits, count};
+use crate::places::{Seats, count};
 
 /// Answers that the doors keep together, in memory.
 const KEPT_BYTES: usize = 8 << 20;
@@ -120,7 +120,8 @@ pub(super) struct Front {
     rates: Option<Rates>,
     // Held for one look by whichever task asks.
     kept: Mutex<Cache>,
-    waiting: Arc<Limits>,
+    homes: Homes,
+    waiting: Seats,
     began: Instant,
     pub(super) figures: Arc<Figures>,
 }
@@ -136,7 +137,8 @@ impl Front {
             answers,
             rates: rate.map(|rate| Rates::new(rate, homes.clone())),
             kept: Mutex::new(Cache::new(KEPT_BYTES)),
-            waiting: Limits::new((WAITING, WAITING_PER_SOURCE), homes, &figures.overloaded),
+            homes: homes.clone(),
+            waiting: Seats::of(Places::bounded(WAITING, WAITING_PER_SOURCE)),
             began: Instant::now(),
             figures,
         }
@@ -176,7 +178,8 @@ impl Front {
     }
 
     async fn fetch(&self, message: &[u8], query: &Query, from: IpAddr) -> Vec<u8> {
-        let Some(_place) = self.waiting.enter(from) else {
+        let Some(_seat) = self.waiting.take(Holder::of(&self.homes, from)) else {
+            count(&self.figures.overloaded, 1);
             return query.refuse(RCODE_SERVFAIL, None);
         };
         let asking = self.answers.answer(message, from, Asking::Anyhow);

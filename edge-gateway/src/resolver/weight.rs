@@ -64,7 +64,7 @@ tokio::task_local! {
 
 /// The room for all large answers.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Mutex<Shelf>>);
+pub(crate) struct Room(Arc<Mutex<Shelf>>);
 
 /// In KiB.
 #[derive(Debug)]
@@ -72,6 +72,8 @@ struct Shelf {
     places: Places,
     /// What is still held of lookups that have ended, and until when.
     leaving: VecDeque<(Instant, Holder, usize)>,
+    /// How often there was none.
+    refusals: u64,
 }
 
 struct Held {
@@ -85,7 +87,14 @@ impl Room {
         Self(Arc::new(Mutex::new(Shelf {
             places: Places::new(HEAVY_KIB),
             leaving: VecDeque::new(),
+            refusals: 0,
         })))
+    }
+
+    /// How often there was none so far. hickory lets lookups share a request, and whose answer it is then is chance: one that fails while
+    /// others are refused has learned nothing of its name.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.shelf().refusals
     }
 
     /// Room for an answer of so many bytes until the lookup that it is for has ended, and a moment longer. False: there is none.
@@ -99,6 +108,7 @@ impl Room {
             shelf.let_go(now);
             if !shelf.places.take_many(*holder, kib) {
                 is_refused.set(true);
+                shelf.refusals += 1;
                 return false;
             }
             held.borrow_mut().push(Held {

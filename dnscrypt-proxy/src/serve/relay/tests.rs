@@ -20,7 +20,7 @@ async fn rig() -> Rig {
             behind: Vec::new(),
             reach: Reach::AnyForTests,
         },
-        in_flight: 3,
+        in_flight: 12,
         per_source: 2,
         counters: Arc::default(),
     };
@@ -67,7 +67,7 @@ async fn a_target_on_this_machine_is_refused_whatever_the_policy_says() {
 }
 
 #[tokio::test]
-async fn one_source_and_all_together_have_so_many_exchanges_and_get_them_back() {
+async fn one_stranger_and_all_together_have_so_many_exchanges_and_homes_have_the_rest() {
     let rig = rig().await;
     let first = rig.begin(CLIENT).unwrap();
     let second = rig.begin(CLIENT).unwrap();
@@ -75,13 +75,13 @@ async fn one_source_and_all_together_have_so_many_exchanges_and_get_them_back() 
     assert_eq!(rig.begin(CLIENT).err(), Some(Dropped::Overloaded));
     let third = rig.begin(OTHER).unwrap();
     assert_eq!(rig.begin(OTHER).err(), Some(Dropped::Overloaded));
-    drop(first);
+    let home = rig.begin("fd64::10".parse().unwrap()).unwrap();
+    drop((first, home));
 
     let fourth = rig.begin(OTHER).unwrap();
     assert_eq!(rig.begin(OTHER).err(), Some(Dropped::Overloaded));
     drop((second, third, fourth));
-    assert_eq!(rig.relay.flights().all, 0);
-    assert!(rig.relay.flights().by_source.is_empty());
+    assert_eq!(rig.relay.places().taken, 0);
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_silent_resolver_costs_its_place_for_as_long_as_the_wait_and_no_longer
 
     assert_eq!(answer, Err(Dropped::Unanswered));
     assert_eq!(before.elapsed(), WAIT);
-    assert_eq!(rig.relay.flights().all, 0);
+    assert_eq!(rig.relay.places().taken, 0);
 }
 
 #[tokio::test]
