@@ -127,6 +127,9 @@ pub(crate) enum Refusal {
     /// No gateway serves the router's place.
     #[error("the provider has no gateway for this router yet")]
     NoGateway,
+    /// Others have yet to see the log that the lease stands in.
+    #[error("too few witnesses have cosigned the provider's log yet: the router asks again")]
+    NotCosigned,
     /// Too many requests.
     #[error("the provisioning server asks to come back later")]
     Later,
@@ -158,7 +161,11 @@ impl ExchangeError {
             ) => Remedy::NewClaim,
             Self::Refused(Refusal::DeviceRevoked) => Remedy::AskProvider,
             Self::Refused(
-                Refusal::ProofInvalid | Refusal::NoGateway | Refusal::Later | Refusal::Status(_),
+                Refusal::ProofInvalid
+                | Refusal::NoGateway
+                | Refusal::NotCosigned
+                | Refusal::Later
+                | Refusal::Status(_),
             )
             | Self::Unreachable { .. }
             | Self::Silent(_)
@@ -251,6 +258,7 @@ fn refusal(status: u16, body: &[u8]) -> Refusal {
         (_, Ok("device-revoked")) => Refusal::DeviceRevoked,
         (_, Ok("device-unknown")) => Refusal::DeviceUnknown,
         (_, Ok("proof-invalid")) => Refusal::ProofInvalid,
+        (_, Ok("not-cosigned")) => Refusal::NotCosigned,
         (409, _) => Refusal::NoGateway,
         (429 | 503, _) => Refusal::Later,
         (status, _) => Refusal::Status(status),

@@ -15,10 +15,12 @@ use crate::revoke::Reason;
 use crate::store::Id;
 
 mod answers;
+mod cosigned;
 mod entries;
 mod operators;
 mod people;
 mod server;
+mod witness;
 
 /// Enrols routers, leases them addresses and gateways, and keeps the logs that everybody can check.
 #[derive(Debug, Parser)]
@@ -54,6 +56,8 @@ enum Command {
     Openapi,
     #[command(flatten)]
     People(people::People),
+    #[command(subcommand)]
+    Witness(witness::Witness),
     #[command(flatten)]
     Operator(Operator),
 }
@@ -100,6 +104,10 @@ struct Init {
     /// The first state of the authority, as `activate --genesis` writes it: whose word routers will take; see docs/people.md.
     #[arg(long, value_name = "FILE")]
     genesis: PathBuf,
+    /// Who else cosigns the logs: the lines `witness NAME KEY URL`, `group` and `quorum` of a policy (https://c2sp.org/tlog-policy), in
+    /// which the server is a witness by its own name. Without it the server's own cosignature is enough.
+    #[arg(long, value_name = "FILE")]
+    witnesses: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -277,6 +285,8 @@ enum Logs {
     Add(LogProposal),
     /// Lists the entries of the authority log: proposals, with who is named as their proposer.
     List(Output),
+    /// Prints the verifier keys of both logs, a line each, as a witness takes them.
+    Keys(Output),
     /// Builds both logs again from their entries and holds everything against them.
     Verify(Output),
 }
@@ -331,6 +341,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { file, output } => server::check_config(&file, &output),
         Command::Serve { config, log_level } => server::serve(&config, cli.data_dir, log_level),
         Command::People(command) => people::execute(command),
+        Command::Witness(command) => witness::execute(command),
         Command::Operator(command) => {
             let dir = DataDir::new(cli.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
             let runtime = tokio::runtime::Builder::new_current_thread()

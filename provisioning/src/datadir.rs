@@ -2,17 +2,16 @@
 //! with exactly what a router's image carries.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use rand_core::{OsRng, RngCore};
 use trust::{Activation, Anchors, Authority, Cosigner, LogSigner};
-use zeroize::Zeroizing;
 
 use crate::failure::{Blame, Failure};
+use crate::files::{self, Seed};
 use crate::log::{self, Log, LogKeys};
 use crate::proposals;
 use crate::store::{self, Store};
@@ -78,17 +77,16 @@ impl DataDir {
         &self.0
     }
 
-    /// Makes keys, database and image files, for the people of the first state of the authority. Removes what it made when it
-    /// cannot finish.
+    /// Makes keys, database and image files, for the people of the first state of the authority and the witnesses, groups and quorum
+    /// of these lines of a policy; without them this server's own cosignature is enough. Removes what it made when it cannot finish.
     pub async fn create(
         &self,
-        name: &str,
-        url: &ServerUrl,
-        genesis: &Activation,
+        (name, url): (&str, &ServerUrl),
+        (genesis, witnesses): (&Activation, Option<&str>),
         now: u64,
     ) -> anyhow::Result<Made> {
         let people = proposals::first_state(genesis, now)?;
-        self.make_private()?;
+        files::make_private(&self.0)?;
         let mut entries =
             fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
         if entries.next().is_some() {
@@ -98,7 +96,8 @@ impl DataDir {
             );
             return Err(Failure::new(Blame::Failed, sentence).into());
         }
-        let made = self.fill((name, url), (&people, genesis), now).await;
+        let who = (&people, genesis, witnesses);
+        let made = self.fill((name, url), who, now).await;
         if made.is_err() {
             // The first failure is what the operator must hear of; what cannot be removed shows at the next try.
             let _leftovers = self.empty();
@@ -111,20 +110,19 @@ impl DataDir {
         Store::open(&self.0).await
     }
 
-    /// The keys that seal the logs.
+    /// The keys that seal the logs, and who else has to cosign them.
     pub fn log_keys(&self, name: &str) -> anyhow::Result<LogKeys> {
-        log_keys(
-            name,
-            &*self.read_seed(FLEET_KEY)?,
-            &*self.read_seed(AUTHORITY_KEY)?,
-            &*self.read_seed(COSIGNER_KEY)?,
-        )
+        let seeds = [FLEET_KEY, AUTHORITY_KEY, COSIGNER_KEY];
+        let [fleet, authority, cosigner] = seeds.map(|file| self.read_seed(file));
+        let signers = Signers::from_seeds(name, [&fleet?, &authority?, &cosigner?])?;
+        Ok(signers.with(self.anchors()?))
     }
 
     /// The key and certificate of the API.
     pub fn tls_identity(&self) -> anyhow::Result<TlsIdentity> {
         let certificate = self.read_file(TLS_CERTIFICATE)?;
-        TlsIdentity::from_pem(&self.read_secret(TLS_KEY)?, &certificate)
+        let key = files::read_secret(&self.0.join(TLS_KEY));
+        TlsIdentity::from_pem(&self.explain_missing(key, TLS_KEY)?, &certificate)
     }
 
     /// Whom routers and gateways believe, by the trust file of their images.
@@ -141,53 +139,42 @@ impl DataDir {
         self.read_file(&format!("{IMAGE}/{TRUST_POLICY}"))
     }
 
-    fn make_private(&self) -> anyhow::Result<()> {
-        match fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)
-        {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("cannot make {}", self.0.display()))
-            }
-            _ => Ok(()),
-        }
-    }
-
     async fn fill(
         &self,
         (name, url): (&str, &ServerUrl),
-        (people, genesis): (&Authority, &Activation),
+        (people, genesis, witnesses): (&Authority, &Activation, Option<&str>),
         now: u64,
     ) -> anyhow::Result<Made> {
         let identity = TlsIdentity::generate(url.address)?;
         self.write_new(TLS_KEY, 0o600, identity.key_pem.as_bytes())?;
         self.write_new(TLS_CERTIFICATE, 0o644, identity.certificate_pem.as_bytes())?;
-        let seeds = [FLEET_KEY, AUTHORITY_KEY, COSIGNER_KEY].map(|file| (file, new_seed()));
+        let seeds = [FLEET_KEY, AUTHORITY_KEY, COSIGNER_KEY].map(|file| (file, files::new_seed()));
         for (file, seed) in &seeds {
-            let line = Zeroizing::new(format!("{}\n", *Zeroizing::new(hex::encode(seed))));
-            self.write_new(file, 0o600, line.as_bytes())?;
+            files::write_seed(&self.0.join(file), seed)?;
         }
-        let [(_, fleet), (_, authority), (_, cosigner)] = &seeds;
-        let keys = log_keys(name, fleet, authority, cosigner)?;
+        let signers = Signers::from_seeds(name, seeds.each_ref().map(|(_, seed)| seed))?;
         let image = self.0.join(IMAGE);
         fs::DirBuilder::new()
             .mode(0o755)
             .create(&image)
             .with_context(|| format!("cannot make {}", image.display()))?;
-        let policy = trust_policy(&keys, name, people);
-        Anchors::parse(&policy).context("the trust file that was made does not parse")?;
+        let policy = signers.trust_policy(name, witnesses, people);
+        let anchors = Anchors::parse(&policy).map_err(|error| {
+            let sentence = format!("these witnesses make no trust file: {error}");
+            Failure::new(Blame::Failed, sentence)
+        })?;
         self.write_new(&format!("{IMAGE}/{TRUST_POLICY}"), 0o644, policy.as_bytes())?;
         let pin = format!("{}\n", identity.spki);
         self.write_new(&format!("{IMAGE}/{SERVER_SPKI}"), 0o644, pin.as_bytes())?;
+        let keys = signers.with(anchors);
         let store = Store::create(&self.0, name, now).await?;
         let mut writer = store.writer().await?;
         let mut db = writer.begin().await?;
         log::seal(&mut db, Log::Fleet, &keys, now).await?;
         proposals::add(&mut db, &genesis.proposal, &keys, now).await?;
         db.commit().await?;
-        sync_dir(&image)?;
-        sync_dir(&self.0)?;
+        files::sync_dir(&image)?;
+        files::sync_dir(&self.0)?;
         Ok(Made {
             spki: identity.spki,
             image,
@@ -207,52 +194,27 @@ impl DataDir {
     }
 
     fn write_new(&self, name: &str, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
-        let path = self.0.join(name);
-        fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(bytes)?;
-                file.sync_all()
-            })
-            .with_context(|| format!("cannot write {}", path.display()))
+        files::write_new(&self.0.join(name), mode, bytes)
     }
 
-    fn read_seed(&self, name: &str) -> anyhow::Result<Zeroizing<store::Id>> {
-        let text = self.read_secret(name)?;
-        let mut seed = Zeroizing::new([0; 32]);
-        if hex::decode_to_slice(text.trim_end(), &mut *seed).is_err() {
-            let sentence = format!(
-                "{} is not 64 hexadecimal digits; restore it from a backup",
-                self.0.join(name).display()
-            );
-            return Err(Failure::new(Blame::Config, sentence).into());
-        }
-        Ok(seed)
-    }
-
-    fn read_secret(&self, name: &str) -> anyhow::Result<Zeroizing<String>> {
-        let path = self.0.join(name);
-        let metadata = self.explain_missing(fs::metadata(&path), name)?;
-        if metadata.mode() & 0o077 != 0 {
-            let sentence = format!(
-                "{0} can be read by others; run `chmod 600 {0}`",
-                path.display()
-            );
-            return Err(Failure::new(Blame::Permission, sentence).into());
-        }
-        self.explain_missing(fs::read_to_string(&path).map(Zeroizing::new), name)
+    fn read_seed(&self, name: &str) -> anyhow::Result<Seed> {
+        self.explain_missing(files::read_seed(&self.0.join(name)), name)
     }
 
     fn read_file(&self, name: &str) -> anyhow::Result<String> {
-        self.explain_missing(fs::read_to_string(self.0.join(name)), name)
+        let path = self.0.join(name);
+        let read = fs::read_to_string(&path);
+        let read = read.with_context(|| format!("cannot read {}", path.display()));
+        self.explain_missing(read, name)
     }
 
-    fn explain_missing<T>(&self, read: io::Result<T>, name: &str) -> anyhow::Result<T> {
+    fn explain_missing<T>(&self, read: anyhow::Result<T>, name: &str) -> anyhow::Result<T> {
+        let is_missing = |error: &anyhow::Error| {
+            let error = error.downcast_ref::<io::Error>();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
         match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_missing(&error) => {
                 let sentence = format!(
                     "{0} has no {name}; is it a data directory? \
                      `provisioning --data-dir {0} init` makes one",
@@ -260,48 +222,52 @@ impl DataDir {
                 );
                 Err(Failure::new(Blame::Config, sentence).into())
             }
-            other => other.with_context(|| format!("cannot read {}", self.0.join(name).display())),
+            other => other,
         }
     }
 }
 
-fn log_keys(
-    name: &str,
-    fleet: &store::Id,
-    authority: &store::Id,
-    cosigner: &store::Id,
-) -> anyhow::Result<LogKeys> {
-    ensure!(store::is_word(name, 32), "the server's name is not a word");
-    Ok(LogKeys {
-        fleet: LogSigner::from_seed(&format!("{name}/{}", Log::Fleet.as_str()), fleet)?,
-        authority: LogSigner::from_seed(&format!("{name}/{}", Log::Authority.as_str()), authority)?,
-        cosigner: Cosigner::from_seed(&format!("{name}/cosigner"), cosigner)?,
-    })
+/// The server's own keys for its logs.
+struct Signers {
+    fleet: LogSigner,
+    authority: LogSigner,
+    cosigner: Cosigner,
 }
 
-fn trust_policy(keys: &LogKeys, name: &str, people: &Authority) -> String {
-    let policy = |log: &LogSigner| {
-        let (log, cosigner) = (log.vkey(), keys.cosigner.vkey());
-        format!("log {log}\nwitness {name} {cosigner}\nquorum {name}\n")
-    };
-    let sections = Anchors::compose(
-        &policy(&keys.fleet),
-        &policy(&keys.authority),
-        people.text(),
-    );
-    format!("# Whom a router or a gateway of {name} believes.\n{sections}")
-}
+impl Signers {
+    fn from_seeds(name: &str, [fleet, authority, cosigner]: [&Seed; 3]) -> anyhow::Result<Self> {
+        ensure!(store::is_word(name, 32), "the server's name is not a word");
+        let origin = |log: Log| format!("{name}/{}", log.as_str());
+        Ok(Self {
+            fleet: LogSigner::from_seed(&origin(Log::Fleet), fleet)?,
+            authority: LogSigner::from_seed(&origin(Log::Authority), authority)?,
+            cosigner: Cosigner::from_seed(&format!("{name}/cosigner"), cosigner)?,
+        })
+    }
 
-fn new_seed() -> Zeroizing<store::Id> {
-    let mut seed = Zeroizing::new([0; 32]);
-    OsRng.fill_bytes(&mut *seed);
-    seed
-}
+    fn trust_policy(&self, name: &str, witnesses: Option<&str>, people: &Authority) -> String {
+        let alone = format!("quorum {name}\n");
+        let rest = witnesses.unwrap_or(&alone);
+        let policy = |log: &LogSigner| {
+            let (log, cosigner) = (log.vkey(), self.cosigner.vkey());
+            format!("log {log}\nwitness {name} {cosigner}\n{rest}")
+        };
+        let sections = Anchors::compose(
+            &policy(&self.fleet),
+            &policy(&self.authority),
+            people.text(),
+        );
+        format!("# Whom a router or a gateway of {name} believes.\n{sections}")
+    }
 
-fn sync_dir(path: &Path) -> anyhow::Result<()> {
-    fs::File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .with_context(|| format!("cannot sync {}", path.display()))
+    fn with(self, anchors: Anchors) -> LogKeys {
+        LogKeys {
+            fleet: self.fleet,
+            authority: self.authority,
+            cosigner: self.cosigner,
+            anchors,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -427,27 +427,31 @@ pub(crate) async fn log_lease(
     stream::append(db, lease.shard, EntryKind::Lease, leaf).await
 }
 
-/// What the device receives: its lease, proved under the present head of the fleet log, the gateways
-/// that it names, and the way from the head that the device remembers.
+/// What the device receives: its lease, proved under the published head of the fleet log, the gateways
+/// that it names, and the way from the head that the device remembers. None before that head is over the lease.
 pub async fn bundle(
     db: &mut SqliteConnection,
     leased: &Leased,
     remembered: u64,
-) -> anyhow::Result<LeaseBundle> {
+) -> anyhow::Result<Option<LeaseBundle>> {
     let issued = leases::find(db, &leased.devid_hash, leased.epoch)
         .await?
         .context("the lease that was just committed is gone")?;
+    let head = log::head(db, Log::Fleet).await?;
+    let Some(head) = head.filter(|head| issued.leaf < head.size) else {
+        return Ok(None);
+    };
     let lease = Lease::from_bytes(&issued.statement).context("a stored lease does not parse")?;
     let proof = log::proofs(db, Log::Fleet, &[issued.leaf]).await?;
     let mut activations = Vec::with_capacity(lease.gateways.len());
     for gateway in &lease.gateways {
         activations.push(gateways::activation(db, gateway).await?);
     }
-    Ok(LeaseBundle {
+    Ok(Some(LeaseBundle {
         lease: issued.statement,
         salt: issued.salt,
         proof: proof.into_iter().next().context("the log gave no proof")?,
         gateways: activations,
-        consistency: log::consistency(db, Log::Fleet, remembered).await?,
-    })
+        consistency: log::consistency(db, Log::Fleet, (remembered, head.size)).await?,
+    }))
 }

@@ -36,6 +36,11 @@ pub mod store;
 
 pub mod changes;
 
+pub mod publish;
+
+// Who sees to it that there is one history: a process of its own, in other hands.
+pub mod witness;
+
 // What people sign, with no server near.
 pub mod people;
 
@@ -44,6 +49,7 @@ pub mod clock;
 pub mod config;
 pub mod datadir;
 pub mod failure;
+mod files;
 pub mod metrics;
 pub mod tls;
 

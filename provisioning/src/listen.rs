@@ -1,5 +1,5 @@
-//! The accept loop: TLS 1.3, then HTTP/1.1, with a limit on everything that a stranger can hold open. Each
-//! connection carries its own exporter bytes and its own challenge. Remote addresses are not kept.
+//! The accept loop: TLS 1.3 where there is a key for it, then HTTP/1.1, with a limit on everything that a stranger can hold open.
+//! Each connection with TLS carries its own exporter bytes and its own challenge. Remote addresses are not kept.
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,12 +42,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts connections until told to stop, then lets those under way come to an end.
 pub(crate) async fn accept(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
+    let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     let sources = Sources::default();
     loop {
@@ -75,8 +76,11 @@ pub(crate) async fn accept(
         let (metrics, stop) = (metrics.clone(), stop.clone());
         connections.spawn(async move {
             let _held = place;
+            let Some(acceptor) = acceptor else {
+                return serve(stream, None, router, stop).await;
+            };
             match handshake(acceptor, stream).await {
-                Ok((stream, connection)) => serve(stream, connection, router, stop).await,
+                Ok((stream, connection)) => serve(stream, Some(connection), router, stop).await,
                 Err(error) => {
                     metrics.connections_refused.with("handshake").inc();
                     tracing::debug!("a TLS handshake failed: {error:#}");
@@ -114,14 +118,16 @@ async fn handshake(
 }
 
 async fn serve(
-    stream: TlsStream,
-    connection: Arc<Connection>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    connection: Option<Arc<Connection>>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&connection));
+        if let Some(connection) = &connection {
+            request.extensions_mut().insert(Arc::clone(connection));
+        }
         router.call(request)
     });
     let exchange = http1::Builder::new()

@@ -1,17 +1,20 @@
 //! The two logs, kept in the database beside what they are about, so that one transaction moves both.
-//! Entries are appended, the head is sealed (signed and cosigned) once a transaction; proofs and tiles are
-//! read from stored hashes. Layout: <https://c2sp.org/tlog-tiles>.
+//! Entries are appended, the head is sealed once a transaction; proofs and tiles are read from stored hashes,
+//! under the head that is published. Layout: <https://c2sp.org/tlog-tiles>.
 
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, ensure};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
-use trust::{Cosigner, LogSigner, Proof, SignedCheckpoint, Tile, TileKind, leaf_hash};
+use trust::{Proof, SignedCheckpoint, Tile, TileKind, leaf_hash};
 
 use crate::store::{Id, id, signed, unsigned};
 
+mod head;
 pub mod replay;
+
+pub use head::{Head, LogKeys, head, is_published, latest, next, policy, publish, seal};
 
 /// A complete subtree: its height, and its position among those of that height.
 type Coordinate = (u8, u64);
@@ -42,46 +45,9 @@ impl Log {
         Self::ALL.into_iter().find(|log| log.as_str() == name)
     }
 
-    fn number(self) -> i64 {
+    /// As the database has it.
+    pub(crate) fn number(self) -> i64 {
         self as i64
-    }
-}
-
-/// The keys that seal a head.
-#[derive(Debug)]
-pub struct LogKeys {
-    /// Signs heads of the fleet log.
-    pub fleet: LogSigner,
-    /// Signs heads of the authority log.
-    pub authority: LogSigner,
-    /// Says when this server saw a head.
-    pub cosigner: Cosigner,
-}
-
-impl LogKeys {
-    fn signer(&self, log: Log) -> &LogSigner {
-        match log {
-            Log::Fleet => &self.fleet,
-            Log::Authority => &self.authority,
-        }
-    }
-}
-
-/// The sealed head of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Number of entries.
-    pub size: u64,
-    /// The time of the cosignature, unix seconds; it never goes back.
-    pub stamp: u64,
-    /// The signed and cosigned checkpoint.
-    pub statement: Vec<u8>,
-}
-
-impl Head {
-    /// The checkpoint as text.
-    pub fn text(&self) -> anyhow::Result<&str> {
-        std::str::from_utf8(&self.statement).context("a stored checkpoint is not text")
     }
 }
 
@@ -108,49 +74,7 @@ pub async fn append(db: &mut SqliteConnection, log: Log, entry: &[u8]) -> anyhow
     Ok(index)
 }
 
-/// Signs and cosigns the head over all entries. A clock that went back repeats the last time.
-pub async fn seal(
-    db: &mut SqliteConnection,
-    log: Log,
-    keys: &LogKeys,
-    now: u64,
-) -> anyhow::Result<()> {
-    let size = size(db, log).await?;
-    let root = walk(db, log, |node| trust::root_of(size, node)).await?;
-    let root = root.context("the log lacks the hash of a subtree")?;
-    let stamp = head(db, log).await?.map_or(now, |head| head.stamp.max(now));
-    let checkpoint = keys.signer(log).sign_checkpoint(size, root);
-    let sealed = keys.cosigner.cosign(&checkpoint, stamp).text();
-    sqlx::query(
-        "INSERT INTO log_head (log, size, stamp, statement) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (log) DO UPDATE SET size = ?2, stamp = ?3, statement = ?4",
-    )
-    .bind(log.number())
-    .bind(signed(size)?)
-    .bind(signed(stamp)?)
-    .bind(sealed.as_bytes())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// The sealed head; none before `init` is through.
-pub async fn head(db: &mut SqliteConnection, log: Log) -> anyhow::Result<Option<Head>> {
-    sqlx::query("SELECT size, stamp, statement FROM log_head WHERE log = ?")
-        .bind(log.number())
-        .fetch_optional(db)
-        .await?
-        .map(|row| {
-            Ok(Head {
-                size: unsigned(row.try_get("size")?)?,
-                stamp: unsigned(row.try_get("stamp")?)?,
-                statement: row.try_get("statement")?,
-            })
-        })
-        .transpose()
-}
-
-/// Proofs that entries stand in the log, all under its present head.
+/// Proofs that entries stand in the log, all under its published head.
 pub async fn proofs(
     db: &mut SqliteConnection,
     log: Log,
@@ -176,17 +100,17 @@ pub async fn proofs(
     Ok(indices.iter().zip(paths).map(proof).collect())
 }
 
-/// What shows that the log of `old` entries is a prefix of the present one; empty where `old` is not its past.
-pub async fn consistency(db: &mut SqliteConnection, log: Log, old: u64) -> anyhow::Result<Vec<Id>> {
-    let head = head(db, log).await?.context("the log has no head")?;
-    let path = walk(db, log, |node| {
-        trust::consistency_path(old, head.size, node)
-    })
-    .await?;
+/// What shows that the log of `old` entries is a prefix of that of `new` ones; empty where it is not.
+pub async fn consistency(
+    db: &mut SqliteConnection,
+    log: Log,
+    (old, new): (u64, u64),
+) -> anyhow::Result<Vec<Id>> {
+    let path = walk(db, log, |node| trust::consistency_path(old, new, node)).await?;
     Ok(path.unwrap_or_default())
 }
 
-/// The bytes of a tile, if the sealed log has grown that far.
+/// The bytes of a tile, if the published log has grown that far.
 pub async fn tile(
     db: &mut SqliteConnection,
     log: Log,

@@ -16,6 +16,7 @@ pub struct Metrics {
     pub(crate) connections_refused: LabelledCounter,
     pub(crate) devices: Gauge,
     pub(crate) log_entries: Gauge,
+    pub(crate) witnesses: LabelledCounter,
 }
 
 impl Metrics {
@@ -31,6 +32,7 @@ impl Metrics {
                 .labelled_counter(names::PROVISIONING_CONNECTIONS_REFUSED, "reason"),
             devices: registry.gauge(names::PROVISIONING_DEVICES),
             log_entries: registry.gauge(names::PROVISIONING_LOG_ENTRIES),
+            witnesses: registry.labelled_counter(names::PROVISIONING_WITNESSES, "outcome"),
             registry,
         }
     }

@@ -21,6 +21,7 @@ use crate::failure::{Blame, Failure};
 use crate::listen;
 use crate::log::{self, Log};
 use crate::metrics::Metrics;
+use crate::publish::Publisher;
 use crate::sequencer::Sequencer;
 use crate::store::{self, Store, devices};
 
@@ -35,6 +36,7 @@ pub struct Server {
     metrics_endpoint: Option<Endpoint>,
     tls: Arc<ServerConfig>,
     sequencer: Sequencer,
+    publishers: Vec<Publisher>,
     store: Store,
     changes: Changes,
     metrics: Metrics,
@@ -51,7 +53,7 @@ impl Server {
         let mut writer = store.writer().await?;
         let mut db = writer.begin().await?;
         let keys = dir.log_keys(&store::server_name(&mut db).await?)?;
-        refuse_lagging_clock(log::head(&mut db, Log::Fleet).await?)?;
+        refuse_lagging_clock(log::latest(&mut db, Log::Fleet).await?)?;
         store::pools::register(&mut db, &config.pools).await?;
         db.commit().await?;
         let mut listeners = Vec::with_capacity(config.listen.len());
@@ -67,6 +69,11 @@ impl Server {
             None => None,
         };
         let (metrics, changes) = (Metrics::new(), Changes::new());
+        let mut publishers = Vec::new();
+        for log in Log::ALL {
+            let policy = log::policy(&keys.anchors, log);
+            publishers.extend(Publisher::new(log, policy, &store, (&changes, &metrics)).await?);
+        }
         let (sequencer, jobs) = Sequencer::new(writer, keys, config.lease, changes.clone());
         let (stop, stopping) = watch::channel(false);
         let api = Api {
@@ -81,6 +88,7 @@ impl Server {
             metrics_endpoint,
             tls,
             sequencer,
+            publishers,
             store,
             changes,
             metrics,
@@ -112,13 +120,16 @@ impl Server {
             };
             background.spawn(async move { match endpoint.run(registry, health).await {} });
         }
+        for publisher in self.publishers {
+            background.spawn(publisher.run());
+        }
         let sequencer = tokio::spawn(self.sequencer.run());
         let router = api::router(self.api);
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             accepting.spawn(listen::accept(
                 listener,
-                Arc::clone(&self.tls),
+                Some(Arc::clone(&self.tls)),
                 router.clone(),
                 self.metrics.clone(),
                 self.stop.subscribe(),
@@ -152,13 +163,13 @@ fn refuse_lagging_clock(head: Option<log::Head>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|error| explain(error, address))
 }
 
-fn explain(error: std::io::Error, address: SocketAddr) -> anyhow::Error {
+pub(crate) fn explain(error: std::io::Error, address: SocketAddr) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::AddrInUse {
         let sentence =
             format!("{address} is in use by another process; stop it or change the listen address");

@@ -26,6 +26,7 @@ pub mod pools;
 pub mod proposals;
 pub mod psk;
 pub mod stream;
+pub mod witnesses;
 
 #[cfg(test)]
 mod schema_test;

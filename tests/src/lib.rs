@@ -46,6 +46,7 @@ mod session;
 pub mod tools;
 mod unbound;
 mod wireguard_go;
+mod witness;
 
 pub mod bench;
 pub mod demo;
@@ -90,6 +91,7 @@ pub use unbound::{Said, Unbound, ask_all, key};
 pub use wait::{wait_for, wait_until};
 pub use wireguard_go::{Userspace, WgKey, WgPeer, WireGuardGo};
 pub use wiretap::{Header, Wiretap};
+pub use witness::{SigsumWitness, Witness};
 pub use world::World;
 pub use zones::{
     BIG_NAME, BOGUS_NAME, CROWDED_NAMES, HEAVY_NAMES, INSIDE, INSIDE_NAMES, MANY_NAMES,

@@ -38,6 +38,18 @@ impl Office {
 
     /// Makes another provider's, in a folder of its own.
     pub fn init_in(lab: &Lab, programs: &Programs, name: &str) -> Result<Self> {
+        Self::init_with(lab, programs, name, &[])
+    }
+
+    /// Makes one whose logs others have to cosign, by these lines of a policy.
+    pub fn init_witnessed(lab: &Lab, programs: &Programs, lines: &str) -> Result<Self> {
+        let file = lab.work().join("witnesses");
+        fs::write(&file, lines).context("writing the witnesses' lines")?;
+        let witnesses = ["--witnesses", &file.to_string_lossy()];
+        Self::init_with(lab, programs, "provisioning", &witnesses)
+    }
+
+    fn init_with(lab: &Lab, programs: &Programs, name: &str, more: &[&str]) -> Result<Self> {
         let data = lab.work().join(name);
         let config = lab.work().join(format!("{name}.toml"));
         let program = programs.provisioning();
@@ -52,7 +64,7 @@ impl Office {
         let genesis = office.people.genesis();
         let genesis = ["--genesis", &genesis.to_string_lossy()];
         let init = ["init", "--name", "lab", "--listen-url", &office.url()];
-        office.cli(&[&init[..], &genesis].concat())?;
+        office.cli(&[&init[..], &genesis, more].concat())?;
         fs::write(&office.config, office.configuration())
             .context("writing provisioning's configuration")?;
         Ok(office)

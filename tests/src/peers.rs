@@ -21,6 +21,7 @@ const WIREGUARD_GO_FORKY: &str = "0.0.20260522-1";
 /// Debian 12's, which Debian 12's QEMU can run.
 const KERNEL_SUITE: &str = "bookworm";
 const KERNEL: &str = "linux-image-cloud-amd64";
+const SIGSUM: &str = "0.14.1-2";
 const BORINGTUN: &str = "0.7.1";
 const AIOQUIC: &str = "1.7.2";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -91,6 +92,12 @@ impl Peers {
             ));
         }
         self.encrypted_dns()?;
+        if !self.dir.join("forky/usr/bin/sigsum-witness").exists() {
+            say(&format!(
+                "fetching sigsum-go {SIGSUM} from Debian forky: a witness of logs to test against"
+            ));
+        }
+        self.sigsum("sigsum-witness")?;
         say(&format!(
             "fetching aioquic {AIOQUIC} from PyPI where it is not there: HTTP/3 to test against"
         ));
@@ -231,6 +238,22 @@ impl Peers {
             package.display(),
             suite.wireguard_go(),
             suite.name()
+        );
+        Ok(path)
+    }
+
+    /// A program of Sigsum's, of Debian forky: a witness of another hand.
+    pub fn sigsum(&self, program: &str) -> Result<PathBuf> {
+        let path = self.dir.join("forky/usr/bin").join(program);
+        let _alone = self.lock()?;
+        if !path.exists() {
+            self.unpack("forky", "sigsum-go")?;
+        }
+        let package = deb_in(&self.dir.join("apt-forky"), "sigsum-go")?;
+        ensure!(
+            package.to_string_lossy().contains(SIGSUM),
+            "{} is another version than {SIGSUM}; Debian forky has moved on",
+            package.display()
         );
         Ok(path)
     }

@@ -216,6 +216,7 @@ fn every_refusal_has_its_meaning_and_an_unknown_one_its_status() {
     assert_eq!(of(403, "device-unknown"), Refusal::DeviceUnknown);
     assert_eq!(of(403, "proof-invalid"), Refusal::ProofInvalid);
     assert_eq!(of(409, "no-gateway"), Refusal::NoGateway);
+    assert_eq!(of(503, "not-cosigned"), Refusal::NotCosigned);
     assert_eq!(of(429, "slow-down"), Refusal::Later);
     assert_eq!(refusal(503, b"<html>"), Refusal::Later);
     assert_eq!(of(418, "teapot"), Refusal::Status(418));

@@ -85,6 +85,20 @@ impl SignedCheckpoint {
         &self.note
     }
 
+    /// The same with the cosignature of this witness, if it is among these lines and holds; nothing else of them is taken.
+    #[must_use]
+    pub fn with_line_of(&self, witness: &Vkey, lines: &str) -> Option<Self> {
+        let note = Note::parse(&format!("{}{lines}", self.note)).ok()?;
+        let mut theirs = note.signatures().iter().skip(self.note.signatures().len());
+        let line = theirs.find(|line| {
+            let is_by = line.name == witness.name && line.key_id == witness.key_id;
+            is_by && cosignature_time(witness, note.text(), &line.bytes).is_some()
+        });
+        let mut cosigned = self.clone();
+        cosigned.note.push(line?.clone());
+        Some(cosigned)
+    }
+
     /// The whole signed note, byte for byte as it was parsed.
     pub fn text(&self) -> String {
         self.note.to_string()

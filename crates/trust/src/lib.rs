@@ -57,7 +57,7 @@ pub use limits::{BitRate, Limits, NotARate};
 pub use merkle::{MerkleError, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 pub use note::{Note, NoteError, NoteSignature};
 pub use parties::{Decider, PartyProblem};
-pub use policy::{Policy, PolicyError};
+pub use policy::{Policy, PolicyError, Witness};
 pub use proof::{LoggedAt, Proof, ProofError, Sworn};
 pub use psk::{Agreed, Pair, Psk, PskError, PskOffer};
 pub use signed::{Signed, SignedList};

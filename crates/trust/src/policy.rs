@@ -43,11 +43,18 @@ pub enum PolicyProblem {
     OneQuorum,
 }
 
+/// Who cosigns, and where it is asked to, if anywhere: the submission prefix of <https://c2sp.org/tlog-witness>.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    pub vkey: Vkey,
+    pub url: Option<String>,
+}
+
 /// A set of logs and a rule over witnesses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     logs: Vec<Vkey>,
-    witnesses: Parties<Vkey>,
+    witnesses: Parties<Witness>,
     quorum: Quorum,
 }
 
@@ -90,9 +97,10 @@ impl Policy {
         &self.logs
     }
 
-    /// The keys of all witnesses, in the order of their lines.
-    pub fn witnesses(&self) -> impl Iterator<Item = &Vkey> {
-        self.witnesses.ones().map(|(_, vkey)| vkey)
+    /// All witnesses by the names that the policy gives them, in the order of their lines.
+    pub fn witnesses(&self) -> impl Iterator<Item = (&str, &Witness)> {
+        let named = |(at, witness)| (self.witnesses.name(at), witness);
+        self.witnesses.ones().map(named)
     }
 
     /// Whether any cosignature is needed at all.
@@ -167,7 +175,7 @@ impl Policy {
         signed: &SignedCheckpoint,
     ) -> Result<Vec<(usize, u64)>, ProofError> {
         let mut times = Vec::new();
-        for (witness, vkey) in self.witnesses.ones() {
+        for (witness, Witness { vkey, .. }) in self.witnesses.ones() {
             let mut latest = None;
             for bytes in signatures_of(vkey, signed) {
                 let time = cosignature_time(vkey, signed.note().text(), bytes);
@@ -196,7 +204,7 @@ fn signatures_of<'s>(
 #[derive(Default)]
 struct Draft {
     logs: Vec<Vkey>,
-    witnesses: Parties<Vkey>,
+    witnesses: Parties<Witness>,
     /// Which parties are members of a group already.
     members: Vec<usize>,
     quorum: Option<Quorum>,
@@ -209,7 +217,8 @@ impl Draft {
             [] => Ok(()),
             ["log", vkey] | ["log", vkey, _] => self.log(vkey),
             ["log", ..] => Err(PolicyProblem::WordCount("log")),
-            ["witness", name, vkey] | ["witness", name, vkey, _] => self.witness(name, vkey),
+            ["witness", name, vkey] => self.witness(name, vkey, None),
+            ["witness", name, vkey, url] => self.witness(name, vkey, Some(*url)),
             ["witness", ..] => Err(PolicyProblem::WordCount("witness")),
             ["group", name, threshold, members @ ..] if !members.is_empty() => {
                 self.group(name, threshold, members)
@@ -233,16 +242,14 @@ impl Draft {
         Ok(())
     }
 
-    fn witness(&mut self, name: &str, vkey: &str) -> Result<(), PolicyProblem> {
+    fn witness(&mut self, name: &str, vkey: &str, url: Option<&str>) -> Result<(), PolicyProblem> {
         let vkey = key_for("witness", ALG_COSIGNATURE, vkey)?;
-        if self
-            .witnesses
-            .ones()
-            .any(|(_, known)| known.key == vkey.key)
-        {
+        let is_known = |(_, known): (_, &Witness)| known.vkey.key == vkey.key;
+        if self.witnesses.ones().any(is_known) {
             return Err(PolicyProblem::DuplicateKey);
         }
-        Ok(self.witnesses.define(name, vkey)?)
+        let url = url.map(str::to_owned);
+        Ok(self.witnesses.define(name, Witness { vkey, url })?)
     }
 
     /// A party is a member of one group at most.

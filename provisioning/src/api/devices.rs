@@ -1,6 +1,7 @@
 //! What routers call: a challenge, then an enrolment on the same connection. Renewal is the same call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -10,11 +11,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use telemetry::Redacted;
-use trust::EnrolReq;
+use tokio::time::Instant;
+use trust::{EnrolReq, LeaseBundle};
 
 use super::{Api, BODY_TIMEOUT, CBOR, MAX_BODY_BYTES, Problem, cbor};
 use crate::connection::Connection;
-use crate::enrol::{self, Issued, Outcome, Refusal, Request};
+use crate::enrol::{self, Issued, Leased, Outcome, Refusal, Request};
+
+/// A router gives up on an answer after twenty seconds.
+const COSIGNING_TIME: Duration = Duration::from_secs(10);
 
 /// Opens a challenge on this connection, in place of the one before.
 #[utoipa::path(
@@ -48,7 +53,7 @@ pub(super) async fn challenge(
         (status = 409, description = "no-gateway", body = Problem),
         (status = 413, description = "too-large", body = Problem),
         (status = 415, description = "wrong-type", body = Problem),
-        (status = 503, description = "busy, storage-full, addresses-exhausted, unavailable", body = Problem)
+        (status = 503, description = "busy, storage-full, addresses-exhausted, not-cosigned, unavailable", body = Problem)
     )
 )]
 pub(super) async fn enrol(
@@ -94,13 +99,40 @@ async fn answer(
     if leased.issued == Issued::Now {
         tracing::info!(device = %Redacted(&device), epoch = leased.epoch, "leased");
     }
-    let bundle = async {
-        let mut db = api.store.read().await?;
-        enrol::bundle(&mut db, &leased, remembered).await
-    };
-    let bundle = bundle.await.map_err(|error| Problem::internal(&error))?;
+    let bundle = wait_for_bundle(api, &leased, remembered).await?;
     connection.set_leased(leased.clone());
     Ok((leased.issued, cbor(bundle.to_bytes())))
+}
+
+/// Waits for others to cosign the head over the lease, for a while; the device asks again for the same lease.
+async fn wait_for_bundle(
+    api: &Api,
+    leased: &Leased,
+    remembered: u64,
+) -> Result<LeaseBundle, Problem> {
+    let deadline = Instant::now() + COSIGNING_TIME;
+    let mut changes = api.changes.subscribe();
+    let mut stop = api.stop.clone();
+    loop {
+        changes.mark_unchanged();
+        let bundle = async {
+            let mut db = api.store.read().await?;
+            enrol::bundle(&mut db, leased, remembered).await
+        };
+        let bundle = bundle.await.map_err(|error| Problem::internal(&error))?;
+        if let Some(bundle) = bundle {
+            return Ok(bundle);
+        }
+        if Instant::now() >= deadline || *stop.borrow() {
+            return Err(Problem::not_cosigned());
+        }
+        tokio::select! {
+            // Both senders live as long as the server.
+            _ = changes.changed() => {}
+            _ = stop.changed() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
 }
 
 fn note_refusal(api: &Api, refusal: Refusal, device: &str) {

@@ -128,6 +128,11 @@ impl Problem {
         }
     }
 
+    pub(super) const fn not_cosigned() -> Self {
+        let message = "too few witnesses have cosigned the log that the lease stands in";
+        problem(503, "not-cosigned", message, "ask again in a minute")
+    }
+
     /// Logs the cause and keeps it from the peer.
     pub(super) fn internal(error: &anyhow::Error) -> Self {
         tracing::error!("a request failed: {}", crate::failure::sentence(error));

@@ -40,7 +40,7 @@ pub(super) struct Position {
     wait: u64,
 }
 
-/// A page of a shard's stream, at most 1000 entries, proved under the present head of the fleet log.
+/// A page of a shard's stream, at most 1000 entries, proved under the published head of the fleet log.
 #[utoipa::path(
     get, path = "/v1/shard/{id}", tag = "gateways",
     params(("id" = u32, Path, description = "A shard that the gateway serves"), Position),
@@ -144,7 +144,13 @@ impl Drop for Waiting<'_> {
 async fn read_page(api: &Api, gateway: &Id, shard: u32, from: u64) -> anyhow::Result<ShardPage> {
     let mut db = api.store.read().await?;
     let max = u32::try_from(MAX_PAGE_ENTRIES)?;
-    let found = stream::page(&mut db, gateway, shard, from, max).await?;
+    let mut found = stream::page(&mut db, gateway, shard, from, max).await?;
+    // What follows an entry that others have yet to cosign waits with it: a stream is read in its order.
+    let head = log::head(&mut db, Log::Fleet).await?;
+    let size = head.map_or(0, |head| head.size);
+    let is_held = |entry: &StreamEntry| leaf(entry).is_some_and(|leaf| leaf >= size);
+    let until = found.iter().position(is_held).unwrap_or(found.len());
+    found.truncate(until);
     let next = found.last().map_or(from, |last| last.seq + 1);
     let leaves: Vec<u64> = found.iter().filter_map(leaf).collect();
     let mut proofs = if leaves.is_empty() {

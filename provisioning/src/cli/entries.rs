@@ -2,13 +2,14 @@
 //! are salted hashes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 use trust::{GatewayRecord, Kind, Proposal};
 
 use super::Output;
-use super::answers::{say, say_json};
+use super::answers::{say, say_json, talk};
 use super::people::{plain, time};
 use crate::clock::unix_now;
 use crate::datadir::DataDir;
@@ -16,7 +17,11 @@ use crate::failure::{Blame, Failure};
 use crate::log::{self, Log};
 use crate::people::case::{Case, Holds};
 use crate::proposals;
-use crate::store;
+use crate::store::proposals::Logged;
+use crate::store::{self, Store};
+
+/// For witnesses to cosign what was logged.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Logs the proposal of a folder, and leaves the proof of that in it.
 pub(super) async fn add(dir: &DataDir, folder: &Path, output: &Output) -> anyhow::Result<()> {
@@ -33,7 +38,9 @@ pub(super) async fn add(dir: &DataDir, folder: &Path, output: &Output) -> anyhow
     let keys = dir.log_keys(&store::server_name(&mut db).await?)?;
     let logged = proposals::add(&mut db, &case.folder.proposal, &keys, now).await?;
     db.commit().await?;
-    let proof = case.folder.keep_proof(&logged.proof)?;
+    let logged = wait_for_proof(&store, logged, &case.folder.proposal).await?;
+    let proof = logged.proof.context("a proof was waited for")?;
+    let proof = case.folder.keep_proof(&proof)?;
     let id = hex::encode(Proposal::id(&case.folder.proposal));
     let proof = proof.display().to_string();
     if output.json {
@@ -46,11 +53,41 @@ pub(super) async fn add(dir: &DataDir, folder: &Path, output: &Output) -> anyhow
     ))
 }
 
+/// Waits for what the server asks others for, which is another process.
+async fn wait_for_proof(store: &Store, logged: Logged, proposal: &[u8]) -> anyhow::Result<Logged> {
+    if logged.proof.is_some() {
+        return Ok(logged);
+    }
+    let leaf = logged.leaf;
+    talk(&format!(
+        "entry {leaf} is logged; waiting for the server's witnesses to cosign it"
+    ));
+    let proved = proposals::wait_for_proof(store, &Proposal::id(proposal), PATIENCE).await?;
+    proved.ok_or_else(|| {
+        let sentence = format!(
+            "entry {leaf} is logged, but too few witnesses have cosigned it yet: see that the server runs, and `status`; then run this again for the proof"
+        );
+        Failure::new(Blame::NotYet, sentence).into()
+    })
+}
+
+/// Prints the keys of both logs.
+pub(super) fn keys(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
+    let anchors = dir.anchors()?;
+    let keys = |log| log::policy(&anchors, log).logs().iter();
+    let keys = Log::ALL.into_iter().flat_map(keys).map(ToString::to_string);
+    let keys: Vec<String> = keys.collect();
+    match output.json {
+        true => say_json(&json!(keys)),
+        false => say(&keys.join("\n")),
+    }
+}
+
 /// Lists the entries in their order.
 pub(super) async fn list(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
     let store = dir.store().await?;
     let mut db = store.read().await?;
-    let head = log::head(&mut db, Log::Authority).await?;
+    let head = log::latest(&mut db, Log::Authority).await?;
     let size = head.context("the authority log has no head")?.size;
     let mut objects = Vec::new();
     let mut lines = Vec::new();

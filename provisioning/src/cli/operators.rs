@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 use trust::{Activation, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
 
 use super::answers::{date, say, say_json};
-use super::entries;
 use super::{
     AddGateway, Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, Operator, Output,
 };
+use super::{cosigned, entries};
 use crate::clock::unix_now;
 use crate::datadir::DataDir;
 use crate::failure::{Blame, Failure};
 use crate::gateways;
 use crate::limit::{self, Limited};
 use crate::log::{self, Log, replay};
+use crate::people::case::read_text;
 use crate::people::folder::read_bounded;
 use crate::revoke::{self, Reason};
 use crate::store::{self, alerts, claims, devices, leases, pools};
@@ -50,6 +51,7 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
             entries::add(dir, &proposal.folder, &proposal.output).await
         }
         Operator::Log(Logs::List(output)) => entries::list(dir, &output).await,
+        Operator::Log(Logs::Keys(output)) => entries::keys(dir, &output),
         Operator::Log(Logs::Verify(output)) => log_verify(dir, &output).await,
         Operator::Status(output) => status(dir, &output).await,
     }
@@ -57,8 +59,10 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
 
 async fn initialise(dir: &DataDir, init: &Init) -> anyhow::Result<()> {
     let genesis = read_activation(&init.genesis)?;
-    let (name, url) = (&init.name, &init.listen_url);
-    let made = dir.create(name, url, &genesis, unix_now()).await?;
+    let witnesses = init.witnesses.as_deref().map(read_text).transpose()?;
+    let who = (&genesis, witnesses.as_deref());
+    let made = dir.create((&init.name, &init.listen_url), who, unix_now());
+    let made = made.await?;
     let image = made.image.display().to_string();
     if init.output.json {
         let spki = made.spki.to_string();
@@ -443,9 +447,12 @@ async fn status(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
     let open = open.count();
     let gateways = store::gateways::list(&mut db).await?.len();
     let alerts = alerts::list(&mut db).await?.len();
-    let fleet = log::head(&mut db, Log::Fleet)
-        .await?
-        .context("the fleet log has no head")?;
+    let fleet = log::latest(&mut db, Log::Fleet).await?;
+    let fleet = fleet.context("the fleet log has no head")?;
+    let mut logs = Vec::new();
+    for log in Log::ALL {
+        logs.push(cosigned::of(&mut db, log, &dir.anchors()?).await?);
+    }
     let pools = pools::count(&mut db).await?;
     if output.json {
         return say_json(&json!({
@@ -458,14 +465,18 @@ async fn status(dir: &DataDir, output: &Output) -> anyhow::Result<()> {
             "alerts": alerts,
             "fleet_entries": fleet.size,
             "fleet_stamp": fleet.stamp,
+            "logs": logs.iter().map(cosigned::Cosigned::object).collect::<Vec<_>>(),
         }));
     }
     say(&format!(
         "server       {name}\nSPKI pin     {spki}\ndevices      {devices}\nopen claims  {open}\n\
          gateways     {gateways}\npools        {pools}\nalerts       {alerts}\n\
-         fleet log    {} entries, sealed {}",
+         fleet log    {} entries, sealed {}{}",
         fleet.size,
-        date(fleet.stamp)
+        date(fleet.stamp),
+        logs.iter()
+            .map(cosigned::Cosigned::lines)
+            .collect::<String>()
     ))
 }
 

@@ -19,8 +19,9 @@ use super::answers::{say, say_json, talk};
 use super::{Output, RecordFlags};
 use crate::clock::unix_now;
 use crate::failure::{Blame, Failure};
+use crate::files::write_new;
 use crate::people::case::{Case, Holds, Outlook, When, read_text};
-use crate::people::folder::{Folder, verdict, write_new};
+use crate::people::folder::{Folder, SHARED, verdict};
 use crate::people::pen;
 
 const ORDER: &str = "\
@@ -433,9 +434,9 @@ fn activate(command: &Activate) -> anyhow::Result<()> {
         }
         (state, text) => state.as_ref().zip(text),
     };
-    write_new(&command.out, &case.activation()?)?;
+    write_new(&command.out, SHARED, &case.activation()?)?;
     if let Some((path, text)) = text {
-        write_new(path, text.as_bytes())?;
+        write_new(path, SHARED, text.as_bytes())?;
     }
     let out = command.out.display();
     if command.judged.output.json {

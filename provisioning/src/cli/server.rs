@@ -25,26 +25,31 @@ pub(super) fn serve(
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+        let asked = asked_to_stop()?;
         let server = Server::start(&config).await?;
         for address in server.local_addrs()? {
             tracing::info!(%address, "listening");
         }
-        let asked = async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = interrupt.recv() => return,
-                    _ = hangup.recv() => tracing::info!(
-                        "hangup: nothing is read anew; restart the server for another configuration"
-                    ),
-                }
-            }
-        };
         server.run(asked).await;
         Ok(())
+    })
+}
+
+/// Ready when a signal says so; the handlers are there at once.
+pub(super) fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hangup.recv() => tracing::info!(
+                    "hangup: nothing is read anew; restart for another configuration"
+                ),
+            }
+        }
     })
 }
 

@@ -7,9 +7,9 @@ use anyhow::{Context, ensure};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 use trust::lease::fleet_entry;
-use trust::{Activation, Anchors, GatewayRecord, Proposal, SignedCheckpoint, Tree};
+use trust::{Activation, Anchors, GatewayRecord, ProofError, Proposal, Tree};
 
-use super::{Coordinate, Log, entry, head};
+use super::{Coordinate, Head, Log, entry, head, next, policy};
 use crate::store::{Id, gateways, id, leases, proposals, stream, unsigned};
 
 /// What a replay went through, all of it in order.
@@ -88,31 +88,45 @@ async fn rebuild(db: &mut SqliteConnection, log: Log, anchors: &Anchors) -> anyh
         u64::try_from(nodes.len())? == complete,
         "the {name} log lacks hashes of subtrees"
     );
-    let head = head(db, log)
-        .await?
-        .with_context(|| format!("the {name} log has no head"))?;
-    let signed = SignedCheckpoint::parse(head.text()?)?;
-    let policy = match log {
-        Log::Fleet => &anchors.fleet,
-        Log::Authority => &anchors.authority,
-    };
-    let stamp = policy.verify_checkpoint(&signed)?.reached;
+    let policy = policy(anchors, log);
+    let published = head(db, log).await?;
+    if let Some(head) = &published {
+        policy.verify_checkpoint(&head.checkpoint()?)?;
+        expect_head(name, &tree, head)?;
+    }
+    let next = next(db, log).await?;
+    if let Some(head) = &next {
+        match policy.verify_checkpoint(&head.checkpoint()?) {
+            Ok(_) | Err(ProofError::NoQuorum) => expect_head(name, &tree, head)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let last = next.or(published);
+    let last = last.with_context(|| format!("the {name} log has no head"))?;
     ensure!(
-        stamp == head.stamp,
-        "the {name} log's head has another time than its cosignature"
-    );
-    let checkpoint = signed.checkpoint();
-    ensure!(
-        checkpoint.size == tree.size() && head.size == tree.size(),
+        last.size == tree.size(),
         "the {name} log has {} entries, but its head says {}",
         tree.size(),
+        last.size
+    );
+    Ok(tree.size())
+}
+
+/// Holds a head against the entries that it is over.
+fn expect_head(name: &str, tree: &Tree, head: &Head) -> anyhow::Result<()> {
+    let signed = head.checkpoint()?;
+    let checkpoint = signed.checkpoint();
+    ensure!(
+        checkpoint.size == head.size,
+        "the {name} log's head of {} entries is over {}",
+        head.size,
         checkpoint.size
     );
     ensure!(
-        checkpoint.root == tree.root(),
+        tree.root_at(head.size) == Ok(checkpoint.root),
         "the {name} log's entries lead to another root"
     );
-    Ok(tree.size())
+    Ok(())
 }
 
 async fn stored_nodes(

@@ -2,8 +2,8 @@
 //! what shows that the bytes stand in the log. Who signed, and what for, is in the signatures; names of files say nothing.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,12 +12,15 @@ use trust::authority::namespace;
 use trust::{Approval, Authority, Kind, Proposal, SshSig, SshSigError, Verdict};
 
 use crate::failure::{Blame, Failure};
+use crate::files::write_new;
 
 /// The bytes that are signed.
 pub const PROPOSAL: &str = "proposal";
 /// Shows that they stand in the log (<https://c2sp.org/tlog-proof>).
 pub const PROOF: &str = "proof";
 const SIGNATURE: &str = "sig";
+/// Nothing in it is secret.
+pub const SHARED: u32 = 0o644;
 /// Far more than an activation takes.
 const MAX_SIGNATURES: usize = 64;
 /// No file that is read here is as long.
@@ -69,7 +72,7 @@ impl Folder {
     pub fn write(&self) -> anyhow::Result<()> {
         let made = fs::DirBuilder::new().mode(0o755).create(&self.path);
         made.with_context(|| format!("cannot make {}", self.path.display()))?;
-        write_new(&self.path.join(PROPOSAL), &self.proposal)
+        write_new(&self.path.join(PROPOSAL), SHARED, &self.proposal)
     }
 
     /// Reads a folder that somebody made.
@@ -152,7 +155,7 @@ impl Folder {
     pub fn keep_last(&self, armor: &str) -> anyhow::Result<PathBuf> {
         let last = self.signatures.last().context("no signature")?;
         let path = self.path.join(&last.name);
-        write_new(&path, armor.as_bytes())?;
+        write_new(&path, SHARED, armor.as_bytes())?;
         Ok(path)
     }
 
@@ -177,7 +180,7 @@ impl Folder {
                 let sentence = format!("{} is another proof; take it away", path.display());
                 return Err(Failure::new(Blame::Failed, sentence).into());
             }
-            None => write_new(&path, proof.as_bytes())?,
+            None => write_new(&path, SHARED, proof.as_bytes())?,
         }
         Ok(path)
     }
@@ -233,19 +236,4 @@ pub fn read_bounded(path: &Path) -> anyhow::Result<Vec<u8>> {
         return Err(Failure::new(Blame::Failed, sentence).into());
     }
     Ok(bytes)
-}
-
-/// Writes a file that was not there.
-pub fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -11,16 +11,36 @@ use super::{Id, signed, unsigned};
 pub struct Logged {
     /// Its place in the log.
     pub leaf: u64,
-    /// The log's proof from when it was logged.
-    pub proof: String,
+    /// The log's proof from when it could first be seen there; none before.
+    pub proof: Option<String>,
 }
 
 /// Notes that a proposal was logged.
-pub async fn add(db: &mut SqliteConnection, id: &Id, logged: &Logged) -> anyhow::Result<()> {
-    sqlx::query("INSERT INTO proposal (leaf, proposal_id, proof) VALUES (?, ?, ?)")
-        .bind(signed(logged.leaf)?)
+pub async fn add(db: &mut SqliteConnection, id: &Id, leaf: u64) -> anyhow::Result<()> {
+    sqlx::query("INSERT INTO proposal (leaf, proposal_id) VALUES (?, ?)")
+        .bind(signed(leaf)?)
         .bind(&id[..])
-        .bind(logged.proof.as_bytes())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The places of those that have no proof, in a log of this size.
+pub async fn unproved(db: &mut SqliteConnection, size: u64) -> anyhow::Result<Vec<u64>> {
+    sqlx::query_scalar("SELECT leaf FROM proposal WHERE proof IS NULL AND leaf < ? ORDER BY leaf")
+        .bind(signed(size)?)
+        .fetch_all(db)
+        .await?
+        .into_iter()
+        .map(unsigned)
+        .collect()
+}
+
+/// Keeps the proof of a proposal that has none; the first one says since when it is logged.
+pub async fn prove(db: &mut SqliteConnection, leaf: u64, proof: &str) -> anyhow::Result<()> {
+    sqlx::query("UPDATE proposal SET proof = ? WHERE leaf = ? AND proof IS NULL")
+        .bind(proof.as_bytes())
+        .bind(signed(leaf)?)
         .execute(db)
         .await?;
     Ok(())
@@ -63,9 +83,11 @@ pub async fn activation(db: &mut SqliteConnection, leaf: u64) -> anyhow::Result<
 
 impl Logged {
     fn from_columns(row: &SqliteRow) -> anyhow::Result<Self> {
+        let proof: Option<Vec<u8>> = row.try_get("proof")?;
+        let proof = proof.map(String::from_utf8).transpose();
         Ok(Self {
             leaf: unsigned(row.try_get("leaf")?)?,
-            proof: String::from_utf8(row.try_get("proof")?).context("a stored proof is no text")?,
+            proof: proof.context("a stored proof is no text")?,
         })
     }
 }

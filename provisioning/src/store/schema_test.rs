@@ -111,6 +111,15 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
         ],
     ),
     (
+        "log_next",
+        &[
+            ("log", Number),
+            ("size", Number),
+            ("stamp", Number),
+            ("statement", Statement),
+        ],
+    ),
+    (
         "log_node",
         &[
             ("log", Number),
@@ -167,6 +176,17 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
             ("seq", Number),
             ("kind", Number),
             ("leaf", Number),
+        ],
+    ),
+    (
+        "witness",
+        &[
+            ("log", Number),
+            ("witness_pub", Id),
+            ("size", Number),
+            ("cosigned_at", Number),
+            ("problem", Word),
+            ("problem_at", Number),
         ],
     ),
 ];
@@ -285,6 +305,7 @@ async fn logs_and_streams_take_no_change_and_no_removal() {
         "INSERT INTO log_entry (log, idx, entry) VALUES (1, 0, x'00')",
         "INSERT INTO log_node (log, level, idx, hash) VALUES (1, 0, 0, zeroblob(32))",
         "INSERT INTO log_head (log, size, stamp, statement) VALUES (1, 1, 9, x'00')",
+        "INSERT INTO log_next (log, size, stamp, statement) VALUES (1, 2, 9, x'00')",
         "INSERT INTO shard_entry (shard, seq, kind, leaf) VALUES (1, 0, 0, 0)",
     ] {
         sqlx::query(prepare).execute(&mut *db).await.unwrap();
@@ -297,6 +318,8 @@ async fn logs_and_streams_take_no_change_and_no_removal() {
         "DELETE FROM log_node",
         "UPDATE log_head SET size = 0",
         "UPDATE log_head SET stamp = 8",
+        "UPDATE log_next SET size = 1",
+        "UPDATE log_next SET stamp = 8",
         "UPDATE shard_entry SET leaf = 1",
         "DELETE FROM shard_entry",
     ] {

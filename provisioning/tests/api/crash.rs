@@ -106,6 +106,10 @@ fn copy_with(dir: &DataDir, database: &[u8], wal: &[u8]) -> (TempDir, DataDir) {
             fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
         }
     }
+    let image = copy.path().join("image");
+    fs::create_dir(&image).unwrap();
+    let trust = "trust.policy";
+    fs::copy(dir.path().join("image").join(trust), image.join(trust)).unwrap();
     fs::write(copy.path().join(FILE), database).unwrap();
     fs::write(copy.path().join(format!("{FILE}-wal")), wal).unwrap();
     let dir = DataDir::new(copy.path());
@@ -141,7 +145,7 @@ async fn check_copy(copy: &DataDir, anchors: &Anchors, history: &History, kept: 
 #[tokio::test]
 async fn a_power_cut_at_any_write_leaves_a_whole_store_with_all_that_was_acknowledged() {
     let scratch = rig::scratch();
-    let dir = rig::new_data_dir(&scratch).await;
+    let dir = rig::new_data_dir(&scratch, None).await;
     let history = history(&dir).await;
     let anchors = dir.anchors().unwrap();
     let frames = (history.wal.len() - WAL_HEADER) / FRAME;
@@ -163,7 +167,7 @@ async fn a_power_cut_at_any_write_leaves_a_whole_store_with_all_that_was_acknowl
 #[tokio::test]
 async fn after_a_power_cut_every_device_that_asks_again_is_enrolled_once() {
     let scratch = rig::scratch();
-    let dir = rig::new_data_dir(&scratch).await;
+    let dir = rig::new_data_dir(&scratch, None).await;
     let history = history(&dir).await;
     let anchors = dir.anchors().unwrap();
     let frames = (history.wal.len() - WAL_HEADER) / FRAME;

@@ -17,7 +17,9 @@ async fn init_overwrites_nothing() {
     let dir = DataDir::new(scratch.path());
     let url = "https://127.0.0.1:8443".parse().unwrap();
 
-    let made = dir.create("office", &url, &genesis(), unix_now()).await;
+    let made = dir
+        .create(("office", &url), (&genesis(), None), unix_now())
+        .await;
 
     let refused = made.unwrap_err();
     assert!(refused.to_string().contains("is not empty"), "{refused}");
@@ -34,7 +36,9 @@ async fn init_makes_nothing_for_people_who_have_not_signed() {
     let mut genesis = genesis();
     genesis.approvals.pop();
 
-    let made = dir.create("office", &url, &genesis, unix_now()).await;
+    let made = dir
+        .create(("office", &url), (&genesis, None), unix_now())
+        .await;
 
     let refused = made.unwrap_err().to_string();
     assert!(refused.contains("have not approved it"), "{refused}");
@@ -44,7 +48,7 @@ async fn init_makes_nothing_for_people_who_have_not_signed() {
 #[tokio::test]
 async fn secrets_are_readable_by_their_owner_only_and_refused_otherwise() {
     let scratch = scratch();
-    let dir = new_data_dir(&scratch).await;
+    let dir = new_data_dir(&scratch, None).await;
     let keys = ["server.key", "log-fleet.key", "log-authority.key"];
 
     for secret in keys.into_iter().chain(["cosigner.key", store::FILE]) {
@@ -63,7 +67,7 @@ async fn secrets_are_readable_by_their_owner_only_and_refused_otherwise() {
 #[tokio::test]
 async fn the_image_has_the_policy_with_the_people_and_the_pin_and_nothing_else() {
     let scratch = scratch();
-    let dir = new_data_dir(&scratch).await;
+    let dir = new_data_dir(&scratch, None).await;
     let image = dir.path().join("image");
 
     let files = fs::read_dir(&image).unwrap();

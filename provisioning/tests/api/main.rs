@@ -16,3 +16,4 @@ mod process;
 mod psk;
 mod rates;
 mod shards;
+mod witnesses;

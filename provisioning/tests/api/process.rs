@@ -458,7 +458,10 @@ fn the_clock_of_the_log_must_not_be_ahead_of_the_machine() {
     let url = "https://127.0.0.1:8443".parse().unwrap();
     let tomorrow = unix_now() + rig::DAY_S;
     runtime
-        .block_on(site.dir().create("office", &url, &rig::genesis(), tomorrow))
+        .block_on(
+            site.dir()
+                .create(("office", &url), (&rig::genesis(), None), tomorrow),
+        )
         .unwrap();
     site.configure("127.0.0.1:0");
 

@@ -51,10 +51,10 @@ pub(crate) fn scratch() -> TempDir {
     }
 }
 
-pub(crate) async fn new_data_dir(scratch: &TempDir) -> DataDir {
+pub(crate) async fn new_data_dir(scratch: &TempDir, witnesses: Option<&str>) -> DataDir {
     let dir = DataDir::new(scratch.path().join("data"));
     let url = "https://127.0.0.1:8443".parse().unwrap();
-    dir.create("office", &url, &genesis(), unix_now())
+    dir.create(("office", &url), (&genesis(), witnesses), unix_now())
         .await
         .unwrap();
     dir
@@ -108,7 +108,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 
 /// A running server and what it stands on.
 pub(crate) struct Office {
-    _scratch: TempDir,
+    scratch: TempDir,
     pub(crate) dir: DataDir,
     pub(crate) store: Store,
     pub(crate) addr: SocketAddr,
@@ -126,14 +126,19 @@ impl Office {
 
     pub(crate) async fn open_without_gateways() -> Self {
         let scratch = scratch();
-        let dir = new_data_dir(&scratch).await;
+        let dir = new_data_dir(&scratch, None).await;
+        Self::serve(scratch, dir).await
+    }
+
+    /// Opens on a data directory; the scratch folder goes when the office does.
+    pub(crate) async fn serve(scratch: TempDir, dir: DataDir) -> Self {
         let server = Server::start(&config(dir.path())).await.unwrap();
         let addr = server.local_addrs().unwrap()[0];
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async { drop(stopped.await) }));
         let store = dir.store().await.unwrap();
         Self {
-            _scratch: scratch,
+            scratch,
             dir,
             store,
             addr,
@@ -143,9 +148,14 @@ impl Office {
     }
 
     pub(crate) async fn close(self) -> DataDir {
+        self.stop().await.1
+    }
+
+    /// Stops the server; what it stands on stays.
+    pub(crate) async fn stop(self) -> (TempDir, DataDir) {
         self.stop.send(()).unwrap();
         self.task.await.unwrap();
-        self.dir
+        (self.scratch, self.dir)
     }
 
     pub(crate) async fn claim(&self) -> ClaimCode {
@@ -220,17 +230,8 @@ pub(crate) async fn add_claim(store: &Store, pop: &str, expires_at: u64) -> Clai
 }
 
 pub(crate) async fn add_gateway(dir: &DataDir, store: &Store, gateway: &Gateway) {
-    let mut activation = approved(Kind::Gateway, 1, gateway.record().to_bytes());
-    let mut writer = store.writer().await.unwrap();
-    let mut db = writer.begin().await.unwrap();
-    let keys = dir.log_keys(&server_name(&mut db).await.unwrap()).unwrap();
-    let now = unix_now();
-    let logged = proposals::add(&mut db, &activation.proposal, &keys, now).await;
-    activation.proof = logged.unwrap().proof;
-    gateways::add(&mut db, &activation, &dir.anchors().unwrap(), now)
-        .await
-        .unwrap();
-    db.commit().await.unwrap();
+    let mut activation = gateway.proposed(dir, store).await;
+    gateway.added(dir, store, &mut activation).await;
 }
 
 pub(crate) fn lease_times() -> LeaseTimes {
@@ -263,6 +264,33 @@ impl Gateway {
             pop,
             shard,
         }
+    }
+
+    /// Its people's word for it, with its proposal in the log.
+    pub(crate) async fn proposed(&self, dir: &DataDir, store: &Store) -> Activation {
+        let activation = approved(Kind::Gateway, 1, self.record().to_bytes());
+        let mut writer = store.writer().await.unwrap();
+        let mut db = writer.begin().await.unwrap();
+        let keys = dir.log_keys(&server_name(&mut db).await.unwrap()).unwrap();
+        proposals::add(&mut db, &activation.proposal, &keys, unix_now())
+            .await
+            .unwrap();
+        db.commit().await.unwrap();
+        activation
+    }
+
+    /// Taken by the server, once its proposal is published.
+    pub(crate) async fn added(&self, dir: &DataDir, store: &Store, activation: &mut Activation) {
+        let id = Proposal::id(&activation.proposal);
+        let proved = proposals::wait_for_proof(store, &id, Duration::from_secs(20)).await;
+        activation.proof = proved.unwrap().unwrap().proof.unwrap();
+        let mut writer = store.writer().await.unwrap();
+        let mut db = writer.begin().await.unwrap();
+        let anchors = dir.anchors().unwrap();
+        gateways::add(&mut db, activation, &anchors, unix_now())
+            .await
+            .unwrap();
+        db.commit().await.unwrap();
     }
 
     fn record(&self) -> GatewayRecord {

@@ -1,4 +1,4 @@
-//! docs/people.md, typed: every command of its `sh` blocks, in their order, by somebody who answers yes.
+//! docs/people.md and then docs/witness.md, typed: every command of their `sh` blocks, in their order, by somebody who answers yes.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,10 @@ use tempfile::TempDir;
 
 use crate::rig::PROGRAM;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/people.md");
+const PAGES: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/people.md"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/witness.md"),
+];
 
 /// What stands in the blocks that begin with a line "```sh".
 fn commands(page: &str) -> String {
@@ -26,13 +29,13 @@ fn commands(page: &str) -> String {
 }
 
 #[test]
-fn the_page_can_be_typed_along() {
+fn the_pages_can_be_typed_along() {
     let scratch = TempDir::new().unwrap();
-    let page = fs::read_to_string(PAGE).unwrap();
+    let pages = PAGES.map(|page| commands(&fs::read_to_string(page).unwrap()));
     let script = scratch.path().join("typed.sh");
     fs::write(
         &script,
-        format!("set -eu\n{}echo to the end\n", commands(&page)),
+        format!("set -eu\n{}echo to the end\n", pages.concat()),
     )
     .unwrap();
     let programs = Path::new(PROGRAM).parent().unwrap().display().to_string();
@@ -56,5 +59,7 @@ fn the_page_can_be_typed_along() {
     );
     assert!(typed.status.success(), "{said}\n{told}");
     assert!(said.ends_with("to the end\n"), "{said}\n{told}");
-    assert!(commands(&page).lines().count() > 20);
+    for page in pages {
+        assert!(page.lines().count() > 20);
+    }
 }

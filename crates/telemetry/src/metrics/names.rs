@@ -219,3 +219,8 @@ pub const PROVISIONING_LOG_ENTRIES: Name = name(
     "culvert_provisioning_log_entries",
     "Leaves in the fleet log",
 );
+/// What witnesses answered.
+pub const PROVISIONING_WITNESSES: Name = name(
+    "culvert_provisioning_witnesses",
+    "Answers of the logs' witnesses, by outcome",
+);

@@ -330,7 +330,7 @@ fn the_largest_policy_that_the_specification_asks_for_is_read() {
     for seed in 0..32 {
         text.push_str(&format!("log {} https://log.example\n", log(seed).vkey()));
         text.push_str(&format!(
-            "  witness\tn{seed} {}  \n",
+            "  witness\tn{seed} {} https://w{seed}.example/  \n",
             witness(100 + seed).vkey()
         ));
         text.push_str(&format!("group g{seed} 1 n{seed}\n"));
@@ -339,6 +339,9 @@ fn the_largest_policy_that_the_specification_asks_for_is_read() {
     let policy = Policy::parse(&(text + "quorum g31")).unwrap();
 
     assert_eq!((policy.logs().len(), policy.witnesses().count()), (32, 32));
+    let (name, last) = policy.witnesses().last().unwrap();
+    let url = Some("https://w31.example/");
+    assert_eq!((name, last.url.as_deref()), ("n31", url));
 }
 
 #[track_caller]

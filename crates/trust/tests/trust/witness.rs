@@ -137,6 +137,42 @@ fn what_a_witness_answers_counts_for_those_who_trust_it() {
 }
 
 #[test]
+fn of_an_answer_a_log_takes_the_cosignature_of_the_witness_it_asked_and_nothing_else() {
+    let tree = tree(5, None);
+    let head = signer().sign_checkpoint(5, tree.root());
+    let request = request(0, &tree);
+    let witness = Cosigner::from_seed("ngo.example/w1", &[7; 32]).unwrap();
+    let namesake = Cosigner::from_seed("ngo.example/w1", &[8; 32]).unwrap();
+    let line = request.cosignature(&witness, NOW);
+    let of_another = request.cosignature(&namesake, NOW);
+    let of_another_head = {
+        let mut request = request.clone();
+        request.checkpoint = signer().sign_checkpoint(4, tree.root());
+        request.cosignature(&witness, NOW)
+    };
+    let forged = of_another.replacen(
+        &of_another[..of_another.len() - 100],
+        &line[..line.len() - 100],
+        1,
+    );
+
+    for lie in [
+        "",
+        "cosigned\n",
+        line.trim_end(),
+        &of_another,
+        &of_another_head,
+        &forged,
+        &line.repeat(64),
+    ] {
+        assert_eq!(head.with_line_of(witness.vkey(), lie), None, "{lie}");
+    }
+    let much = [forged, of_another, line.clone()].concat();
+    let taken = head.with_line_of(witness.vkey(), &much).unwrap();
+    assert_eq!(taken.text(), head.text() + &line);
+}
+
+#[test]
 fn what_is_no_request_is_named() {
     let good = request(3, &tree(5, None)).to_string();
     let parse = |text: &str| AddCheckpoint::parse(text.as_bytes()).unwrap_err();
