@@ -35,6 +35,7 @@ use crate::enrol::schedule::{self, Backoff};
 use crate::exit::{Exit, Failure, chain};
 use crate::net::Network;
 use crate::net::wan::{Path, Wan};
+use crate::people;
 use crate::psk::Psks;
 use crate::relay::{RelayNews, Relays};
 use crate::state::{Keys, State, StateDir};
@@ -136,7 +137,7 @@ impl Control {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
             config,
-            anchors,
+            mut anchors,
             state_dir,
             state,
             network,
@@ -147,8 +148,10 @@ impl Control {
             clock,
             last_words,
         } = parts;
+        people::recall(&mut anchors, state.people.as_deref());
         let mut status = Status::new(&config, Condition::Enrolling, clock.now());
         status.device = Some(KeyId::from(state.keys.devid_hash()).to_string());
+        status.authority = anchors.people.epoch();
         let mut control = Self {
             config,
             anchors,

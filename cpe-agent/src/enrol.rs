@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::time::timeout;
-use trust::{ClaimCode, DecodeError, EnrolReq, LeaseBundle, ServerChallenge};
+use trust::{Activation, ClaimCode, DecodeError, EnrolReq, LeaseBundle, ServerChallenge};
 use x25519_dalek::StaticSecret;
 
 use crate::config::Provisioning;
@@ -33,6 +33,9 @@ const WHOLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server that validates and cosigns in time answers far faster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const STATUS_OK: u16 = 200;
+const STATUS_NOT_FOUND: u16 = 404;
+/// States of the authority that are fetched at once.
+const MAX_CHANGES: usize = 16;
 /// Who asks, and by what right.
 #[derive(Debug)]
 pub(crate) struct Applicant {
@@ -44,6 +47,8 @@ pub(crate) struct Applicant {
     pub claim: Option<ClaimCode>,
     /// Size of the fleet log that was seen last.
     pub fleet_size: u64,
+    /// Epoch of the state of the authority that holds here.
+    pub people_epoch: u64,
     /// With whom pre-shared keys are agreed; none if that is off.
     pub wish: Option<Wish>,
 }
@@ -51,6 +56,8 @@ pub(crate) struct Applicant {
 /// What an exchange brings: well-formed, and not yet believed.
 #[derive(Debug)]
 pub(crate) struct Exchanged {
+    /// What made the states of the authority since, in their order.
+    pub changes: Vec<Activation>,
     pub bundle: LeaseBundle,
     /// Keys that its gateways have been offered.
     pub agreed: Vec<Agreement>,
@@ -195,6 +202,7 @@ async fn exchange_untimed(
 ) -> Result<Exchanged, ExchangeError> {
     let mut channel = channel::open(provisioning).await?;
     let server = provisioning.server;
+    let changes = changes_since(&mut channel, server, applicant.people_epoch).await?;
     let challenge = ask(&mut channel, server, "/v1/enrol/challenge", &[]).await?;
     let challenge = ServerChallenge::from_bytes(&challenge)?;
     let Applicant {
@@ -203,6 +211,7 @@ async fn exchange_untimed(
         claim,
         fleet_size,
         wish,
+        ..
     } = applicant;
     let exporter = &channel.exporter;
     let request = EnrolReq::build(
@@ -219,7 +228,30 @@ async fn exchange_untimed(
         Some(wish) => agree::agree(&mut channel, server, applicant, wish, &bundle).await?,
         None => Vec::new(),
     };
-    Ok(Exchanged { bundle, agreed })
+    Ok(Exchanged {
+        changes,
+        bundle,
+        agreed,
+    })
+}
+
+/// Fetches what made each later state of the authority; more of them than a provider has in years are left for the next time.
+async fn changes_since(
+    channel: &mut Channel,
+    server: SocketAddr,
+    epoch: u64,
+) -> Result<Vec<Activation>, ExchangeError> {
+    let mut changes = Vec::new();
+    for next in (epoch..).skip(1).take(MAX_CHANGES) {
+        let path = format!("/v1/authority/states/{next}");
+        let answer = http::get(&mut channel.stream, server, &path);
+        match in_time(answer).await {
+            Ok(state) => changes.push(Activation::from_bytes(&state)?),
+            Err(ExchangeError::Refused(Refusal::Status(STATUS_NOT_FOUND))) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(changes)
 }
 
 async fn ask(
@@ -228,7 +260,12 @@ async fn ask(
     path: &'static str,
     body: &[u8],
 ) -> Result<Vec<u8>, ExchangeError> {
-    let answer = http::post(&mut channel.stream, server, path, body);
+    in_time(http::post(&mut channel.stream, server, path, body)).await
+}
+
+async fn in_time(
+    answer: impl Future<Output = Result<Answer, HttpError>>,
+) -> Result<Vec<u8>, ExchangeError> {
     let answer = timeout(ANSWER_TIMEOUT, answer).await;
     let Answer { status, body } = answer
         .map_err(|_| ExchangeError::Silent("answering"))?

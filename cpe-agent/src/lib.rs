@@ -3,7 +3,7 @@
 //!
 //! Read in this order: `cli`, `config`, `run` (start and end of the process), `control` (its one loop), `enrol` (the
 //! exchange with provisioning), `engine` (packets), `dns` (lookups), `relay` (where UDP is blocked), `net` (the router's network), `state` (flash),
-//! `status`.
+//! `people` (whose word counts), `status`.
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -16,6 +16,7 @@ mod engine;
 mod enrol;
 mod exit;
 mod net;
+mod people;
 mod psk;
 mod relay;
 mod run;

@@ -28,6 +28,7 @@ use crate::enrol::{self, Exchanged};
 use crate::exit::{Exit, Failure, OrExit, chain};
 use crate::net::wan::Wan;
 use crate::net::{NetError, Network, inside};
+use crate::people;
 use crate::relay::Relays;
 use crate::state::{LockError, State, StateDir, StateError, WriteError};
 use crate::status::socket;
@@ -221,11 +222,13 @@ fn stop_signals() -> io::Result<mpsc::Receiver<()>> {
 /// Enrols once, without the running agent: one exchange, its answer verified and kept.
 pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Result<(), Failure> {
     let state_dir = StateDir::open(&config.state_dir).map_err(lock_failure)?;
-    let anchors = load_anchors(&config.trust_policy)?;
+    let mut anchors = load_anchors(&config.trust_policy)?;
     let mut state = state_dir.load().map_err(state_failure)?;
+    people::recall(&mut anchors, state.people.as_deref());
     state_dir.keep_claim(&code).map_err(state_failure)?;
     let now = Clock::with_floor(state.stored.clock_floor).now();
-    let mut applicant = attempt::applicant(&state.keys, Some(&code), state.stored.fleet_size());
+    let seen = (state.stored.fleet_size(), anchors.people.epoch());
+    let mut applicant = attempt::applicant(&state.keys, Some(&code), seen);
     drop(code);
     let wg_pub = PublicKey::from(&applicant.tunnel.0).to_bytes();
     applicant.wish = attempt::wish(config, &state.psks, &wg_pub, now);
@@ -238,7 +241,11 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
         "asking the provisioning server {}",
         config.provisioning.server
     ));
-    let Exchanged { bundle, agreed } = runtime
+    let Exchanged {
+        changes,
+        bundle,
+        agreed,
+    } = runtime
         .block_on(enrol::exchange(&config.provisioning, &applicant))
         .map_err(|error| {
             if error.remedy() == enrol::Remedy::NewClaim
@@ -248,6 +255,9 @@ pub(crate) fn enrol_once(config: &Config, code: ClaimCode, talk: &Talk) -> Resul
             }
             talk.refused(attempt::exit_of(&error), &chain(&error))
         })?;
+    people::follow(&mut anchors, &changes, now, |people| {
+        state_dir.keep_people(people).map_err(|error| chain(&error))
+    });
     let me = DeviceFacts {
         devid_hash: state.keys.devid_hash(),
         wg_pub,

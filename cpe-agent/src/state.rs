@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use rand_core::{OsRng, RngCore};
-use trust::{ClaimCode, Stored};
+use trust::{Authority, ClaimCode, Stored};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -44,6 +44,8 @@ pub(crate) enum Record {
     Stored,
     /// The pre-shared keys that were agreed with gateways.
     Psks,
+    /// The state of the authority, where it is later than the image's.
+    People,
 }
 
 impl Record {
@@ -56,6 +58,7 @@ impl Record {
             Self::Lease => "lease",
             Self::Stored => "stored",
             Self::Psks => "psks",
+            Self::People => "people",
         }
     }
 
@@ -67,6 +70,7 @@ impl Record {
             Self::Lease => 4,
             Self::Stored => 5,
             Self::Psks => 6,
+            Self::People => 7,
         }
     }
 }
@@ -77,6 +81,7 @@ impl Record {
 /// * `keys`, `lease`: fetched or made anew with the identity alone.
 /// * `claim`: to be typed again.
 /// * `psks`: agreed anew with the next tunnel key; until then gateways may be used without one.
+/// * `people`: the image's count until provisioning is asked next.
 /// * `stored`: older leases than the last could be replayed until the next one is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damaged(pub Record);
@@ -115,6 +120,8 @@ pub(crate) struct State {
     pub stored: Stored,
     /// The pre-shared keys that were agreed.
     pub psks: Psks,
+    /// The text of the last state of the authority that verified.
+    pub people: Option<Vec<u8>>,
     /// What was found damaged.
     pub damaged: Vec<Damaged>,
 }
@@ -174,6 +181,7 @@ impl StateDir {
             .unwrap_or_default();
         let psks = self.get(Record::Psks, &mut damaged)?;
         let psks = psks.and_then(|bytes| Psks::from_bytes(&bytes));
+        let people = self.get(Record::People, &mut damaged)?;
         let keys = Keys {
             device,
             tunnel,
@@ -184,6 +192,7 @@ impl StateDir {
             lease,
             stored,
             psks: psks.unwrap_or_default(),
+            people: people.map(|bytes| bytes.to_vec()),
             damaged,
         })
     }
@@ -234,6 +243,11 @@ impl StateDir {
     /// Keeps the pre-shared keys, before a lease is that they are for.
     pub(crate) fn keep_psks(&self, psks: &Psks) -> Result<(), StateError> {
         self.put(Record::Psks, &psks.to_bytes())
+    }
+
+    /// Keeps a verified state of the authority, before a lease is judged by it.
+    pub(crate) fn keep_people(&self, people: &Authority) -> Result<(), StateError> {
+        self.put(Record::People, people.text().as_bytes())
     }
 
     /// Makes the next key the tunnel's key if a lease is bound to it.

@@ -59,6 +59,8 @@ pub(crate) struct Status {
     pub portal_s: Option<u64>,
     /// The device's id, as the provider lists it.
     pub device: Option<String>,
+    /// How often the people by whose word gateways are believed have changed: the epoch of their state.
+    pub authority: u64,
     /// The program's version.
     pub version: &'static str,
 }
@@ -171,6 +173,7 @@ impl Status {
             kill_switch: config.kill_switch == KillSwitch::On,
             portal_s: None,
             device: None,
+            authority: 0,
             version: crate::cli::VERSION,
         }
     }

@@ -21,6 +21,7 @@ mod logs;
 mod problem;
 mod psk;
 mod shards;
+mod states;
 
 pub use problem::Problem;
 
@@ -54,6 +55,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/psk", post(psk::offers))
         .route("/v1/shard/{id}", get(shards::page))
         .route("/v1/gateway/kem", post(psk::statement))
+        .route("/v1/authority/states/{epoch}", get(states::state))
         .route("/v1/log/{log}/checkpoint", get(logs::checkpoint))
         .route("/v1/log/{log}/{*tile}", get(logs::tile))
         .route("/v1/openapi.json", get(document))
@@ -78,6 +80,7 @@ pub fn router(api: Api) -> Router {
         psk::offers,
         shards::page,
         psk::statement,
+        states::state,
         logs::checkpoint,
         logs::tile,
         document,

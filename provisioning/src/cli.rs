@@ -76,6 +76,9 @@ enum Operator {
     /// Gateways.
     #[command(subcommand)]
     Gateway(Gateway),
+    /// The people who together decide.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// What an operator should look at.
     #[command(subcommand)]
     Alerts(Alerts),
@@ -258,6 +261,27 @@ impl RecordFlags {
             .map_err(|error| Failure::new(Blame::Usage, format!("not a gateway: {error}")))?;
         Ok(record)
     }
+}
+
+const STATE_ADDED: &str = "\
+Routers fetch it when they next ask for a lease, and judge it by the state that they have; images made from now on carry it. Gateways that too few of its people
+have approved would be refused by routers from then on: the command names them and adds nothing, unless it is told --lose-gateways. To keep one, have it
+approved by enough who stay, and activate and add it before.";
+
+#[derive(Debug, Subcommand)]
+enum AuthorityCommand {
+    /// Takes a new state of the authority that enough people have signed.
+    #[command(after_help = STATE_ADDED)]
+    Add {
+        /// What `activate` wrote of its proposal.
+        #[arg(value_name = "ACTIVATION")]
+        file: PathBuf,
+        /// Add it, though routers will then refuse some gateways.
+        #[arg(long)]
+        lose_gateways: bool,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, Subcommand)]

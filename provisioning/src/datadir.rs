@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -139,6 +139,20 @@ impl DataDir {
         self.read_file(&format!("{IMAGE}/{TRUST_POLICY}"))
     }
 
+    /// Puts a state of the authority into the trust file of images, in the place of the one before; its policies stay as they are.
+    pub fn set_people(&self, people: &Authority) -> anyhow::Result<()> {
+        let text = self.trust_policy()?;
+        let path = self.0.join(IMAGE).join(TRUST_POLICY);
+        let lines = text.split_inclusive('\n');
+        let above: usize = lines.clone().map(str::len).take(heading(lines)?).sum();
+        let above = text.get(..above).context("the trust file has no text")?;
+        let text = format!("{above}{}", people.text());
+        Anchors::parse(&text).context("the trust file that was made does not parse")?;
+        files::replace(&path, text.as_bytes())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+            .with_context(|| format!("cannot open {} to everybody", path.display()))
+    }
+
     async fn fill(
         &self,
         (name, url): (&str, &ServerUrl),
@@ -171,7 +185,9 @@ impl DataDir {
         let mut writer = store.writer().await?;
         let mut db = writer.begin().await?;
         log::seal(&mut db, Log::Fleet, &keys, now).await?;
-        proposals::add(&mut db, &genesis.proposal, &keys, now).await?;
+        let first = proposals::add(&mut db, &genesis.proposal, &keys, now).await?;
+        store::proposals::activate(&mut db, first.leaf, &genesis.to_bytes()).await?;
+        store::proposals::add_state(&mut db, people.epoch(), first.leaf).await?;
         db.commit().await?;
         files::sync_dir(&image)?;
         files::sync_dir(&self.0)?;
@@ -225,6 +241,12 @@ impl DataDir {
             other => other,
         }
     }
+}
+
+/// How many lines of a trust file there are up to the heading of the people.
+fn heading<'a>(mut lines: impl Iterator<Item = &'a str>) -> anyhow::Result<usize> {
+    let at = lines.position(|line| line.trim() == "[people]");
+    Ok(at.context("the trust file has no section [people]")? + 1)
 }
 
 /// The server's own keys for its logs.

@@ -29,6 +29,15 @@ pub async fn add(
         return Err(refused(sentence.to_owned()).into());
     }
     let gateway_id = record.id();
+    let logged = proposals::find(db, &Proposal::id(&activation.proposal)).await?;
+    let known = gateways::find(db, &gateway_id).await?;
+    if let (Some(known), Some(logged)) = (&known, &logged)
+        && known.leaf == logged.leaf
+    {
+        // The same statement, with the word of others.
+        proposals::activate(db, logged.leaf, &activation.to_bytes()).await?;
+        return Ok(record);
+    }
     if gateways::is_taken(db, &gateway_id, &record.name).await? {
         return Err(refused(format!(
             "a gateway with the name {} or with this key is there already; see `gateway list`",
@@ -36,7 +45,6 @@ pub async fn add(
         ))
         .into());
     }
-    let logged = proposals::find(db, &Proposal::id(&activation.proposal)).await?;
     let logged = logged.ok_or_else(|| {
         let sentence =
             "no gateway is added: its proposal is not in this server's log; see `log add`";

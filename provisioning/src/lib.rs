@@ -23,6 +23,8 @@ pub mod assign;
 
 pub mod proposals;
 
+pub mod authority;
+
 pub mod gateways;
 
 pub mod psk;

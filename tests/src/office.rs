@@ -180,6 +180,16 @@ impl Office {
         Ok(())
     }
 
+    /// One of the people goes and another comes.
+    pub fn change_people(&self, more: &[&str]) -> Result<()> {
+        self.people.change(&self.netns, &self.data, more)
+    }
+
+    /// The people who are there now approve a gateway.
+    pub fn approve_again(&self, name: &str) -> Result<()> {
+        self.people.approve_again(&self.netns, &self.data, name)
+    }
+
     /// What `device list` shows.
     pub fn devices(&self) -> Result<Vec<Value>> {
         list(self.cli_json(&["device", "list"])?)

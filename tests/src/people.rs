@@ -22,6 +22,36 @@ echo yes | "$1" approve first --genesis --key bob
 "$1" activate first --genesis --out first.activation
 "#;
 
+/// Bob goes and carol comes, which the three of them sign; `$2` is the server's data directory, and what follows goes to `authority add`.
+const CHANGE: &str = r#"
+program=$1 data=$2
+shift 2
+if ! test -e change.activation; then
+    ssh-keygen -q -t ed25519 -N '' -C carol -f carol
+    {
+        echo epoch 2
+        for name in alice carol; do echo "person $name $(cat $name.pub)"; done
+        echo group both all alice carol
+        echo rule gateway both self-approve
+        echo rule authority both self-approve
+    } > next
+    echo yes | "$program" propose authority change --authority authority --state next --key alice
+    echo yes | "$program" approve change --authority authority --key bob
+    echo yes | "$program" approve change --authority authority --key carol
+    "$program" --data-dir "$data" log add change
+    "$program" activate change --trust "$data/image/trust.policy" --out change.activation
+fi
+"$program" --data-dir "$data" authority add change.activation "$@"
+"#;
+
+/// Whose signature is nobody's any more goes out of the folder, and carol's comes in.
+const APPROVE_AGAIN: &str = r#"
+for file in "$3"/approve-*.sig; do rm "$file"; done
+echo yes | "$1" approve "$3" --authority next --key carol
+"$1" activate "$3" --trust "$2/image/trust.policy" --out again.activation
+"$1" --data-dir "$2" gateway add again.activation
+"#;
+
 /// Alice and bob, and the folder in which they sign.
 #[derive(Debug, Clone)]
 pub struct People {
@@ -37,10 +67,28 @@ impl People {
             program: program.to_owned(),
             folder: folder.to_owned(),
         };
-        let program = program.to_string_lossy();
-        let script = format!("cd '{}'\n{CEREMONY}", folder.display());
-        netns.run(&["sh", "-ec", &script, "sh", program.as_ref()])?;
+        people.type_in(netns, CEREMONY, &[])?;
         Ok(people)
+    }
+
+    /// Bob goes, carol comes, and the server with this data directory is told, with more words for it.
+    pub fn change(&self, netns: &Netns, data: &Path, more: &[&str]) -> Result<()> {
+        let data = data.to_string_lossy();
+        self.type_in(netns, CHANGE, &[&[data.as_ref()], more].concat())
+    }
+
+    /// Those who are there now approve a gateway of which one of them has no word yet.
+    pub fn approve_again(&self, netns: &Netns, data: &Path, name: &str) -> Result<()> {
+        let data = data.to_string_lossy();
+        self.type_in(netns, APPROVE_AGAIN, &[&data, name])
+    }
+
+    fn type_in(&self, netns: &Netns, script: &str, words: &[&str]) -> Result<()> {
+        let program = self.program.to_string_lossy();
+        let script = format!("cd '{}'\n{script}", self.folder.display());
+        let argv = ["sh", "-ec", &script, "sh", program.as_ref()];
+        netns.run(&[&argv[..], words].concat())?;
+        Ok(())
     }
 
     /// What `init --genesis` takes.

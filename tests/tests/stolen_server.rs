@@ -18,8 +18,9 @@ fn replace_activation(lab: &Lab, office: &Office, activation: &Activation) {
     let file = lab.work().join("changed.activation");
     fs::write(&file, activation.to_bytes()).unwrap();
     let file = file.display();
-    let sql =
-        format!("UPDATE proposal SET activation = readfile('{file}') WHERE activation IS NOT NULL");
+    let sql = format!(
+        "UPDATE proposal SET activation = readfile('{file}') WHERE leaf IN (SELECT leaf FROM gateway)"
+    );
     let store = office.data().join("culvert.db");
     let store = store.to_string_lossy();
     lab.office.run(&["sqlite3", store.as_ref(), &sql]).unwrap();
@@ -89,4 +90,65 @@ fn a_router_takes_no_gateway_that_too_few_people_approved_and_says_so_until_it_c
     let enrolled = router.try_enrol(&code).unwrap();
     assert!(enrolled.status.success(), "{}", said(&enrolled));
     assert!(!router.status().unwrap()["lease"].is_null());
+}
+
+#[test]
+fn a_router_follows_its_people_when_they_change_and_no_server_leads_it_back() {
+    let lab = Lab::for_test().unwrap();
+    let programs = Programs::of_this_build().unwrap();
+    let office = Office::init(&lab, &programs).unwrap();
+    let server = office.start().unwrap();
+    let gateway = StreamReader::default().public();
+    office.add_silent_gateway(&gateway).unwrap();
+    let router = Router::flash(&lab, &programs, &office).unwrap();
+    let enrol = || {
+        let code = office.claim().unwrap();
+        router.try_enrol(&code).unwrap()
+    };
+    let enrolled = enrol();
+    assert!(enrolled.status.success(), "{}", said(&enrolled));
+
+    let (before, store) = (lab.work().join("before"), office.data().join("culvert.db"));
+    let [before, store] = [&before, &store].map(|path| path.display().to_string());
+    let copy = format!("VACUUM INTO '{before}'");
+    lab.office.run(&["sqlite3", &store, &copy]).unwrap();
+
+    // Bob goes, carol comes; whom bob approved is nobody's gateway until carol has.
+    let told = office.change_people(&[]).unwrap_err().to_string();
+    assert!(
+        told.contains("routers would refuse these gateways"),
+        "{told}"
+    );
+    office.change_people(&["--lose-gateways"]).unwrap();
+    let words = "the people's word does not suffice: bob is nobody that the authority knows";
+    refused(&enrol(), exit::UNAVAILABLE, &[words]).unwrap();
+    let agent = router.start().unwrap();
+    let status = wait_until("the agent tells its people's epoch", PATIENCE, || {
+        let status = router.status()?;
+        Ok((status["authority"] == 2).then_some(status))
+    });
+    assert!(status.unwrap()["lease"].is_null());
+    agent.terminate().unwrap();
+    let served = office.try_cli(&["gateway", "list"]).unwrap();
+    assert!(served.status.success());
+
+    // A database from before the change, and a server that knows of none.
+    server.terminate().unwrap();
+    for end in ["-wal", "-shm"] {
+        let _gone = fs::remove_file(format!("{store}{end}"));
+    }
+    let after = fs::read(&store).unwrap();
+    fs::copy(&before, &store).unwrap();
+    let server = office.start().unwrap();
+    refused(&enrol(), exit::UNAVAILABLE, &[words]).unwrap();
+    server.terminate().unwrap();
+    for end in ["-wal", "-shm"] {
+        let _gone = fs::remove_file(format!("{store}{end}"));
+    }
+    fs::write(&store, after).unwrap();
+
+    let _server = office.start().unwrap();
+    office.approve_again("gw1").unwrap();
+    let enrolled = enrol();
+    assert!(enrolled.status.success(), "{}", said(&enrolled));
 }

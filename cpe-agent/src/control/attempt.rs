@@ -15,6 +15,7 @@ use crate::enrol::{
     self, Applicant, ExchangeError, Exchanged, Refusal, Remedy, Secret, Wish, schedule,
 };
 use crate::exit::{Exit, chain};
+use crate::people;
 use crate::psk::{PostQuantum, Psks};
 use crate::state::{Keys, StateError};
 use crate::status::Condition;
@@ -54,13 +55,18 @@ impl Attempt {
 }
 
 /// Who asks, with which tunnel key.
-pub(crate) fn applicant(keys: &Keys, claim: Option<&ClaimCode>, fleet_size: u64) -> Applicant {
+pub(crate) fn applicant(
+    keys: &Keys,
+    claim: Option<&ClaimCode>,
+    (fleet_size, people_epoch): (u64, u64),
+) -> Applicant {
     let tunnel = keys.next.as_ref().unwrap_or(&keys.tunnel);
     Applicant {
         device: keys.device.clone(),
         tunnel: Secret(StaticSecret::from(tunnel.to_bytes())),
         claim: claim.cloned(),
         fleet_size,
+        people_epoch,
         wish: None,
     }
 }
@@ -102,7 +108,8 @@ impl Control {
             self.ask_in(pause);
             return;
         }
-        let mut applicant = applicant(&self.keys, self.claim.as_ref(), self.stored.fleet_size());
+        let seen = (self.stored.fleet_size(), self.anchors.people.epoch());
+        let mut applicant = applicant(&self.keys, self.claim.as_ref(), seen);
         let provisioning = self.config.provisioning.clone();
         info!(server = %provisioning.server, with_code = self.claim.is_some(), "asking provisioning");
         self.tell(&socket::progress(&format!(
@@ -141,7 +148,15 @@ impl Control {
     }
 
     fn on_answer(&mut self, exchanged: Exchanged, wg_pub: &PublicKey) {
-        let Exchanged { bundle, agreed } = exchanged;
+        let Exchanged {
+            changes,
+            bundle,
+            agreed,
+        } = exchanged;
+        let now = self.clock.now();
+        let keep = |state: &_| self.state_dir.keep_people(state).map_err(|e| chain(&e));
+        people::follow(&mut self.anchors, &changes, now, keep);
+        self.status.authority = self.anchors.people.epoch();
         let (verified, stored) = match self.verify(&bundle, wg_pub) {
             Ok(verified) => verified,
             Err(error) => {

@@ -13,10 +13,8 @@ use trust::{
 use x25519_dalek::PublicKey;
 
 use super::channel::Channel;
-use super::{Applicant, ExchangeError, Refusal, ask};
+use super::{Applicant, ExchangeError, Refusal, STATUS_NOT_FOUND, ask};
 use crate::psk::Agreement;
-
-const STATUS_NOT_FOUND: u16 = 404;
 
 /// With whom keys are to be agreed.
 #[derive(Debug)]

@@ -35,6 +35,18 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
+/// Asks for a document and waits for the whole answer.
+pub(super) async fn get<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    server: SocketAddr,
+    path: &str,
+) -> Result<Answer, HttpError> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    read_answer(stream).await
+}
+
 /// Posts CBOR and waits for the whole answer.
 pub(super) async fn post<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,

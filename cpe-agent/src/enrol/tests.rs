@@ -75,6 +75,7 @@ fn applicant() -> Applicant {
         tunnel: Secret(StaticSecret::random_from_rng(OsRng)),
         claim: Some(ClaimCode::generate(&mut OsRng)),
         fleet_size: 0,
+        people_epoch: 1,
         wish: None,
     }
 }

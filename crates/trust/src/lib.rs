@@ -68,7 +68,8 @@ pub use tiles::{Tile, TileError, TileKind};
 pub use tree::{Tree, append_nodes, consistency_path, inclusion_path, root_of};
 pub use verified::Verified;
 pub use verify::{
-    Bundle, BundleError, DeviceFacts, EntryError, GatewayError, ShardChange, ShardJudge,
+    Bundle, BundleError, ChangeError, DeviceFacts, EntryError, GatewayError, ShardChange,
+    ShardJudge,
 };
 pub use vkey::{Vkey, VkeyError};
 pub use witness::{AddCheckpoint, AddCheckpointError, NotCosigned};

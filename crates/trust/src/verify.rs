@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::anchors::Anchors;
-use crate::authority::Refused;
+use crate::authority::{Authority, Refused};
 use crate::bundle::{LeaseBundle, ShardEntry};
 use crate::cbor::DecodeError;
 use crate::checkpoint::SignedCheckpoint;
@@ -81,6 +81,15 @@ pub enum GatewayError {
     Refused(Box<Refused>),
     #[error("the gateway has no endpoint")]
     NoEndpoint,
+}
+
+/// Why a change of the people is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    #[error("the statement is not in the authority log: {0}")]
+    NotLogged(#[from] ProofError),
+    #[error("the people's word does not suffice: {0}")]
+    Refused(Box<Refused>),
 }
 
 /// What an entry of a shard's stream changes.
@@ -196,6 +205,21 @@ impl Anchors {
             return Err(GatewayError::NoEndpoint);
         }
         Ok(Verified::vouch(record))
+    }
+
+    /// Judges the statement that makes the next state of the authority: enough people of this state and of that one have signed it. It
+    /// holds from then on, in the place of [`Anchors::people`]; the caller writes it down before it does.
+    pub fn verify_change(
+        &self,
+        activation: &Activation,
+        now: u64,
+    ) -> Result<Verified<Authority>, ChangeError> {
+        let (bytes, approvals) = (&activation.proposal, &activation.approvals);
+        let sworn = verify_text(&self.authority, &activation.proof, bytes)?.sworn;
+        let now = now.max(sworn.reached);
+        let next = self.people.succeed(bytes, approvals, sworn.since, now);
+        let next = next.map_err(|refused| ChangeError::Refused(Box::new(refused)))?;
+        Ok(Verified::vouch(next))
     }
 
     /// Finds and judges the statement of each gateway that the lease names; others are not looked at.

@@ -9,9 +9,11 @@ use trust::{Activation, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
 
 use super::answers::{date, say, say_json};
 use super::{
-    AddGateway, Alerts, Claim, Device, Gateway, Init, Limit, Logs, NewClaim, Operator, Output,
+    AddGateway, Alerts, AuthorityCommand, Claim, Device, Gateway, Init, Limit, Logs, NewClaim,
+    Operator, Output,
 };
 use super::{cosigned, entries};
+use crate::authority;
 use crate::clock::unix_now;
 use crate::datadir::DataDir;
 use crate::failure::{Blame, Failure};
@@ -46,6 +48,11 @@ pub(super) async fn execute(dir: &DataDir, command: Operator) -> anyhow::Result<
         }
         Operator::Gateway(Gateway::Add(gateway)) => gateway_add(dir, &gateway).await,
         Operator::Gateway(Gateway::List(output)) => gateway_list(dir, &output).await,
+        Operator::Authority(AuthorityCommand::Add {
+            file,
+            lose_gateways,
+            output,
+        }) => authority_add(dir, &file, lose_gateways, &output).await,
         Operator::Alerts(Alerts::List(output)) => alerts_list(dir, &output).await,
         Operator::Log(Logs::Add(proposal)) => {
             entries::add(dir, &proposal.folder, &proposal.output).await
@@ -327,6 +334,39 @@ async fn gateway_add(dir: &DataDir, new: &AddGateway) -> anyhow::Result<()> {
         return say_json(&json!({ "gateway": id, "name": record.name }));
     }
     say(&format!("{} is added as {id}", record.name))
+}
+
+async fn authority_add(
+    dir: &DataDir,
+    file: &Path,
+    may_lose: bool,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let activation = read_activation(file)?;
+    let store = dir.store().await?;
+    let mut writer = store.writer().await?;
+    let mut db = writer.begin().await?;
+    let added = authority::add(&mut db, &activation, &dir.anchors()?, unix_now()).await?;
+    if !may_lose && !added.lost.is_empty() {
+        let line = |(name, why): &(String, String)| format!("\n  {name}: {why}");
+        let lines: String = added.lost.iter().map(line).collect();
+        let sentence = format!(
+            "nothing is added: routers would refuse these gateways (add them anew with enough of the people's word, or say --lose-gateways):{lines}"
+        );
+        return Err(Failure::new(Blame::Failed, sentence).into());
+    }
+    db.commit().await?;
+    // After the database: who repeats the command because this failed is judged by the state that the file still has.
+    dir.set_people(&added.people)?;
+    let epoch = added.people.epoch();
+    let sum = hex::encode(added.people.id());
+    if output.json {
+        let lost: Vec<_> = added.lost.iter().map(|(name, _)| name).collect();
+        return say_json(&json!({ "epoch": epoch, "state": sum, "lost_gateways": lost }));
+    }
+    say(&format!(
+        "state {epoch} of the authority holds, {sum}; routers fetch it when they next ask, and new images carry it"
+    ))
 }
 
 fn read_activation(file: &Path) -> anyhow::Result<Activation> {

@@ -81,6 +81,29 @@ pub async fn activation(db: &mut SqliteConnection, leaf: u64) -> anyhow::Result<
     activation.with_context(|| format!("no activation is kept of authority entry {leaf}"))
 }
 
+/// Notes which statement made the state of this epoch.
+pub async fn add_state(db: &mut SqliteConnection, epoch: u64, leaf: u64) -> anyhow::Result<()> {
+    sqlx::query("INSERT INTO authority_state (epoch, leaf) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(signed(epoch)?)
+        .bind(signed(leaf)?)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The activation that made the state of this epoch, if there is one.
+pub async fn state(db: &mut SqliteConnection, epoch: u64) -> anyhow::Result<Option<Vec<u8>>> {
+    let Ok(epoch) = signed(epoch) else {
+        return Ok(None);
+    };
+    let query = "SELECT activation FROM authority_state s JOIN proposal p ON p.leaf = s.leaf WHERE s.epoch = ?";
+    let found: Option<Option<Vec<u8>>> = sqlx::query_scalar(query)
+        .bind(epoch)
+        .fetch_optional(db)
+        .await?;
+    Ok(found.flatten())
+}
+
 impl Logged {
     fn from_columns(row: &SqliteRow) -> anyhow::Result<Self> {
         let proof: Option<Vec<u8>> = row.try_get("proof")?;

@@ -34,6 +34,7 @@ const COLUMNS: &[(&str, &[(&str, Class)])] = &[
             ("last_at", Number),
         ],
     ),
+    ("authority_state", &[("epoch", Number), ("leaf", Number)]),
     (
         "claim",
         &[

@@ -93,3 +93,20 @@ async fn a_tile_beyond_the_log_is_not_there() {
         assert_eq!(answer.status, status, "{tile}");
     }
 }
+
+#[tokio::test]
+async fn the_states_of_the_authority_are_there_by_their_epochs() {
+    let office = Office::open_without_gateways().await;
+    let mut client = office.connect().await;
+
+    let first = client.get("/v1/authority/states/1").await;
+    assert_eq!(first.status, 200);
+    let first = trust::Activation::from_bytes(&first.body).unwrap();
+    let proposal = trust::Proposal::from_bytes(&first.proposal).unwrap();
+    let people = office.anchors().people;
+    assert_eq!(proposal.body, people.text().as_bytes());
+    for none in ["0", "2", "18446744073709551615", "one", "-1"] {
+        let answer = client.get(&format!("/v1/authority/states/{none}")).await;
+        assert_eq!(answer.problem(), (404, "not-found".to_owned()), "{none}");
+    }
+}

@@ -319,6 +319,62 @@ fn a_gateway_goes_from_its_proposal_through_the_log_of_a_server_into_leases() {
 }
 
 #[test]
+fn a_server_takes_a_new_state_says_what_it_would_cost_and_gives_it_to_images() {
+    let people = People::new();
+    people.office("rule gateway noc\nrule authority noc\n");
+    people.propose_gateway("p");
+    people.ok(&at_office(&["log", "add", "p"]));
+    people.approve("p", "bob");
+    people.approve("p", "dan");
+    let trust = ["--trust", "office/image/trust.policy", "--out"];
+    let activate = |folder: &str, out: &str| {
+        people.ok(&[&["activate", folder], &trust[..], &[out]].concat());
+    };
+    activate("p", "p.activation");
+    people.ok(&at_office(&["gateway", "add", "p.activation"]));
+
+    // Dan goes.
+    people.state("next", 2, "rule gateway noc\nrule authority noc\n");
+    let text = String::from_utf8(people.read("next")).unwrap();
+    let stay = text.lines().filter(|line| !line.starts_with("person dan "));
+    let stay: String = stay
+        .map(|line| format!("{}\n", line.replace(" dan ", " ")))
+        .collect();
+    fs::write(people.path("next"), &stay).unwrap();
+    let propose = ["propose", "authority", "c", "--authority", "state"];
+    people.ok(&[&propose[..], &["--state", "next", "--key", "carol"]].concat());
+    people.approve("c", "alice");
+    people.approve("c", "bob");
+    people.ok(&at_office(&["log", "add", "c"]));
+    let add = at_office(&["authority", "add", "c.activation"]);
+    activate("c", "c.activation");
+    people.fails(
+        &add,
+        1,
+        "gw1: the people's word does not suffice: noc have not approved it: 1 of them did",
+    );
+    let wrong = at_office(&["authority", "add", "p.activation"]);
+    people.fails(&wrong, 1, "no state is added: ");
+    assert_eq!(
+        people.json(&at_office(&["gateway", "list"]))[0]["name"],
+        "gw1"
+    );
+
+    people.approve("p", "alice");
+    activate("p", "more.activation");
+    people.ok(&at_office(&["gateway", "add", "more.activation"]));
+    let added = people.json(&add);
+    assert_eq!(
+        (&added["epoch"], &added["lost_gateways"]),
+        (&2.into(), &serde_json::json!([]))
+    );
+    let policy = String::from_utf8(people.read("office/image/trust.policy")).unwrap();
+    assert!(policy.ends_with(&format!("[people]\n{stay}")), "{policy}");
+    people.fails(&add, 1, "no state is added: ");
+    people.ok(&at_office(&["log", "verify"]));
+}
+
+#[test]
 fn a_key_in_an_agent_signs_by_its_public_half_and_only_while_it_is_there() {
     let people = People::new();
     people.propose_gateway("p");

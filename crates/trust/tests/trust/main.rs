@@ -8,6 +8,7 @@ mod authority;
 #[cfg(test)]
 mod bundles;
 #[cfg(test)]
+mod changes;
 mod claims;
 #[cfg(test)]
 mod corpora;
