@@ -56,6 +56,10 @@ pub fn router(api: Api) -> Router {
         .route("/v1/shard/{id}", get(shards::page))
         .route("/v1/gateway/kem", post(psk::statement))
         .route("/v1/authority/states/{epoch}", get(states::state))
+        .route(
+            "/v1/authority/entries/{index}/signatures",
+            get(states::signatures),
+        )
         .route("/v1/log/{log}/checkpoint", get(logs::checkpoint))
         .route("/v1/log/{log}/{*tile}", get(logs::tile))
         .route("/v1/openapi.json", get(document))
@@ -81,6 +85,7 @@ pub fn router(api: Api) -> Router {
         shards::page,
         psk::statement,
         states::state,
+        states::signatures,
         logs::checkpoint,
         logs::tile,
         document,

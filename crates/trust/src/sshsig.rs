@@ -18,6 +18,8 @@ const SK_ED25519: &str = "sk-ssh-ed25519@openssh.com";
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
 /// PROTOCOL.u2f, SSH_SK_USER_PRESENCE_REQD: a person was there and touched the token.
+/// Letters in a line of an armour.
+const LINE: usize = 70;
 const USER_PRESENT: u8 = 1;
 /// More is no signature by one of these keys.
 const MAX_BYTES: usize = 1024;
@@ -165,6 +167,19 @@ impl SshSig {
         let inside = inside.and_then(|rest| rest.strip_suffix(END));
         let lines = inside.ok_or(SshSigError::Armor)?.split_ascii_whitespace();
         base64(&lines.collect::<String>()).ok_or(SshSigError::Armor)
+    }
+
+    /// The text that armours these bytes, in lines as OpenSSH writes them.
+    #[must_use]
+    pub fn armor(bytes: &[u8]) -> String {
+        let mut text = format!("{BEGIN}\n");
+        for (at, letter) in to_base64(bytes).chars().enumerate() {
+            if at > 0 && at % LINE == 0 {
+                text.push('\n');
+            }
+            text.push(letter);
+        }
+        text + "\n" + END + "\n"
     }
 
     /// Reads the bytes that the text armours, all of them.

@@ -70,14 +70,22 @@ pub async fn activate(
     Ok(())
 }
 
+/// What shows that the proposal at this place has its effect, once something does.
+pub async fn find_activation(
+    db: &mut SqliteConnection,
+    leaf: u64,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let Ok(leaf) = signed(leaf) else {
+        return Ok(None);
+    };
+    let query = sqlx::query_scalar("SELECT activation FROM proposal WHERE leaf = ?");
+    let found: Option<Option<Vec<u8>>> = query.bind(leaf).fetch_optional(db).await?;
+    Ok(found.flatten())
+}
+
 /// What shows that the proposal at this place has its effect.
 pub async fn activation(db: &mut SqliteConnection, leaf: u64) -> anyhow::Result<Vec<u8>> {
-    let activation: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT activation FROM proposal WHERE leaf = ?")
-            .bind(signed(leaf)?)
-            .fetch_optional(db)
-            .await?
-            .flatten();
+    let activation = find_activation(db, leaf).await?;
     activation.with_context(|| format!("no activation is kept of authority entry {leaf}"))
 }
 

@@ -208,6 +208,7 @@ async fn the_openapi_document_parses_and_names_every_route() {
         paths,
         [
             "/healthz",
+            "/v1/authority/entries/{index}/signatures",
             "/v1/authority/states/{epoch}",
             "/v1/enrol",
             "/v1/enrol/challenge",

@@ -29,6 +29,14 @@ fn blob(armor: &str) -> Vec<u8> {
 }
 
 #[test]
+fn an_armour_is_written_as_openssh_writes_it() {
+    for armor in [FILE.1, TOKEN.1, UNTOUCHED] {
+        assert_eq!(SshSig::armor(&blob(armor)), armor);
+    }
+    assert_eq!(SshSig::dearmor(&SshSig::armor(&[7; 105])), Ok(vec![7; 105]));
+}
+
+#[test]
 fn a_signature_without_a_touch_does_not_count() {
     let signature = SshSig::from_armor(UNTOUCHED).unwrap();
 
