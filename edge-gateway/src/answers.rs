@@ -7,19 +7,27 @@ use dnscrypt_proxy::listen::{Holder, Homes, Places};
 use dnscrypt_proxy::proto::message::Query;
 use dnscrypt_proxy::serve::{Asking, Heard};
 use hickory_proto::op::Message;
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::dns::Figures;
 use crate::dns64::{self, Asked, Dns64};
 use crate::own_names::OwnNames;
 use crate::places::{Seat, Seats};
-use crate::resolver::{Outcome, Resolver, holding};
+use crate::resolver::{Outcome, Refused, Resolver};
 
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
 pub(crate) const MAX_LOOKUPS: usize = 2_048;
 const RCODE_SERVFAIL: u16 = 2;
 /// How often a lookup asks that others' want of room makes fail.
-const TRIES: usize = 4;
+const TRIES: usize = 6;
+
+/// The name of a query's question, which stands right after the header; the root's where it is none.
+fn asked_name(query: &[u8]) -> Name {
+    const HEADER: usize = 12;
+    let question = query.get(HEADER..).unwrap_or_default();
+    Name::read(&mut BinDecoder::new(question)).unwrap_or_default()
+}
 
 /// What answers; a copy for each who asks.
 #[derive(Clone)]
@@ -85,15 +93,15 @@ impl Answers {
     ) -> (Option<Vec<u8>>, Outcome) {
         let mut heard = (None, Outcome::Busy);
         for _ in 0..TRIES {
-            let before = self.resolver.refusals();
+            let waiting = (holder, asked_name(query));
             let lookup = self.look_up(query, asked.clone(), asking);
-            let ((answer, outcome), is_own) = holding(holder, lookup).await;
+            let ((answer, outcome), refused) = self.resolver.room().holding(waiting, lookup).await;
             let is_answer = matches!(outcome, Outcome::Answered | Outcome::Synthesized);
-            if is_answer || !is_own && self.resolver.refusals() == before {
+            if is_answer || refused == Refused::No {
                 return (answer, outcome);
             }
             heard = (answer, Outcome::Busy);
-            if is_own {
+            if refused == Refused::Own {
                 break;
             }
         }

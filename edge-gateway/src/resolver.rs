@@ -33,7 +33,7 @@ use recursion::Recursion;
 use routes::{Connections, Routes, Whose};
 use weight::Room;
 
-pub(crate) use weight::holding;
+pub(crate) use weight::Refused;
 
 /// Of each so many bytes that answers may take at the workers, hickory keeps one behind them, twice where it validates. One of a signed
 /// wildcard was measured at 4 KB, the heaviest that are kept (`weight`) have some 14 KB.
@@ -191,9 +191,9 @@ impl Resolver {
         })
     }
 
-    /// How often a large answer found no room so far, whoever wanted it.
-    pub(crate) fn refusals(&self) -> u64 {
-        self.room.refusals()
+    /// The room for large answers.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Answers one query; `None` when it is not a query at all.

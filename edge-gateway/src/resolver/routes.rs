@@ -134,7 +134,7 @@ impl DnsHandle for Connection {
             let is_ours = !leads_to_others(&response, &routes, whose);
             if is_ours
                 && lighten(&mut response, bytes)
-                && room.hold(weight(&response, bytes), Instant::now())
+                && is_room_for(&room, &request, weight(&response, bytes))
             {
                 Ok(response)
             } else {
@@ -142,6 +142,11 @@ impl DnsHandle for Connection {
             }
         }))
     }
+}
+
+fn is_room_for(room: &Room, request: &DnsRequest, weight: usize) -> bool {
+    let question = request.queries.first();
+    question.is_none_or(|question| room.hold(question.name(), weight, Instant::now()))
 }
 
 /// Whether an alias that was followed is another name for one of others'.

@@ -3,13 +3,13 @@
 //! large answers on their way may weigh together, and those of one home: ten times their bytes are held for as long as a lookup lasts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::listen::{Holder, Places};
 use hickory_proto::op::Message;
-use hickory_proto::rr::{Record, RecordType};
+use hickory_proto::rr::{Name, Record, RecordType};
 
 use super::EDNS_PAYLOAD_BYTES;
 
@@ -17,6 +17,10 @@ use super::EDNS_PAYLOAD_BYTES;
 const HEAVY_KIB: usize = 8 << 10;
 /// hickory lets go of what ended at once with the next beat of a clock that has one a second.
 const LINGERS: Duration = Duration::from_millis(1_500);
+/// hickory forgets a shared request when the task that began it goes on.
+const LATE: Duration = Duration::from_millis(50);
+/// Far more than are refused in that time, but by who wants to.
+const MOST_LATE: usize = 64;
 /// Longer ones are not kept: what comes over UDP has 1,232 bytes, keys of a zone mostly less than 2,000.
 const KEPT_BYTES: usize = 4_096;
 /// Nor those of more records, which take some 300 bytes in memory, whatever they took on the wire. A top-level domain's servers, addresses and
@@ -62,6 +66,16 @@ tokio::task_local! {
     static HELD: (Holder, RefCell<Vec<Held>>, Cell<bool>);
 }
 
+/// Whether want of room for large answers may be why a lookup failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    No,
+    /// Its own.
+    Own,
+    /// That of others, with whom it shared a request.
+    Shared,
+}
+
 /// The room for all large answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Room(Arc<Mutex<Shelf>>);
@@ -72,8 +86,28 @@ struct Shelf {
     places: Places,
     /// What is still held of lookups that have ended, and until when.
     leaving: VecDeque<(Instant, Holder, usize)>,
-    /// How often there was none.
-    refusals: u64,
+    /// Lookups under way, by number.
+    waiting: HashMap<u64, Waiting>,
+    next: u64,
+    /// What was refused of late: who comes now may still join a request that has come to that.
+    refused: VecDeque<(Instant, Name)>,
+}
+
+/// A lookup under way.
+#[derive(Debug)]
+struct Waiting {
+    holder: Holder,
+    name: Name,
+    /// Whether something was refused that it may have waited for too.
+    is_touched: bool,
+    /// Whether its room was taken for an answer that another's task had: once, or others could use it up.
+    has_lent: bool,
+}
+
+/// Its place among those under way, until it is dropped.
+struct Registered<'a> {
+    room: &'a Room,
+    number: u64,
 }
 
 struct Held {
@@ -87,18 +121,55 @@ impl Room {
         Self(Arc::new(Mutex::new(Shelf {
             places: Places::new(HEAVY_KIB),
             leaving: VecDeque::new(),
-            refusals: 0,
+            waiting: HashMap::new(),
+            next: 0,
+            refused: VecDeque::new(),
         })))
     }
 
-    /// How often there was none so far. hickory lets lookups share a request, and whose answer it is then is chance: one that fails while
-    /// others are refused has learned nothing of its name.
-    pub(crate) fn refusals(&self) -> u64 {
-        self.shelf().refusals
+    /// Somebody's lookup of a name, which has what it holds until it ends, and whether it failed for want of room.
+    pub(crate) async fn holding<T>(
+        &self,
+        (holder, name): (Holder, Name),
+        lookup: impl Future<Output = T>,
+    ) -> (T, Refused) {
+        let registered = self.register(holder, name);
+        let lookup = async {
+            let found = lookup.await;
+            let is_own = HELD.with(|(_, _, is_refused)| is_refused.get());
+            (found, is_own)
+        };
+        let held = (holder, RefCell::default(), Cell::new(false));
+        let (found, is_own) = HELD.scope(held, lookup).await;
+        let refused = match (is_own, registered.is_touched()) {
+            (true, _) => Refused::Own,
+            (false, true) => Refused::Shared,
+            (false, false) => Refused::No,
+        };
+        (found, refused)
     }
 
-    /// Room for an answer of so many bytes until the lookup that it is for has ended, and a moment longer. False: there is none.
-    pub(super) fn hold(&self, bytes: usize, now: Instant) -> bool {
+    fn register(&self, holder: Holder, name: Name) -> Registered<'_> {
+        let mut shelf = self.shelf();
+        let number = shelf.next;
+        shelf.next += 1;
+        let since = Instant::now().checked_sub(LATE);
+        let is_late = |(at, about): &(Instant, Name)| since < Some(*at) && about.zone_of(&name);
+        let is_touched = shelf.refused.iter().any(is_late);
+        let waiting = Waiting {
+            holder,
+            name,
+            is_touched,
+            has_lent: false,
+        };
+        shelf.waiting.insert(number, waiting);
+        Registered { room: self, number }
+    }
+
+    /// Room for an answer of so many bytes about a name, until the lookup that it is for has ended, and a moment longer. False: there is
+    /// none. hickory lets lookups share a request, and whose task takes the answer then is chance: whoever else may wait for it has room
+    /// for it too, or hears that it was refused.
+    pub(super) fn hold(&self, about: &Name, bytes: usize, now: Instant) -> bool {
         if bytes <= EDNS_PAYLOAD_BYTES.into() {
             return true;
         }
@@ -106,14 +177,13 @@ impl Room {
         let held = HELD.try_with(|(holder, held, is_refused)| {
             let mut shelf = self.shelf();
             shelf.let_go(now);
-            if !shelf.places.take_many(*holder, kib) {
+            let Some(holder) = shelf.take(*holder, about, kib) else {
                 is_refused.set(true);
-                shelf.refusals += 1;
                 return false;
-            }
+            };
             held.borrow_mut().push(Held {
                 room: self.clone(),
-                holder: *holder,
+                holder,
                 kib,
             });
             true
@@ -128,6 +198,29 @@ impl Room {
 }
 
 impl Shelf {
+    /// Takes room of this one, or of another who waits for the same; gives whose it is. If nobody has any, all of these are told.
+    fn take(&mut self, holder: Holder, about: &Name, kib: usize) -> Option<Holder> {
+        if self.places.take_many(holder, kib) {
+            return Some(holder);
+        }
+        // A lookup of a name waits for what is above it too, such as the keys of its zone.
+        let sharing = self.waiting.values_mut();
+        let sharing = sharing.filter(|one| about.zone_of(&one.name));
+        for one in sharing {
+            let may_lend = one.holder != holder && !one.has_lent;
+            if may_lend && self.places.take_many(one.holder, kib) {
+                one.has_lent = true;
+                return Some(one.holder);
+            }
+            one.is_touched = true;
+        }
+        if self.refused.len() == MOST_LATE {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((Instant::now(), about.clone()));
+        None
+    }
+
     fn let_go(&mut self, now: Instant) {
         while let Some((_, holder, kib)) = self.leaving.pop_front_if(|(until, ..)| *until <= now) {
             self.places.give_back_many(holder, kib);
@@ -143,15 +236,18 @@ impl Drop for Held {
     }
 }
 
-/// Somebody's lookup, which has what it holds until it ends, and whether an answer of its own found no room.
-pub(crate) async fn holding<T>(holder: Holder, lookup: impl Future<Output = T>) -> (T, bool) {
-    let lookup = async {
-        let found = lookup.await;
-        let is_refused = HELD.with(|(_, _, is_refused)| is_refused.get());
-        (found, is_refused)
-    };
-    HELD.scope((holder, RefCell::default(), Cell::new(false)), lookup)
-        .await
+impl Registered<'_> {
+    fn is_touched(&self) -> bool {
+        let shelf = self.room.shelf();
+        let waiting = shelf.waiting.get(&self.number);
+        waiting.is_some_and(|waiting| waiting.is_touched)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.room.shelf().waiting.remove(&self.number);
+    }
 }
 
 fn count(answer: &Message) -> usize {
@@ -167,8 +263,8 @@ fn records(answer: &mut Message) -> impl Iterator<Item = &mut Record> {
 mod tests {
     use dnscrypt_proxy::listen::Homes;
     use hickory_proto::op::{OpCode, Query};
+    use hickory_proto::rr::RData;
     use hickory_proto::rr::rdata::{A, NS};
-    use hickory_proto::rr::{Name, RData};
 
     use super::*;
 
@@ -203,30 +299,81 @@ mod tests {
         Holder::of(&Homes::default(), [10, 64, 0, last].into())
     }
 
+    fn one(wanted: &str) -> (Holder, Name) {
+        (home(1), name(wanted))
+    }
+
+    fn other(wanted: &str) -> (Holder, Name) {
+        (home(2), name(wanted))
+    }
+
     #[tokio::test]
     async fn large_answers_beyond_the_room_for_them_are_refused_and_small_ones_never() {
         let (room, now) = (Room::new(), Instant::now());
-        let all = |room: Room| async move { (0..200).filter(|_| room.hold(65_535, now)).count() };
+        let all = |of: Name| (0..200).filter(|_| room.hold(&of, 65_535, now)).count();
 
-        let first = holding(home(1), all(room.clone())).await;
-        let second = holding(home(2), all(room.clone())).await;
+        let first = room.holding(one("a."), async { all(name("a.")) }).await;
+        let second = room.holding(other("b."), async { all(name("b.")) }).await;
 
-        assert_eq!((first, second), ((25, true), (20, true)));
-        let small = room.clone();
-        let small = async move { (0..5_000).all(|_| small.hold(1_232, now)) };
-        assert_eq!(holding(home(1), small).await, (true, false));
+        assert_eq!((first, second), ((25, Refused::Own), (20, Refused::Own)));
+        let small = async { (0..5_000).all(|_| room.hold(&name("a."), 1_232, now)) };
+        assert_eq!(room.holding(one("a."), small).await, (true, Refused::No));
+    }
+
+    /// A home fills its room, and takes an answer about `about` while another waits for `name`.
+    async fn with_a_full_home(about: &str, wanted: &str, is_other_full: bool) -> (bool, Refused) {
+        let (room, now) = (Room::new(), Instant::now());
+        let fill = |of: Name| (0..200).filter(|_| room.hold(&of, 65_535, now)).count();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let full = room.holding(one("attack."), async {
+            fill(name("attack."));
+            begun.await.unwrap();
+            let is_taken = room.hold(&name(about), 65_535, now);
+            end.send(()).unwrap();
+            is_taken
+        });
+        let waits = room.holding(other(wanted), async {
+            if is_other_full {
+                fill(name("unrelated."));
+            }
+            begin.send(()).unwrap();
+            ended.await.unwrap();
+        });
+        let ((is_taken, _), ((), refused)) = tokio::join!(full, waits);
+        (is_taken, refused)
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_same_has_room_for_it_or_hears_that_it_was_refused() {
+        for about in ["www.big.example.", "WWW.BIG.example.", "big.example."] {
+            let told = with_a_full_home(about, "www.big.example.", false).await;
+            assert_eq!(told, (true, Refused::No), "{about}");
+        }
+        let told = with_a_full_home("big.", "www.big.", true).await;
+        assert!(!told.0);
+        assert_ne!(told.1, Refused::No);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_something_else_is_nothing_to_others() {
+        for about in ["big.example.", "a.www.big.", "attack."] {
+            let told = with_a_full_home(about, "www.big.", false).await;
+            assert_eq!(told, (false, Refused::No), "{about}");
+        }
     }
 
     #[tokio::test]
     async fn the_room_is_free_again_a_moment_after_a_lookup_has_ended() {
         let (room, now) = (Room::new(), Instant::now());
-        let held = room.clone();
-        holding(home(1), async move { assert!(held.hold(65_535, now)) }).await;
+        let held = async { assert!(room.hold(&name("a."), 65_535, now)) };
+        room.holding(one("a."), held).await;
         assert_eq!(room.shelf().leaving.len(), 1);
+        assert!(room.shelf().waiting.is_empty());
 
         let later = Instant::now() + LINGERS;
-        let other = room.clone();
-        holding(home(2), async move { assert!(other.hold(1_233, later)) }).await;
+        let held = async { assert!(room.hold(&name("b."), 1_233, later)) };
+        room.holding(other("b."), held).await;
 
         assert_eq!(room.shelf().leaving.len(), 1, "the second one's");
     }
