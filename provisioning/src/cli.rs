@@ -107,7 +107,7 @@ struct Init {
     /// The first state of the authority, as `activate --genesis` writes it: whose word routers will take; see docs/people.md.
     #[arg(long, value_name = "FILE")]
     genesis: PathBuf,
-    /// Who else cosigns the logs: the lines `witness NAME KEY URL`, `group` and `quorum` of a policy (https://c2sp.org/tlog-policy), in
+    /// Who else cosigns the logs: the lines `witness NAME KEY URL`, `group` and `quorum` of a policy (C2SP tlog-policy), in
     /// which the server is a witness by its own name. Without it the server's own cosignature is enough.
     #[arg(long, value_name = "FILE")]
     witnesses: Option<PathBuf>,
