@@ -23,6 +23,7 @@ mod psk;
 mod shards;
 mod states;
 
+pub(crate) use devices::read_body;
 pub use problem::Problem;
 
 /// No request of ours comes near this.

@@ -109,8 +109,7 @@ impl Publisher {
         loop {
             changes.mark_unchanged();
             if let Err(error) = self.ask_all().await {
-                self.complain(&error);
-                tokio::time::sleep(PAUSE).await;
+                self.begin_again(&error).await;
                 continue;
             }
             let wake = self.next_turn();
@@ -118,7 +117,7 @@ impl Publisher {
                 Some(answered) = self.asked.join_next() => {
                     let Ok((at, size, answer)) = answered else { continue };
                     if let Err(error) = self.take(at, size, answer).await {
-                        self.complain(&error);
+                        self.begin_again(&error).await;
                     }
                 }
                 // The sender lives as long as this does.
@@ -128,9 +127,12 @@ impl Publisher {
         }
     }
 
-    fn complain(&self, error: &anyhow::Error) {
+    /// What was gathered cannot be written, or nothing can be read: everybody is asked once more, who then say the same again.
+    async fn begin_again(&mut self, error: &anyhow::Error) {
         let log = self.log.as_str();
         tracing::error!(log, "the log cannot be published: {}", sentence(error));
+        self.current = None;
+        tokio::time::sleep(PAUSE).await;
     }
 
     /// Until a witness may be asked again; for ever where none is paused.

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -18,9 +18,9 @@ use telemetry::{Endpoint, Health};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use trust::witness::MAX_REQUEST_BYTES;
 use trust::{AddCheckpoint, NotCosigned};
 
+use crate::api::read_body;
 use crate::clock::unix_now;
 use crate::failure::sentence;
 use crate::listen;
@@ -88,7 +88,6 @@ impl Witness {
         }
         let router = Router::new()
             .route("/add-checkpoint", post(add_checkpoint))
-            .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
             .with_state(Shared {
                 book: Arc::new(Mutex::new(self.book)),
                 metrics: metrics.clone(),
@@ -111,7 +110,11 @@ impl Witness {
     }
 }
 
-async fn add_checkpoint(State(shared): State<Shared>, body: Bytes) -> Response {
+async fn add_checkpoint(State(shared): State<Shared>, body: Body) -> Response {
+    let body = match read_body(body).await {
+        Ok(body) => body,
+        Err(problem) => return problem.into_response(),
+    };
     let (outcome, response) = match AddCheckpoint::parse(&body) {
         // The disk is waited for here: there is nothing else that this process could do meanwhile.
         Ok(request) => match shared.cosign(&request) {

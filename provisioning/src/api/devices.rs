@@ -167,7 +167,8 @@ pub(super) async fn read_cbor(headers: &HeaderMap, body: Body) -> Result<Bytes, 
     read_body(body).await
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Problem> {
+/// No more than any request has, and within some seconds.
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, Problem> {
     let limited = Limited::new(body, MAX_BODY_BYTES);
     match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

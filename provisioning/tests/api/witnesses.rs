@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use provisioning::clock::unix_now;
 use provisioning::datadir::DataDir;
@@ -243,6 +244,35 @@ async fn a_witness_that_lies_or_hangs_is_not_taken_and_holds_up_nobody() {
     }
     told.abort();
     office.replay().await;
+}
+
+#[tokio::test]
+async fn a_head_that_could_not_be_written_down_is_published_once_it_can() {
+    let scratch = rig::scratch();
+    let mut witness = Outside::new(&scratch, "w1").await;
+    let office = office(&[&witness], "group both all office w1\nquorum both").await;
+    let proposed = Gateway::new("gw1", "pop1", 1)
+        .proposed(&office.dir, &office.store)
+        .await;
+    let mut writer = office.store.writer().await.unwrap();
+    let held = writer.begin().await.unwrap();
+    witness.start().await;
+    let cosigned = || Book::read(&witness.dir).unwrap().1;
+    while cosigned().iter().any(|(_, head)| head.is_none()) {
+        tokio::task::yield_now().await;
+    }
+
+    // Its turn at the database comes after the publisher's, and both give up.
+    let mut client = office.connect().await;
+    let claimless = client.enrol(&Device::new(), None).await;
+    assert_eq!(claimless.problem(), (503, "unavailable".to_owned()));
+    assert_eq!(published(&office, Log::Authority).await, None);
+
+    drop(held);
+    let id = trust::Proposal::id(&proposed.proposal);
+    let proved =
+        provisioning::proposals::wait_for_proof(&office.store, &id, Duration::from_secs(20));
+    assert!(proved.await.unwrap().is_some());
 }
 
 /// A copy of a data directory, as who stole or restored it has it.
