@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use lab::{Lab, Office, Programs, Router, StreamReader, exit, refused, said, wait_until};
@@ -24,6 +25,21 @@ fn replace_activation(lab: &Lab, office: &Office, activation: &Activation) {
     let store = office.data().join("culvert.db");
     let store = store.to_string_lossy();
     lab.office.run(&["sqlite3", store.as_ref(), &sql]).unwrap();
+}
+
+/// All that the server's store holds, its write-ahead log too.
+fn copy_store(lab: &Lab, office: &Office, into: &Path) {
+    let store = office.data().join("culvert.db");
+    let copy = format!("VACUUM INTO '{}'", into.display());
+    let store = store.to_string_lossy();
+    lab.office.run(&["sqlite3", store.as_ref(), &copy]).unwrap();
+}
+
+fn replace_store(office: &Office, with: &Path) {
+    for end in ["-wal", "-shm"] {
+        let _gone = fs::remove_file(office.data().join(format!("culvert.db{end}")));
+    }
+    fs::copy(with, office.data().join("culvert.db")).unwrap();
 }
 
 #[test]
@@ -108,10 +124,8 @@ fn a_router_follows_its_people_when_they_change_and_no_server_leads_it_back() {
     let enrolled = enrol();
     assert!(enrolled.status.success(), "{}", said(&enrolled));
 
-    let (before, store) = (lab.work().join("before"), office.data().join("culvert.db"));
-    let [before, store] = [&before, &store].map(|path| path.display().to_string());
-    let copy = format!("VACUUM INTO '{before}'");
-    lab.office.run(&["sqlite3", &store, &copy]).unwrap();
+    let before = lab.work().join("before");
+    copy_store(&lab, &office, &before);
 
     // Bob goes, carol comes; whom bob approved is nobody's gateway until carol has.
     let told = office.change_people(&[]).unwrap_err().to_string();
@@ -133,19 +147,14 @@ fn a_router_follows_its_people_when_they_change_and_no_server_leads_it_back() {
     assert!(served.status.success());
 
     // A database from before the change, and a server that knows of none.
+    let after = lab.work().join("after");
+    copy_store(&lab, &office, &after);
     server.terminate().unwrap();
-    for end in ["-wal", "-shm"] {
-        let _gone = fs::remove_file(format!("{store}{end}"));
-    }
-    let after = fs::read(&store).unwrap();
-    fs::copy(&before, &store).unwrap();
+    replace_store(&office, &before);
     let server = office.start().unwrap();
     refused(&enrol(), exit::UNAVAILABLE, &[words]).unwrap();
     server.terminate().unwrap();
-    for end in ["-wal", "-shm"] {
-        let _gone = fs::remove_file(format!("{store}{end}"));
-    }
-    fs::write(&store, after).unwrap();
+    replace_store(&office, &after);
 
     let _server = office.start().unwrap();
     office.approve_again("gw1").unwrap();
