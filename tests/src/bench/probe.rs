@@ -17,7 +17,8 @@ pub(super) fn cpu_seconds(pids: &[u32]) -> Result<f64> {
         .sum()
 }
 
-fn cpu_of_stat(path: &str) -> Result<f64> {
+/// The same of one process or thread, by its `stat` file.
+pub(super) fn cpu_of_stat(path: &str) -> Result<f64> {
     let stat = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     // The name in parentheses may hold blanks.
     let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;

@@ -2,20 +2,26 @@
 //! kernel's, the processor's sleep and the neighbours' on the same host; no program can be under them. Over TCP the least that
 //! any server does for a connection: it is accepted, read from once, written to once and closed.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use netio::poll::{Interest, Ready};
+use netio::tcp::Listener;
+use netio::{Poller, Waker};
 
 use super::processor::{self, MEASURED};
+use crate::bench::probe::cpu_of_stat;
 use crate::netns::Netns;
 
 /// How long it goes on after it was told to end.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the kernel waits for the first byte of a connection.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Echoes while it lives.
 pub(super) struct Echo {
@@ -44,50 +50,54 @@ impl Echo {
     }
 }
 
-/// Accepts, echoes once and closes while it lives.
+/// Accepts, echoes once and closes until it is ended. It keeps no connection to wait for, so that no server with the kernel's sockets does
+/// less for one.
 pub(super) struct TcpEcho {
     pub(super) address: SocketAddr,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-    netns: Netns,
+    waker: Waker,
+    thread: JoinHandle<Result<f64>>,
 }
 
 impl TcpEcho {
     pub(super) fn start(netns: &Netns) -> Result<Self> {
-        let bind = || TcpListener::bind("127.0.0.1:0").context("binding the echo");
+        let any = "127.0.0.1:0".parse()?;
+        let bind = || Listener::bind(any, SILENCE).context("binding the echo");
         let listener = netns.enter(bind)?;
         let address = listener.local_addr().context("asking for its address")?;
-        let over = Arc::new(AtomicBool::new(false));
-        let (until, netns) = (Arc::clone(&over), netns.clone());
-        let start = || Ok(thread::spawn(move || echo_each(&listener, &until)));
-        let thread = Some(processor::on(MEASURED, start)?);
+        let mut poller = Poller::new().context("waiting for connections")?;
+        poller.add(&listener, 0, Interest::Readable)?;
+        let waker = poller.waker();
+        let start = || Ok(thread::spawn(move || echo_each(&listener, &mut poller)));
+        let thread = processor::on(MEASURED, start)?;
         Ok(Self {
             address,
-            over,
+            waker,
             thread,
-            netns,
         })
     }
-}
 
-impl Drop for TcpEcho {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // It waits for one more, who says nothing and leaves at once: it reads until then.
-        let connect = || TcpStream::connect(self.address).context("ending the echo");
-        drop(self.netns.enter(connect));
-        let _ended = self.thread.take().map(JoinHandle::join);
+    /// The seconds of a processor that it took.
+    pub(super) fn end(self) -> Result<f64> {
+        self.waker.wake().context("ending the echo")?;
+        match self.thread.join() {
+            Ok(seconds) => seconds,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 }
 
-fn echo_each(listener: &TcpListener, over: &AtomicBool) {
+fn echo_each(listener: &Listener, poller: &mut Poller) -> Result<f64> {
     let mut buffer = [0; 2048];
-    while !over.load(Ordering::Relaxed) {
-        let Ok((mut stream, _)) = listener.accept() else {
-            continue;
-        };
-        let read = stream.read(&mut buffer).unwrap_or_default();
-        let _lost = stream.write_all(buffer.get(..read).unwrap_or_default());
+    loop {
+        let mut events = poller.wait(None).context("waiting for connections")?;
+        if events.any(|event| matches!(event, Ready::Woken)) {
+            return cpu_of_stat("/proc/thread-self/stat");
+        }
+        while let Some((stream, _)) = listener.accept().context("accepting")? {
+            // The kernel shows who has asked already.
+            let read = stream.recv(&mut buffer).ok().flatten().unwrap_or_default();
+            let _lost = stream.send(buffer.get(..read).unwrap_or_default());
+        }
     }
 }
 

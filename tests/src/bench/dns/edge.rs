@@ -78,18 +78,23 @@ pub(super) fn measure(
     let echoes = (0..rounds)
         .map(|_| echoes(servers, pace))
         .collect::<Result<Vec<_>>>()?;
+    let (echoed, took): (Vec<_>, Vec<_>) = echoes.into_iter().unzip();
     let what = "tcp of an echo, the machine's own";
-    table.rows.push(Row::figure(what, "lookups/s", &echoes)?);
+    table.rows.push(Row::figure(what, "lookups/s", &echoed)?);
+    let what = "tcp processor time of an echo";
+    table.rows.push(Row::figure(what, "us", &took)?);
     Ok(table)
 }
 
-/// What `tcp` would be if answering took nothing.
-fn echoes(servers: &[Server], pace: Pace) -> Result<f64> {
+/// What `tcp` would be if answering took nothing, and the processor time of one.
+fn echoes(servers: &[Server], pace: Pace) -> Result<(f64, f64)> {
     let beside = servers.last().context("a bench of nobody")?;
     let echo = TcpEcho::start(&beside.netns)?;
     let load = Load::new(&beside.netns, echo.address)?;
     let hits = Questions::sealed(&beside.classical, Names::Known, AGAIN)?;
-    load.echoed_over_tcp(&hits, pace.trial)
+    let echoed = load.echoed_over_tcp(&hits, pace.trial)?;
+    let took_us = echo.end()? * 1e6 / (echoed * pace.trial.as_secs_f64());
+    Ok((echoed, took_us))
 }
 
 /// Lookups of a router whose key is kept, beside a crowd whose every packet wants a key agreement.
