@@ -11,6 +11,9 @@ use crate::workspace::Workspace;
 
 const SAMPLE: &str = "docs/config/cpe-agent.toml";
 
+/// Bundles that are judged, so that the start of the emulator is a small part.
+const TIMES: &str = "50";
+
 /// The agent says its version, accepts the sample configuration and refuses a broken one.
 pub(super) fn agent(workspace: &Workspace, target: &Target, agent: &Path) -> Result<()> {
     let version = start(workspace, target, agent, &["--version"])?;
@@ -38,6 +41,14 @@ pub(super) fn agent(workspace: &Workspace, target: &Target, agent: &Path) -> Res
     );
     eprintln!("cross: check-config accepts the sample and refuses what is none");
     Ok(())
+}
+
+/// Milliseconds in which one whole bundle is judged.
+pub(super) fn judge(workspace: &Workspace, target: &Target, judge: &Path) -> Result<f64> {
+    let judged = start(workspace, target, judge, &[TIMES])?;
+    ensure!(judged.code == Some(0), "judging: {}", judged.said);
+    let ms = judged.said.trim();
+    ms.parse().with_context(|| format!("`{ms}` milliseconds"))
 }
 
 struct Ended {

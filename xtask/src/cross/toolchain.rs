@@ -72,11 +72,24 @@ impl<'a> Toolchain<'a> {
             build.arg("--no-default-features");
         }
         run(&mut build).context("building the agent")?;
-        let built = self.built("cpe-agent");
+        self.bare("cpe-agent")
+    }
+
+    /// Builds an example of the trust plane's crate in the same way.
+    pub(super) fn build_trust_example(&self, name: &str) -> Result<PathBuf> {
+        let mut build = self.smallest();
+        build.args(["--package", "trust", "--example", name]);
+        run(&mut build).with_context(|| format!("building the example `{name}`"))?;
+        self.bare(&format!("examples/{name}"))
+    }
+
+    /// What was built, without what no router loads.
+    fn bare(&self, name: &str) -> Result<PathBuf> {
+        let built = self.built(name);
         let Some(strip) = &self.target.strip else {
             return Ok(built);
         };
-        let bare = self.built("cpe-agent.bare");
+        let bare = built.with_extension("bare");
         let mut strip = Command::new(strip);
         strip.arg("--strip-all");
         for section in UNLOADED {

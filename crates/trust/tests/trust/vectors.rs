@@ -195,6 +195,25 @@ fn a_bundle_of_other_hands_passes_the_judge() {
 }
 
 #[test]
+fn a_bundle_from_a_log_of_a_million_passes_once_three_people_and_four_cosigners_have_their_say() {
+    let anchors = Anchors::parse(include_str!("../../vectors/full.policy")).unwrap();
+    let mut bundle = LeaseBundle::from_bytes(&vector!("full-bundle.hex")).unwrap();
+    let stored = Stored::from_bytes(&vector!("full-stored.hex")).unwrap();
+
+    let (verified, remembered) = anchors.verify_bundle(&bundle, &me(), &stored, 0).unwrap();
+    assert_eq!(verified.get().gateways.len(), 3);
+    assert_eq!(remembered.fleet_size(), 1_000_000);
+
+    bundle.gateways[2].approvals.pop();
+    let refused = anchors.verify_bundle(&bundle, &me(), &stored, 0);
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("people's word does not suffice"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_page_of_other_hands_admits_and_revokes() {
     let bytes = vector!("shard-page.hex");
     let page = ShardPage::from_bytes(&bytes).unwrap();
