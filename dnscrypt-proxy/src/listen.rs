@@ -29,7 +29,8 @@ use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::{MAX_QUERY, Transport};
 
 pub use homes::Homes;
-pub use places::{Class, Holder, Places};
+pub use places::{Class, GivenUp, Holder, Seat, Seats};
+pub(crate) use places::{Places, Ticket};
 
 /// How long a TCP peer may take to send a whole query, idle time before it included.
 const TCP_READ: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dnscrypt_proxy::listen::{Holder, Homes, Places};
+use dnscrypt_proxy::listen::{Holder, Homes, Seats};
 use dnscrypt_proxy::proto::message::Query;
 use dnscrypt_proxy::serve::{Asking, Heard};
 use hickory_proto::op::Message;
@@ -13,7 +13,6 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use crate::dns::Figures;
 use crate::dns64::{self, Asked, Dns64};
 use crate::own_names::OwnNames;
-use crate::places::{Seat, Seats};
 use crate::resolver::{Outcome, Refused, Resolver};
 
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
@@ -52,7 +51,7 @@ impl Answers {
             resolver: Arc::new(resolver),
             dns64,
             homes,
-            seats: Seats::of(Places::new(MAX_LOOKUPS)),
+            seats: Seats::new(MAX_LOOKUPS),
             figures,
         }
     }
@@ -70,15 +69,21 @@ impl Answers {
             return Heard::Answer(answer);
         }
         let holder = Holder::of(&self.homes, from);
-        let Ok(_place) = self.place(holder, asking) else {
-            self.figures.count(Outcome::Busy);
-            let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
-            return heard(busy.ok(), Outcome::Busy);
-        };
-        let (answer, outcome) = self.look_up_within(holder, query, asked, asking).await;
-        if asking != Asking::Ahead {
-            self.figures.count(outcome);
+        let lookup = self.look_up_within(holder, query, asked, asking);
+        if asking == Asking::Ahead {
+            // What nobody waits for has places of its own.
+            let (answer, outcome) = lookup.await;
+            return heard(answer, outcome);
         }
+        let found = match self.seats.take(holder) {
+            Some(seat) => seat.during(lookup).await.ok(),
+            None => None,
+        };
+        let (answer, outcome) = found.unwrap_or_else(|| {
+            let busy = Query::read(query).map(|query| query.refuse(RCODE_SERVFAIL, None));
+            (busy.ok(), Outcome::Busy)
+        });
+        self.figures.count(outcome);
         heard(answer, outcome)
     }
 
@@ -124,14 +129,6 @@ impl Answers {
                 (refused.map(|it| it.refuse(RCODE_SERVFAIL, None)), outcome)
             }
         }
-    }
-
-    /// A place for one who waits; what nobody waits for has others.
-    fn place(&self, holder: Holder, asking: Asking) -> Result<Option<Seat>, Outcome> {
-        if asking == Asking::Ahead {
-            return Ok(None);
-        }
-        self.seats.take(holder).map(Some).ok_or(Outcome::Busy)
     }
 
     /// What a NAT64 makes of a name: what it says of itself, and what its IPv4 addresses are behind the prefix. Where one of

@@ -5,9 +5,9 @@ mod arrivals;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use dnscrypt_proxy::listen::{Holder, Homes, Places};
+use dnscrypt_proxy::listen::Homes;
 
 pub(crate) use arrivals::{over_begun_tls, over_quic, over_tls};
 
@@ -17,41 +17,6 @@ const HOME_BITS: u32 = 56;
 /// Adds to a figure; nobody decides anything by it, so that no order is needed.
 pub(crate) fn count(figure: &AtomicU64, amount: usize) {
     figure.fetch_add(amount as u64, Ordering::Relaxed);
-}
-
-/// Places that many tasks take from, by what is free and by home.
-#[derive(Debug, Clone)]
-pub(crate) struct Seats(Arc<Mutex<Places>>);
-
-/// A place, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    seats: Seats,
-    holder: Holder,
-}
-
-impl Seats {
-    pub(crate) fn of(places: Places) -> Self {
-        Self(Arc::new(Mutex::new(places)))
-    }
-
-    pub(crate) fn take(&self, holder: Holder) -> Option<Seat> {
-        // One that was not given must not be given back.
-        self.places().take(holder).then(|| Seat {
-            seats: self.clone(),
-            holder,
-        })
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.seats.places().give_back(self.holder);
-    }
 }
 
 /// Sessions, or connections, at a time, in all and by source.

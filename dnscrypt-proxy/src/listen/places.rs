@@ -1,21 +1,28 @@
-//! Places for those who wait for an answer, or hold what there is a bounded number of: so many and no more, and however long somebody holds
-//! theirs, none that is alone or among a few takes them all.
+//! Places: so many and no more of what there is a bounded number of. Where none is left, whoever has the most gives up the one that they had for
+//! longest to somebody who has fewer still with it (max-min fairness): however many come together, and however long they hold what they have,
+//! they leave their share to whoever comes next.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+mod seats;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Homes;
 use super::homes::HOME_BITS;
 
-/// So many anybody may have while there are any.
-const FEW: usize = 8;
-/// And more than these, as many as this part of those that are free: one source has a fifth of all at most, and ten leave a tenth to others.
-const PART_OF_FREE: usize = 4;
-/// Strangers have this part of all.
-const PART_OF_STRANGERS: usize = 4;
+pub use seats::{GivenUp, Seat, Seats};
 
-/// Who waits: the homes have three quarters of the places for themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// So many anybody may have.
+const FEW: usize = 8;
+/// More than these are this part of all at most: one source, and all strangers together.
+const PART: usize = 4;
+/// Who is in no home is counted with those around, since addresses cost nothing where networks do: a tunnel broker gives anybody a /48, which is
+/// 65,536 homes of the internet, and less than a /24 of IPv4 is announced nowhere.
+const V6_NETWORK_BITS: u32 = 48;
+const V4_NETWORK_BITS: u32 = 24;
+
+/// Who takes a place: the homes have three quarters of them for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// One of the gateway's homes.
     Home,
@@ -24,193 +31,230 @@ pub enum Class {
 }
 
 /// Whose a place is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
     /// What they are.
     pub class: Class,
     pub(crate) home: IpAddr,
+    /// Who shares with them: a home within the gateway's networks does with nobody.
+    pub(crate) network: IpAddr,
 }
 
 impl Holder {
     /// Who asks from an address. Without networks of homes everybody is one.
     #[must_use]
     pub fn of(homes: &Homes, address: IpAddr) -> Self {
-        let is_home = homes.is_empty() || homes.hold(address);
+        let is_within = homes.hold(address);
+        let home = homes.of(address, HOME_BITS);
         Self {
-            class: if is_home {
+            class: if is_within || homes.is_empty() {
                 Class::Home
             } else {
                 Class::Stranger
             },
-            home: homes.of(address, HOME_BITS),
+            home,
+            network: if is_within { home } else { network(home) },
         }
     }
 }
 
-/// The places, and how many each source has of them while it has any.
+fn network(home: IpAddr) -> IpAddr {
+    match home {
+        IpAddr::V4(v4) => {
+            let rest = u32::BITS - V4_NETWORK_BITS;
+            Ipv4Addr::from_bits(v4.to_bits() >> rest << rest).into()
+        }
+        IpAddr::V6(v6) => {
+            let rest = u128::BITS - V6_NETWORK_BITS;
+            Ipv6Addr::from_bits(v6.to_bits() >> rest << rest).into()
+        }
+    }
+}
+
+/// A place that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) holder: Holder,
+    /// No other of the same places has it; a later one has a larger one.
+    pub(crate) number: u64,
+}
+
+/// What taking one has come to.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Taken<T> {
+    pub(crate) ticket: Ticket,
+    /// What somebody else had to give up for it.
+    pub(crate) given_up: Option<(Ticket, T)>,
+}
+
+/// The places, and what each is for.
+#[derive(Debug)]
+pub(crate) struct Places<T> {
     most: usize,
-    /// Of one source, whatever is free.
+    /// Of one source, however many are free.
     each: usize,
     pub(crate) taken: usize,
     pub(crate) strangers: usize,
-    held: HashMap<IpAddr, usize>,
+    last: u64,
+    /// What sources have, the oldest first.
+    held: HashMap<IpAddr, BTreeMap<u64, T>>,
+    networks: HashMap<(Class, IpAddr), Network>,
+    /// Networks in the order of what they have, the homes' and the strangers'.
+    by_count: [BTreeSet<(usize, IpAddr)>; 2],
 }
 
-impl Places {
-    /// So many, all free.
+/// What one network has.
+#[derive(Debug, Default)]
+struct Network {
+    taken: usize,
+    /// Its sources in the order of what they have.
+    by_count: BTreeSet<(usize, IpAddr)>,
+}
+
+impl<T> Places<T> {
+    /// So many, of which nobody has more than a quarter.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self::bounded(most, usize::MAX)
+    pub(crate) fn new(most: usize) -> Self {
+        Self::bounded(most, FEW.max(most / PART))
     }
 
-    /// The same, of which no source has more than so many, however many are free.
+    /// So many, of which no source has more than so many.
     #[must_use]
-    pub fn bounded(most: usize, each: usize) -> Self {
+    pub(crate) fn bounded(most: usize, each: usize) -> Self {
         Self {
             most,
             each,
             taken: 0,
             strangers: 0,
+            last: 0,
             held: HashMap::new(),
+            networks: HashMap::new(),
+            by_count: [const { BTreeSet::new() }; 2],
         }
     }
 
-    /// Takes a place; false: there is none for this one.
-    #[must_use]
-    pub fn take(&mut self, holder: Holder) -> bool {
-        self.take_many(holder, 1)
-    }
-
-    /// Takes several at once, or none of them.
-    #[must_use]
-    pub fn take_many(&mut self, holder: Holder, several: usize) -> bool {
-        let free = self.most.saturating_sub(self.taken);
+    /// Takes a place for something.
+    ///
+    /// # Errors
+    /// Gives it back where there is no place for this one.
+    pub(crate) fn take(&mut self, holder: Holder, what: T) -> Result<Taken<T>, T> {
+        let own = self.held.get(&holder.home).map_or(0, BTreeMap::len);
+        if own >= self.each {
+            return Err(what);
+        }
         let is_stranger = holder.class == Class::Stranger;
-        let of_strangers = self.most.div_ceil(PART_OF_STRANGERS);
-        let own = self.held.get(&holder.home).copied().unwrap_or(0);
-        if several > free
-            || is_stranger && self.strangers + several > of_strangers
-            || own + several > FEW.max(free / PART_OF_FREE).min(self.each)
-        {
-            return false;
+        let no_more = is_stranger && self.strangers >= self.most.div_ceil(PART);
+        let mut given_up = None;
+        if no_more || self.taken >= self.most {
+            let Some(oldest) = self.oldest_of_largest(holder, own) else {
+                return Err(what);
+            };
+            given_up = self.give_back(oldest).map(|what| (oldest, what));
         }
-        self.taken += several;
-        self.strangers += if is_stranger { several } else { 0 };
-        self.held.insert(holder.home, own + several);
-        true
-    }
-
-    /// Gives back a place that was taken.
-    pub fn give_back(&mut self, holder: Holder) {
-        self.give_back_many(holder, 1);
-    }
-
-    /// Gives back several that were taken.
-    pub fn give_back_many(&mut self, holder: Holder, several: usize) {
-        let Some(own) = self.held.get_mut(&holder.home) else {
-            return;
+        self.last += 1;
+        let ticket = Ticket {
+            holder,
+            number: self.last,
         };
-        *own = own.saturating_sub(several);
-        if *own == 0 {
+        let held = self.held.entry(holder.home).or_default();
+        held.insert(ticket.number, what);
+        let own = held.len();
+        self.count(holder, own - 1, own);
+        Ok(Taken { ticket, given_up })
+    }
+
+    /// Gives back a place: what it was for, unless somebody else has it by now.
+    pub(crate) fn give_back(&mut self, ticket: Ticket) -> Option<T> {
+        let holder = ticket.holder;
+        let held = self.held.get_mut(&holder.home)?;
+        let what = held.remove(&ticket.number)?;
+        let own = held.len();
+        if own == 0 {
             self.held.remove(&holder.home);
         }
-        self.taken = self.taken.saturating_sub(several);
-        if holder.class == Class::Stranger {
-            self.strangers = self.strangers.saturating_sub(several);
+        self.count(holder, own + 1, own);
+        Some(what)
+    }
+
+    /// What a place is for has been used: it counts as taken now.
+    pub(crate) fn renew(&mut self, ticket: &mut Ticket) {
+        let held = self.held.get_mut(&ticket.holder.home);
+        if let Some(held) = held
+            && let Some(what) = held.remove(&ticket.number)
+        {
+            self.last += 1;
+            ticket.number = self.last;
+            held.insert(ticket.number, what);
         }
+    }
+
+    /// Whose place one who has so many gets where none is left: that of the source that has the most in the network that has the most, or in its own.
+    fn oldest_of_largest(&self, holder: Holder, own: usize) -> Option<Ticket> {
+        let classes: &[Class] = match holder.class {
+            Class::Home => &[Class::Home, Class::Stranger],
+            Class::Stranger => &[Class::Stranger],
+        };
+        let largest = classes.iter().filter_map(|class| {
+            let (taken, network) = self.by_count[*class as usize].last()?;
+            Some((*taken, *class, *network))
+        });
+        let (taken, class, network) = largest.max_by_key(|(taken, ..)| *taken)?;
+        let neighbours = self.networks.get(&(holder.class, holder.network));
+        let is_larger = taken > neighbours.map_or(0, |own| own.taken) + 1;
+        let (class, network) = if is_larger {
+            (class, network)
+        } else {
+            (holder.class, holder.network)
+        };
+        let (has, home) = *self.networks.get(&(class, network))?.by_count.last()?;
+        if !is_larger && has <= own + 1 {
+            return None;
+        }
+        let (number, _) = self.held.get(&home)?.first_key_value()?;
+        Some(Ticket {
+            holder: Holder {
+                class,
+                home,
+                network,
+            },
+            number: *number,
+        })
+    }
+
+    /// Notes that a source has so many, after so many.
+    fn count(&mut self, holder: Holder, before: usize, now: usize) {
+        let Holder {
+            class,
+            home,
+            network,
+        } = holder;
+        self.taken = self.taken + now - before;
+        if class == Class::Stranger {
+            self.strangers = self.strangers + now - before;
+        }
+        let theirs = self.networks.entry((class, network)).or_default();
+        let all_before = theirs.taken;
+        theirs.taken = theirs.taken + now - before;
+        move_up(&mut theirs.by_count, home, (before, now));
+        let all_now = theirs.taken;
+        move_up(
+            &mut self.by_count[class as usize],
+            network,
+            (all_before, all_now),
+        );
+        if all_now == 0 {
+            self.networks.remove(&(class, network));
+        }
+    }
+}
+
+/// Moves one to where it stands with so many, after so many.
+fn move_up(by_count: &mut BTreeSet<(usize, IpAddr)>, one: IpAddr, (before, now): (usize, usize)) {
+    by_count.remove(&(before, one));
+    if now > 0 {
+        by_count.insert((now, one));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    fn homes() -> Homes {
-        Homes::within([([10, 64, 0, 1].into(), 16)])
-    }
-
-    fn home(n: u32) -> Holder {
-        let address = u32::from(Ipv4Addr::new(10, 64, 0, 16)) + n;
-        Holder::of(&homes(), Ipv4Addr::from(address).into())
-    }
-
-    fn stranger(address: &str) -> Holder {
-        Holder::of(&homes(), address.parse().unwrap())
-    }
-
-    fn taken(places: &mut Places, holder: Holder) -> usize {
-        (0..10_000).take_while(|_| places.take(holder)).count()
-    }
-
-    #[test]
-    fn one_that_takes_what_it_gets_leaves_four_fifths_and_ten_leave_a_tenth() {
-        let mut places = Places::new(2_048);
-
-        assert_eq!(taken(&mut places, home(0)), 409);
-        let rest: usize = (1..10).map(|n| taken(&mut places, home(n))).sum();
-
-        let free = 2_048 - 409 - rest;
-        assert!((215..=225).contains(&free), "{free}");
-        assert!(taken(&mut places, home(10)) > 40);
-    }
-
-    #[test]
-    fn any_number_of_them_leaves_a_few_to_whoever_has_none_until_all_are_taken() {
-        let mut places = Places::new(64);
-        let all: usize = (0..20).map(|n| taken(&mut places, home(n))).sum();
-        assert_eq!(all, 64);
-
-        assert!(!places.take(home(30)));
-        places.give_back(home(0));
-        assert!(places.take(home(30)));
-    }
-
-    #[test]
-    fn strangers_have_a_quarter_of_all_and_a_network_of_theirs_is_one_of_them() {
-        let mut places = Places::new(2_048);
-        let first = taken(&mut places, stranger("2001:db8::1"));
-        assert_eq!(taken(&mut places, stranger("2001:db8::2")), 0);
-
-        let rest: usize = (0..=255)
-            .map(|n| taken(&mut places, stranger(&format!("203.0.113.{n}"))))
-            .sum();
-
-        assert_eq!((first, rest), (409, 103));
-        assert!(places.take(home(0)));
-    }
-
-    #[test]
-    fn several_are_taken_together_or_not_at_all_and_count_as_many() {
-        let mut places = Places::new(64);
-
-        assert!(!places.take_many(home(0), 17));
-        assert!(places.take_many(home(0), 16));
-        assert!(!places.take_many(home(1), 13));
-        assert!(places.take_many(home(1), 12));
-        places.give_back_many(home(0), 16);
-
-        assert_eq!(places.taken, 12);
-        assert!(places.take_many(home(2), 13));
-    }
-
-    #[test]
-    fn what_is_given_back_is_free_and_nothing_is_kept_of_who_had_it() {
-        let mut places = Places::new(16);
-        let holders = [home(0), home(1), stranger("203.0.113.7")];
-        for _ in 0..100 {
-            for holder in holders {
-                assert!(places.take(holder));
-            }
-            holders.into_iter().for_each(|it| places.give_back(it));
-        }
-        // Nobody's: it was never taken.
-        places.give_back(home(5));
-
-        assert_eq!((places.taken, places.strangers), (0, 0));
-        assert!(places.held.is_empty());
-    }
-}
+mod tests;

@@ -88,6 +88,8 @@ pub(super) struct Out {
     /// Connections on which no answer comes.
     pub(super) refused: Vec<Id>,
     pub(super) asks: Vec<Ask>,
+    /// Numbers of questions that are to end: nobody has a place for them any more.
+    pub(super) ended: Vec<u64>,
 }
 
 /// The clerk: everything that one worker knows.
@@ -287,10 +289,18 @@ impl Clerk {
                 asked,
             }),
             Wait::Joined => {}
-            Wait::Full(waiter) => match self.desk.stale(&asked, now.uptime_s) {
-                Some(answer) => self.give_stale(waiter, answer),
-                None => self.drop(waiter.place, Dropped::Overloaded),
-            },
+            Wait::Full(waiter) => self.refuse_room(&asked, waiter, now),
+        }
+        for (message, waiter) in std::mem::take(&mut self.desk.out.waiting) {
+            self.refuse_room(&message, waiter, now);
+        }
+        self.out.ended.append(&mut self.desk.out.questions);
+    }
+
+    fn refuse_room(&mut self, message: &message::Query, waiter: Waiter, now: Now) {
+        match self.desk.stale(message, now.uptime_s) {
+            Some(answer) => self.give_stale(waiter, answer),
+            None => self.drop(waiter.place, Dropped::Overloaded),
         }
     }
 

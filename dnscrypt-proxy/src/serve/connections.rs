@@ -1,9 +1,7 @@
 //! TCP of one worker: its share of the listeners, and the connections that they brought, each with one query at a time.
 //! Reads and writes take what is there; whoever is too slow, or one too many, is closed.
 
-mod shares;
-
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use netio::Poller;
@@ -11,10 +9,9 @@ use netio::poll::Interest;
 use netio::tcp::{Listener, Stream};
 
 use super::tls::{Begun, TlsDoor};
-use crate::listen::{Holder, Homes, Limits};
+use crate::listen::{Holder, Homes, Limits, Places, Ticket};
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::{MAX_QUERY, relay};
-use shares::{Room, Shares};
 
 /// How long somebody may take for a whole query, or to accept an answer.
 const PATIENCE_S: u64 = 10;
@@ -54,7 +51,7 @@ struct Connection {
     number: u64,
     stream: Stream,
     source: SocketAddr,
-    holder: Holder,
+    ticket: Ticket,
     state: State,
     /// What of the next query is here.
     unread: Vec<u8>,
@@ -82,7 +79,8 @@ pub(super) struct Connections {
     free: Vec<u32>,
     last: u64,
     homes: Homes,
-    shares: Shares,
+    /// Who has to give one up closes the one that did nothing for longest.
+    places: Places<Id>,
     /// Where those go that speak TLS.
     tls: Option<TlsDoor>,
     buffer: Box<[u8]>,
@@ -107,7 +105,7 @@ impl Connections {
             free: Vec::new(),
             last: 0,
             homes,
-            shares: Shares::of(limits),
+            places: Places::bounded(limits.tcp_connections, limits.tcp_per_source),
             tls: None,
             buffer: vec![0; PREFIX + LONGEST].into_boxed_slice(),
             next: Vec::new(),
@@ -166,7 +164,7 @@ impl Connections {
         };
         connection.unsent = [&length.to_be_bytes(), packet].concat();
         connection.state = State::Writing;
-        connection.ends_s = at.2 + PATIENCE_S;
+        self.used(id, at.2);
         self.write(id, at);
     }
 
@@ -217,17 +215,11 @@ impl Connections {
                 return;
             };
             match listener.accept() {
-                Ok(Some((stream, source))) => match self.place(source.ip(), counters) {
-                    Some(holder) => {
-                        if let Some(id) = self.open(stream, (source, holder), now_s) {
-                            self.read(id, at, arrived);
-                        }
+                Ok(Some((stream, source))) => {
+                    if let Some(id) = self.open(stream, source, (counters, now_s)) {
+                        self.read(id, at, arrived);
                     }
-                    None => {
-                        counters.drop_packet(Dropped::TooManyConnections);
-                        drop(stream);
-                    }
-                },
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "tcp accept failed");
@@ -240,59 +232,54 @@ impl Connections {
         }
     }
 
-    /// Room for one more; who has the most may lose the one that did nothing for longest.
-    fn place(&mut self, source: IpAddr, counters: &Counters) -> Option<Holder> {
-        let holder = Holder::of(&self.homes, source);
-        match self.shares.room(holder) {
-            Room::Free => {}
-            Room::From(other) => {
-                let longest = self.longest_idle(other)?;
-                counters.drop_packet(Dropped::TooManyConnections);
-                self.close(longest);
-            }
-            Room::None => return None,
-        }
-        self.shares.take(holder);
-        Some(holder)
-    }
-
-    fn longest_idle(&self, home: IpAddr) -> Option<Id> {
-        let connections = (0..).zip(&self.slots);
-        let theirs = connections.filter_map(|(slot, connection)| {
-            let connection = connection.as_ref()?;
-            let number = connection.number;
-            let found = (connection.ends_s, Id { slot, number });
-            (connection.holder.home == home).then_some(found)
-        });
-        theirs.min_by_key(|(ends_s, _)| *ends_s).map(|(_, id)| id)
-    }
-
+    /// One more, if there is room for it.
     fn open(
         &mut self,
         stream: Stream,
-        (source, holder): (SocketAddr, Holder),
-        now_s: u64,
+        source: SocketAddr,
+        (counters, now_s): (&Counters, u64),
     ) -> Option<Id> {
         self.last += 1;
-        let connection = Connection {
-            number: self.last,
+        let number = self.last;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or_default()
+        });
+        let id = Id { slot, number };
+        let holder = Holder::of(&self.homes, source.ip());
+        let Ok(taken) = self.places.take(holder, id) else {
+            self.free.push(slot);
+            counters.drop_packet(Dropped::TooManyConnections);
+            return None;
+        };
+        if let Some((_, other)) = taken.given_up {
+            counters.drop_packet(Dropped::TooManyConnections);
+            self.close(other);
+        }
+        *self.slots.get_mut(slot as usize)? = Some(Connection {
+            number,
             stream,
             source,
-            holder,
+            ticket: taken.ticket,
             state: State::Reading,
             unread: Vec::new(),
             unsent: Vec::new(),
             ends_s: now_s + PATIENCE_S,
             exchanges: 0,
             watched: None,
-        };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).unwrap_or_default()
         });
-        *self.slots.get_mut(slot as usize)? = Some(connection);
-        let number = self.last;
-        Some(Id { slot, number })
+        Some(id)
+    }
+
+    /// Something was done with a connection.
+    fn used(&mut self, id: Id, now_s: u64) {
+        let Some(connection) = self.slots.get_mut(id.slot as usize) else {
+            return;
+        };
+        if let Some(connection) = connection.as_mut().filter(|it| it.number == id.number) {
+            connection.ends_s = now_s + PATIENCE_S;
+            self.places.renew(&mut connection.ticket);
+        }
     }
 
     fn read(&mut self, id: Id, at: (&Poller, &Counters, u64), arrived: &mut Vec<Arrived>) {
@@ -375,12 +362,15 @@ impl Connections {
             return self.watch(id, Some(Interest::Writable), poller);
         }
         counters.count(Counted::Answer);
+        self.used(id, now_s);
+        let Some(connection) = self.get(id) else {
+            return;
+        };
         connection.exchanges += 1;
         if connection.exchanges >= EXCHANGES {
             return self.close(id);
         }
         connection.state = State::Reading;
-        connection.ends_s = now_s + PATIENCE_S;
         match frame_len(&connection.unread) {
             Some(len) if len > LONGEST => {
                 counters.drop_packet(Dropped::TooLong);
@@ -420,7 +410,8 @@ impl Connections {
         self.get(id)?;
         let connection = self.slots.get_mut(id.slot as usize)?.take()?;
         self.free.push(id.slot);
-        self.shares.give_back(connection.holder);
+        // Who was made to give it up has none.
+        let _given_up = self.places.give_back(connection.ticket);
         Some(connection)
     }
 

@@ -2,12 +2,12 @@
 //! asked once, and where no better one comes in time, an answer that has ended stands in (RFC 8767). Never waits, and
 //! never gives an answer to another question than its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Heard;
 use super::answers::{RCODE_SERVFAIL, keep, read};
 use crate::cache::{Cache, Look};
-use crate::listen::{Class, Holder, Places};
+use crate::listen::{Class, Holder, Places, Ticket};
 use crate::proto::message::{Query, Response};
 
 /// Who waited this long gets the stale answer, if there is one (RFC 8767, section 5: the client response timer).
@@ -22,9 +22,22 @@ pub(super) struct Desk<W> {
     /// When those who wait for a question get its stale answer, in milliseconds.
     due: BTreeSet<(u64, u64)>,
     last: u64,
-    places: Places,
+    /// Each for somebody who waits for the question of a number.
+    places: Places<u64>,
     ahead: usize,
+    /// Questions that are to end.
+    ending: usize,
     bounds: Bounds,
+    pub(super) out: Out<W>,
+}
+
+/// What others had to give up, for whoever has the desk to take out.
+#[derive(Debug)]
+pub(super) struct Out<W> {
+    /// They wait no longer.
+    pub(super) waiting: Vec<(Query, W)>,
+    /// Questions that nobody waits for any more: these are to be ended, and are on their way until they have.
+    pub(super) questions: Vec<u64>,
 }
 
 /// How much a desk takes.
@@ -38,6 +51,13 @@ pub(super) struct Bounds {
     pub(super) ahead: usize,
 }
 
+impl Bounds {
+    /// Questions that are on their way at most: as many as wait, as many more that are ending, and those ahead.
+    pub(super) fn on_their_way(self) -> usize {
+        2 * self.waiting + self.ahead
+    }
+}
+
 /// A question on its way.
 #[derive(Debug)]
 struct Asked<W> {
@@ -45,7 +65,8 @@ struct Asked<W> {
     key: Option<Box<[u8]>>,
     /// The question, where it is not the first waiting one's.
     query: Option<Query>,
-    waiting: Vec<(Query, W, Holder)>,
+    /// In the order in which they came.
+    waiting: BTreeMap<u64, (Query, W, Ticket)>,
     place: Place,
     due_ms: Option<u64>,
 }
@@ -53,24 +74,42 @@ struct Asked<W> {
 /// Whose place a question has among those that may be on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// That of those who wait.
-    Waiting,
+    /// That of the one whose question it is.
+    Own(Ticket),
+    /// That of one who joined: whose question it was had to give theirs up.
+    Joined(Ticket),
     /// That of somebody who got a stale answer and waits no longer.
-    Left(Holder),
+    Left(Ticket),
     /// One of those that nobody waited for from the beginning.
     Ahead,
+    /// None any more: it ends as soon as whoever asks hears of it.
+    Ending,
+}
+
+impl Place {
+    fn is_of(self, ticket: Ticket) -> bool {
+        matches!(self, Self::Own(it) | Self::Joined(it) | Self::Left(it) if it == ticket)
+    }
 }
 
 impl<W> Asked<W> {
     /// Whether its failure is one for everybody: strangers may fail for want of their places alone.
     fn concerns_homes(&self) -> bool {
         let is_homes = match self.place {
-            Place::Waiting => false,
-            Place::Left(holder) => holder.class == Class::Home,
+            Place::Own(_) | Place::Joined(_) | Place::Ending => false,
+            Place::Left(ticket) => ticket.holder.class == Class::Home,
             Place::Ahead => true,
         };
-        let mut waiting = self.waiting.iter();
-        is_homes || waiting.any(|(.., holder)| holder.class == Class::Home)
+        let mut waiting = self.waiting.values();
+        is_homes || waiting.any(|(.., ticket)| ticket.holder.class == Class::Home)
+    }
+
+    fn share(&self, ticket: Ticket) -> Share {
+        if self.place == Place::Own(ticket) {
+            Share::Own
+        } else {
+            Share::Others
+        }
     }
 }
 
@@ -114,7 +153,12 @@ impl<W> Desk<W> {
             last: 0,
             places: Places::new(bounds.waiting),
             ahead: 0,
+            ending: 0,
             bounds,
+            out: Out {
+                waiting: Vec::new(),
+                questions: Vec::new(),
+            },
         }
     }
 
@@ -131,23 +175,32 @@ impl<W> Desk<W> {
         self.kept.stale(&query.marked_key()?, query, now_s)
     }
 
-    /// Lets somebody wait for the answer to a query.
+    /// Lets somebody wait for the answer to a query; others may have to give up for it.
     pub(super) fn wait(&mut self, query: Query, to: W, holder: Holder, now_ms: u64) -> Wait<W> {
-        if !self.places.take(holder) {
-            return Wait::Full(to);
-        }
         let key = query.marked_key();
         let known = key.as_deref();
         let on_its_way = known.and_then(|key| self.by_key.get(key)).copied();
         let is_stale = known.is_some_and(|key| self.kept.is_stale(key, now_ms / 1000));
-        let number = on_its_way.unwrap_or_else(|| self.begin(key, None, Place::Waiting));
+        if self.ending >= self.bounds.waiting {
+            return Wait::Full(to);
+        }
+        let next = self.last + 1;
+        let Ok(taken) = self.places.take(holder, on_its_way.unwrap_or(next)) else {
+            return Wait::Full(to);
+        };
+        let ticket = taken.ticket;
+        let number = on_its_way.unwrap_or_else(|| self.begin(key, None, Place::Own(ticket)));
         if let Some(asked) = self.asked.get_mut(&number) {
-            asked.waiting.push((query, to, holder));
+            asked.waiting.insert(ticket.number, (query, to, ticket));
             if is_stale && asked.due_ms.is_none() {
                 let due_ms = now_ms + STALE_AFTER_MS;
                 asked.due_ms = Some(due_ms);
                 self.due.insert((due_ms, number));
             }
+        }
+        // Not before: it may be the same question that somebody gives up.
+        if let Some((ticket, number)) = taken.given_up {
+            self.give_up(ticket, number);
         }
         match on_its_way {
             Some(_) => Wait::Joined,
@@ -196,20 +249,18 @@ impl<W> Desk<W> {
             if asked.concerns_homes() {
                 self.kept.failed(key, now_s);
             }
-            let owns = asked.place == Place::Waiting;
-            for (place, (query, to, holder)) in asked.waiting.drain(..).enumerate() {
-                let is_own = owns && place == 0;
+            for (query, to, ticket) in std::mem::take(&mut asked.waiting).into_values() {
                 served.push(Served {
                     to,
                     answer: self.kept.stale(key, &query, now_s),
                     is_stale: true,
-                    share: Share::of(is_own),
+                    share: asked.share(ticket),
                 });
-                if is_own {
+                if asked.place.is_of(ticket) {
                     asked.query = Some(query);
-                    asked.place = Place::Left(holder);
+                    asked.place = Place::Left(ticket);
                 } else {
-                    self.places.give_back(holder);
+                    self.places.give_back(ticket);
                 }
             }
         }
@@ -221,10 +272,9 @@ impl<W> Desk<W> {
         let Some(mut asked) = self.end(number) else {
             return Vec::new();
         };
-        let owns = asked.place == Place::Waiting;
         let Some(key) = asked.key.take() else {
             let answer = heard.into_message();
-            let own = asked.waiting.into_iter().map(|(_, to, _)| Served {
+            let own = asked.waiting.into_values().map(|(_, to, _)| Served {
                 to,
                 answer: answer.clone(),
                 is_stale: false,
@@ -232,7 +282,8 @@ impl<W> Desk<W> {
             });
             return own.collect();
         };
-        let first = asked.waiting.first().map(|(query, ..)| query);
+        let first = asked.waiting.first_key_value();
+        let first = first.map(|(_, (query, ..))| query);
         let query = asked.query.as_ref().or(first);
         let response = query.and_then(|query| self.learn(&key, query, &heard, now_s));
         let is_failure = is_failure(response.as_ref());
@@ -240,8 +291,8 @@ impl<W> Desk<W> {
             self.kept.failed(&key, now_s);
         }
         let has_spoken = heard != Heard::Silence;
-        let served = asked.waiting.into_iter().enumerate();
-        let served = served.map(|(place, (query, to, _))| {
+        let waiting = std::mem::take(&mut asked.waiting).into_values();
+        let served = waiting.map(|(query, to, ticket)| {
             let stale = if is_failure {
                 self.kept.stale(&key, &query, now_s)
             } else {
@@ -257,7 +308,7 @@ impl<W> Desk<W> {
                 to,
                 answer: stale.or_else(fresh),
                 is_stale,
-                share: Share::of(owns && place == 0),
+                share: asked.share(ticket),
             }
         });
         served.collect()
@@ -279,13 +330,42 @@ impl<W> Desk<W> {
     /// What was asked under a number was not asked, for want of what its own asker may have: that one, if it waits, comes first.
     /// Their places are free.
     pub(super) fn turned_away(&mut self, number: u64) -> Vec<(Query, W, Share)> {
-        let Some(asked) = self.end(number) else {
+        let Some(mut asked) = self.end(number) else {
             return Vec::new();
         };
-        let owns = asked.place == Place::Waiting;
-        let waiting = asked.waiting.into_iter().enumerate();
-        let waiting = waiting.map(|(at, (query, to, _))| (query, to, Share::of(owns && at == 0)));
+        let waiting = std::mem::take(&mut asked.waiting).into_values();
+        let waiting = waiting.map(|(query, to, ticket)| (query, to, asked.share(ticket)));
         waiting.collect()
+    }
+
+    /// A place is somebody else's now: whoever waited in it for a question does so no longer, and the question ends with the last one.
+    fn give_up(&mut self, ticket: Ticket, number: u64) {
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let was_theirs = asked.place.is_of(ticket);
+        if let Some((query, to, _)) = asked.waiting.remove(&ticket.number) {
+            if was_theirs {
+                asked.query = Some(query.clone());
+            }
+            self.out.waiting.push((query, to));
+        }
+        if !was_theirs {
+            return;
+        }
+        if let Some((_, (.., next))) = asked.waiting.first_key_value() {
+            asked.place = Place::Joined(*next);
+            return;
+        }
+        asked.place = Place::Ending;
+        self.ending += 1;
+        if let Some(key) = asked.key.take() {
+            self.by_key.remove(&key);
+        }
+        if let Some(due_ms) = asked.due_ms.take() {
+            self.due.remove(&(due_ms, number));
+        }
+        self.out.questions.push(number);
     }
 
     fn begin(&mut self, key: Option<Box<[u8]>>, query: Option<Query>, place: Place) -> u64 {
@@ -296,7 +376,7 @@ impl<W> Desk<W> {
         let asked = Asked {
             key,
             query,
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
             place,
             due_ms: None,
         };
@@ -314,23 +394,22 @@ impl<W> Desk<W> {
             self.due.remove(&(due_ms, number));
         }
         let left = match asked.place {
-            Place::Waiting => None,
-            Place::Left(holder) => Some(holder),
+            Place::Own(_) | Place::Joined(_) => None,
+            Place::Left(ticket) => Some(ticket),
             Place::Ahead => {
                 self.ahead = self.ahead.saturating_sub(1);
                 None
             }
+            Place::Ending => {
+                self.ending = self.ending.saturating_sub(1);
+                None
+            }
         };
-        for holder in asked.waiting.iter().map(|(.., holder)| *holder).chain(left) {
-            self.places.give_back(holder);
+        let waiting = asked.waiting.values().map(|(.., ticket)| *ticket);
+        for ticket in waiting.chain(left) {
+            self.places.give_back(ticket);
         }
         Some(asked)
-    }
-}
-
-impl Share {
-    fn of(is_own: bool) -> Self {
-        if is_own { Self::Own } else { Self::Others }
     }
 }
 

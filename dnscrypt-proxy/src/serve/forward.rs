@@ -97,6 +97,11 @@ impl Forwarder {
         self.questions.ask(ask, now_ms)
     }
 
+    /// Ends a question, if it is asked here.
+    pub(super) fn give_up(&mut self, number: u64) {
+        self.questions.give_up(number);
+    }
+
     /// Reads what came on a port.
     pub(super) fn receive(&mut self, token: u32, now_ms: u64) {
         let Some(socket) = self.ports.get(&token) else {

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as PlainSocket};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netio::Waker;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::WorkerSockets;
 use super::clerk::{Place, Way};
 use super::connections::Id;
-use crate::listen::{Holder, Homes, Limits, Places};
+use crate::listen::{Holder, Homes, Limits, Seat, Seats};
 use crate::proto::dropped::{Counted, Counters, Dropped};
 use crate::proto::relay::{Awaited, PREFIX, RelayPolicy, judge};
 use crate::proto::{MAX_RESPONSE, Transport};
@@ -49,17 +49,16 @@ pub struct Relaying {
 pub(super) struct Relay {
     relaying: Relaying,
     homes: Homes,
-    // Contended by exchanges that begin or end, each for one map operation.
-    places: Mutex<Places>,
+    seats: Seats,
 }
 
 impl Relay {
     pub(super) fn new(relaying: Relaying, homes: Homes) -> Arc<Self> {
-        let places = Places::bounded(relaying.in_flight, relaying.per_source);
+        let seats = Seats::bounded(relaying.in_flight, relaying.per_source);
         Arc::new(Self {
             relaying,
             homes,
-            places: Mutex::new(places),
+            seats,
         })
     }
 
@@ -71,11 +70,14 @@ impl Relay {
         transport: Transport,
     ) -> Result<Exchange, Dropped> {
         let forward = judge(packet, &self.relaying.policy)?;
+        let holder = Holder::of(&self.homes, source);
+        let seat = self.seats.take(holder).ok_or(Dropped::Overloaded)?;
         let exchange = Exchange {
             target: forward.target,
             awaited: forward.awaited,
             inner: packet.get(PREFIX..).unwrap_or_default().to_vec(),
-            flight: self.enter(source)?,
+            relay: Arc::clone(self),
+            seat,
         };
         self.counters().count(match transport {
             Transport::Udp => Counted::UdpQuery,
@@ -87,34 +89,6 @@ impl Relay {
     pub(super) fn counters(&self) -> &Counters {
         &self.relaying.counters
     }
-
-    fn enter(self: &Arc<Self>, source: IpAddr) -> Result<Flight, Dropped> {
-        let holder = Holder::of(&self.homes, source);
-        if !self.places().take(holder) {
-            return Err(Dropped::Overloaded);
-        }
-        Ok(Flight {
-            relay: Arc::clone(self),
-            holder,
-        })
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The right to one exchange.
-#[derive(Debug)]
-struct Flight {
-    relay: Arc<Relay>,
-    holder: Holder,
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.relay.places().give_back(self.holder);
-    }
 }
 
 /// One query on its way. Its socket is closed when it ends, however it does.
@@ -123,30 +97,50 @@ pub(super) struct Exchange {
     target: SocketAddr,
     awaited: Awaited,
     inner: Vec<u8>,
-    flight: Flight,
+    relay: Arc<Relay>,
+    seat: Seat,
 }
 
 impl Exchange {
-    /// The resolver's answer, which may go back as it is.
+    /// The resolver's answer, which may go back as it is, unless the place is somebody else's before it comes.
     pub(super) async fn run(self) -> Result<Vec<u8>, Dropped> {
-        let socket = connected(self.target).await?;
-        let sent = socket.send(&self.inner).await;
-        sent.map_err(|_| Dropped::SendFailed)?;
-        let answer = timeout(WAIT, self.answer(&socket)).await;
-        answer.map_err(|_| Dropped::Unanswered)?
+        let Self {
+            target,
+            awaited,
+            inner,
+            relay,
+            seat,
+        } = self;
+        let exchange = async {
+            let socket = connected(target).await?;
+            let sent = socket.send(&inner).await;
+            sent.map_err(|_| Dropped::SendFailed)?;
+            let answer = timeout(WAIT, relay.answer(&socket, target, &awaited)).await;
+            answer.map_err(|_| Dropped::Unanswered)?
+        };
+        seat.during(exchange)
+            .await
+            .unwrap_or(Err(Dropped::Overloaded))
     }
+}
 
-    async fn answer(&self, socket: &UdpSocket) -> Result<Vec<u8>, Dropped> {
+impl Relay {
+    async fn answer(
+        &self,
+        socket: &UdpSocket,
+        target: SocketAddr,
+        awaited: &Awaited,
+    ) -> Result<Vec<u8>, Dropped> {
         // One byte more than the longest answer: what fills it is too long.
         let mut buffer = vec![0; MAX_RESPONSE + 1];
         for _ in 0..MAX_REFUSED {
             let received = socket.recv(&mut buffer).await;
             let len = received.map_err(|_| Dropped::Unanswered)?;
             let packet = buffer.get(..len).unwrap_or_default();
-            match self.awaited.accepts(self.target, packet) {
+            match awaited.accepts(target, packet) {
                 Ok(()) => return Ok(packet.to_vec()),
                 // Whoever forges them must not be able to end the wait with the first one.
-                Err(reason) => self.flight.relay.counters().drop_packet(reason),
+                Err(reason) => self.counters().drop_packet(reason),
             }
         }
         Err(Dropped::Unanswered)

@@ -2,6 +2,7 @@
 //! that share a port), its keys and its answers, and takes no lock. It never waits for a resolver: what it has no answer
 //! to goes to a task of the run time over a bounded channel, and comes back over another one.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,6 +61,9 @@ impl WorkerSockets {
 /// A resolver's answer on its way back.
 type Answer = (u64, Heard);
 
+/// A question on its way there, which is asked for as long as the worker has the other end of its leash.
+type Leashed = (Ask, oneshot::Receiver<()>);
+
 /// Workers that run; dropping it ends them.
 pub(super) struct Workers {
     stop: Arc<AtomicBool>,
@@ -107,8 +111,7 @@ impl Workers {
             let connections = Connections::new(tcp, bounded, &poller)?.before(duties.tls.clone());
             let waker = poller.waker();
             let (door, relayed) = relay::door(desk.as_mut(), &waker, server.limits);
-            let on_their_way = bounds.waiting + bounds.ahead;
-            let (asks, answers) = workers.ask_by(handler, &waker, on_their_way);
+            let (asks, answers) = workers.ask_by(handler, &waker, bounds.on_their_way());
             let (ended, end) = oneshot::channel();
             let (server, stop) = (server.clone(), Arc::clone(&workers.stop));
             let rates = rates.clone();
@@ -125,6 +128,7 @@ impl Workers {
                     clerk: Clerk::new(server, bounds, rates).before(door),
                     relayed,
                     forwarder,
+                    leashes: HashMap::new(),
                     asks,
                     answers,
                     began: Instant::now(),
@@ -149,7 +153,7 @@ impl Workers {
         handler: &Arc<H>,
         waker: &Waker,
         on_their_way: usize,
-    ) -> (mpsc::Sender<Ask>, Receiver<Answer>)
+    ) -> (mpsc::Sender<Leashed>, Receiver<Answer>)
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
         F: Future<Output = Heard> + Send + 'static,
@@ -223,22 +227,26 @@ impl Drop for Promise {
 }
 
 /// Asks what one worker wants to know, until the worker is gone.
-async fn ask_all<H, F>(mut asked: mpsc::Receiver<Ask>, back: Back, handler: Arc<H>)
+async fn ask_all<H, F>(mut asked: mpsc::Receiver<Leashed>, back: Back, handler: Arc<H>)
 where
     H: Fn(Query) -> F + Send + Sync + 'static,
     F: Future<Output = Heard> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
-    while let Some(Ask { number, query, .. }) = asked.recv().await {
+    while let Some((Ask { number, query, .. }, ended)) = asked.recv().await {
         while tasks.try_join_next().is_some() {}
         let promise = Promise {
             number,
             answer: Heard::Silence,
             back: back.clone(),
         };
-        let answer = handler(query);
+        let answer = timeout(HANDLER, handler(query));
         tasks.spawn(async move {
-            promise.keep(timeout(HANDLER, answer).await.unwrap_or(Heard::Silence));
+            promise.keep(tokio::select! {
+                biased;
+                _ = ended => Heard::Silence,
+                answer = answer => answer.unwrap_or(Heard::Silence),
+            });
         });
     }
 }
@@ -281,7 +289,9 @@ struct Worker {
     clerk: Clerk,
     relayed: Option<Receiver<Relayed>>,
     forwarder: Option<Forwarder>,
-    asks: mpsc::Sender<Ask>,
+    asks: mpsc::Sender<Leashed>,
+    /// Of what was asked in another way than by the forwarder.
+    leashes: HashMap<u64, oneshot::Sender<()>>,
     answers: Receiver<Answer>,
     began: Instant,
     stop: Arc<AtomicBool>,
@@ -404,6 +414,7 @@ impl Worker {
     fn take_answers(&mut self, now: Now) -> bool {
         let mut came = 0;
         for (number, answer) in self.answers.try_iter().take(MAX_BATCH) {
+            self.leashes.remove(&number);
             self.clerk.answered(number, answer, now);
             came += 1;
         }
@@ -474,8 +485,16 @@ impl Worker {
             forwarder.flush(&self.poller, now.uptime_ms);
         }
         for ask in asks {
+            let (leash, ended) = oneshot::channel();
+            self.leashes.insert(ask.number, leash);
             // There is room for all; without the other end the server is ending.
-            let _ending = self.asks.try_send(ask);
+            let _ending = self.asks.try_send((ask, ended));
+        }
+        for number in self.clerk.out.ended.drain(..) {
+            self.leashes.remove(&number);
+            if let Some(forwarder) = &mut self.forwarder {
+                forwarder.give_up(number);
+            }
         }
         let at = (&self.poller, &*self.counters, now.uptime_s);
         for (place, packet) in self.clerk.out.packets.drain(..) {

@@ -45,7 +45,7 @@ async fn strangers_that_wait_leave_places_for_the_homes() {
         assert!(at_once.is_pending(), "{n}");
         waiting.push(asking);
     }
-    let refused = ask(MAX_LOOKUPS, "203.0.113.9").await;
+    let refused = ask(MAX_LOOKUPS, "203.0.113.7").await;
     let refused = refused.into_message().unwrap();
     let mut home = pin!(ask(MAX_LOOKUPS, "10.64.0.16"));
     let home = poll_fn(|context| Poll::Ready(home.as_mut().poll(context))).await;
@@ -73,8 +73,39 @@ async fn a_home_whose_questions_nobody_answers_leaves_places_for_another() {
     let mut other = pin!(ask(MAX_LOOKUPS, "10.64.0.17"));
     let other = poll_fn(|context| Poll::Ready(other.as_mut().poll(context))).await;
 
-    assert!(waiting.len() < MAX_LOOKUPS / 4, "{}", waiting.len());
+    assert_eq!(waiting.len(), MAX_LOOKUPS / 4);
     assert!(other.is_pending(), "another home is asked for");
+}
+
+#[tokio::test]
+async fn homes_that_take_all_places_at_once_give_one_up_to_the_next_and_hear_that_others_may_ask() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let answers = answers(silent.local_addr().unwrap());
+    let ask = |n, from: String| asked(&answers, n, from.parse().unwrap(), Asking::Anyhow);
+    let mut waiting = Vec::new();
+    for n in 0..MAX_LOOKUPS {
+        let mut asking = ask(n, format!("10.64.0.{}", 16 + n % 64));
+        let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        assert!(at_once.is_pending(), "{n}");
+        waiting.push(asking);
+    }
+
+    for n in 0..8 {
+        let mut asking = ask(MAX_LOOKUPS + n, "10.64.0.99".to_owned());
+        let at_once = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        assert!(at_once.is_pending(), "the next one's {n}");
+        waiting.push(asking);
+    }
+
+    let mut busy = 0;
+    for (n, asking) in waiting.iter_mut().enumerate() {
+        let now = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        if let Poll::Ready(heard) = now {
+            assert!(matches!(heard, Heard::Busy(_)) && n < 64, "the oldest: {n}");
+            busy += 1;
+        }
+    }
+    assert_eq!(busy, 8);
 }
 
 #[test]

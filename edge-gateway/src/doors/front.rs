@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dnscrypt_proxy::cache::Cache;
-use dnscrypt_proxy::listen::{Holder, Homes, Places, Rate};
+use dnscrypt_proxy::listen::{GivenUp, Holder, Homes, Rate, Seats};
 use dnscrypt_proxy::proto::message::{Query, Response, pad_answer};
 use dnscrypt_proxy::serve::{Asking, Heard, Rates, answers};
 use tokio::time::timeout;
 
 use super::AT_ONCE;
 use crate::answers::{Answers, MAX_LOOKUPS};
-use crate::places::{Seats, count};
+use crate::places::count;
 
 /// Answers that the doors keep together, in memory.
 const KEPT_BYTES: usize = 8 << 20;
@@ -138,7 +138,7 @@ impl Front {
             rates: rate.map(|rate| Rates::new(rate, homes.clone())),
             kept: Mutex::new(Cache::new(KEPT_BYTES)),
             homes: homes.clone(),
-            waiting: Seats::of(Places::bounded(WAITING, WAITING_PER_SOURCE)),
+            waiting: Seats::bounded(WAITING, WAITING_PER_SOURCE),
             began: Instant::now(),
             figures,
         }
@@ -178,12 +178,15 @@ impl Front {
     }
 
     async fn fetch(&self, message: &[u8], query: &Query, from: IpAddr) -> Vec<u8> {
-        let Some(_seat) = self.waiting.take(Holder::of(&self.homes, from)) else {
+        let asking = timeout(HANDLER, self.answers.answer(message, from, Asking::Anyhow));
+        let answer = match self.waiting.take(Holder::of(&self.homes, from)) {
+            Some(seat) => seat.during(asking).await,
+            None => Err(GivenUp),
+        };
+        let Ok(answer) = answer else {
             count(&self.figures.overloaded, 1);
             return query.refuse(RCODE_SERVFAIL, None);
         };
-        let asking = self.answers.answer(message, from, Asking::Anyhow);
-        let answer = timeout(HANDLER, asking).await;
         let Some(answer) = answer.ok().and_then(Heard::into_message) else {
             return query.refuse(RCODE_SERVFAIL, None);
         };

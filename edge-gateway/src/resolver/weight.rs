@@ -2,16 +2,19 @@
 //! Larger answers are answers, but end at once, so that nobody keeps them; what no honest server sends is refused. And what all
 //! large answers on their way may weigh together, and those of one home: ten times their bytes are held for as long as a lookup lasts.
 
+mod portions;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dnscrypt_proxy::listen::{Holder, Places};
+use dnscrypt_proxy::listen::Holder;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, Record, RecordType};
 
 use super::EDNS_PAYLOAD_BYTES;
+use portions::Portions;
 
 /// Of all that are larger than a datagram, at a time: 128 of the largest, 25 of one home.
 const HEAVY_KIB: usize = 8 << 10;
@@ -83,7 +86,7 @@ pub(crate) struct Room(Arc<Mutex<Shelf>>);
 /// In KiB.
 #[derive(Debug)]
 struct Shelf {
-    places: Places,
+    portions: Portions,
     /// What is still held of lookups that have ended, and until when.
     leaving: VecDeque<(Instant, Holder, usize)>,
     /// Lookups under way, by number.
@@ -119,7 +122,7 @@ struct Held {
 impl Room {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Shelf {
-            places: Places::new(HEAVY_KIB),
+            portions: Portions::new(HEAVY_KIB),
             leaving: VecDeque::new(),
             waiting: HashMap::new(),
             next: 0,
@@ -200,7 +203,7 @@ impl Room {
 impl Shelf {
     /// Takes room of this one, or of another who waits for the same; gives whose it is. If nobody has any, all of these are told.
     fn take(&mut self, holder: Holder, about: &Name, kib: usize) -> Option<Holder> {
-        if self.places.take_many(holder, kib) {
+        if self.portions.take(holder, kib) {
             return Some(holder);
         }
         // A lookup of a name waits for what is above it too, such as the keys of its zone.
@@ -208,7 +211,7 @@ impl Shelf {
         let sharing = sharing.filter(|one| about.zone_of(&one.name));
         for one in sharing {
             let may_lend = one.holder != holder && !one.has_lent;
-            if may_lend && self.places.take_many(one.holder, kib) {
+            if may_lend && self.portions.take(one.holder, kib) {
                 one.has_lent = true;
                 return Some(one.holder);
             }
@@ -223,7 +226,7 @@ impl Shelf {
 
     fn let_go(&mut self, now: Instant) {
         while let Some((_, holder, kib)) = self.leaving.pop_front_if(|(until, ..)| *until <= now) {
-            self.places.give_back_many(holder, kib);
+            self.portions.give_back(holder, kib);
         }
     }
 }

@@ -430,11 +430,51 @@ fn one_for_whom_there_is_no_place_gets_a_stale_answer_where_there_is_one() {
         rig.clerk.take(one_of_many(n), &slow, ended);
     }
 
-    rig.clerk.take(place(), &slow, ended);
+    // It has as many as others.
+    let one_more = one_of_many(7);
+    rig.clerk.take(one_more, &slow, ended);
     rig.clerk
-        .take(place(), &sealed(&client, "first.example"), ended);
+        .take(one_more, &sealed(&client, "first.example"), ended);
 
     assert_eq!(rig.dropped(Dropped::Overloaded), 1);
     assert_eq!(rig.clerk.out.packets.len(), 1);
     assert_eq!(rig.clerk.server.counters.get(Counted::Stale), 1);
+}
+
+#[test]
+fn one_whose_place_is_given_to_another_home_gets_a_stale_answer_or_none_and_its_question_ends() {
+    let mut rig = rig();
+    let client = rig.known();
+    let ended = later(LIFETIME_S);
+    let most = Limits::SERVER.in_flight / 4;
+    let alone = |n: u8| Place {
+        peer: ([198, 51, n, 1], 4000).into(),
+        ..place()
+    };
+    for name in ["first.example", "slow.example"] {
+        let packet = sealed(&client, name);
+        rig.clerk.take(alone(3), &packet, ended);
+    }
+    let other = sealed(&client, "other.example");
+    for (n, count) in [(3, most - 2), (0, most), (1, most), (2, most)] {
+        for _ in 0..count {
+            rig.clerk.take(alone(n), &other, ended);
+        }
+    }
+    assert_eq!(
+        (rig.clerk.out.asks.len(), rig.clerk.out.packets.len()),
+        (3, 0)
+    );
+
+    let new = sealed(&client, "new.example");
+    rig.clerk.take(place(), &new, ended);
+    assert_eq!(rig.clerk.server.counters.get(Counted::Stale), 1);
+    assert_eq!(rig.dropped(Dropped::Overloaded), 0);
+    for _ in 0..4 {
+        rig.clerk.take(place(), &new, ended);
+    }
+
+    assert_eq!(rig.clerk.out.packets.len(), 1);
+    assert_eq!(rig.dropped(Dropped::Overloaded), 4);
+    assert_eq!(rig.clerk.out.ended, [2, 3]);
 }

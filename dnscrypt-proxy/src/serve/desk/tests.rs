@@ -1,4 +1,5 @@
 mod ahead;
+mod room;
 mod stale;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,10 +12,12 @@ use crate::proto::message::{self, HEADER};
 const HOME: Holder = Holder {
     class: Class::Home,
     home: IpAddr::V4(Ipv4Addr::new(10, 64, 0, 16)),
+    network: IpAddr::V4(Ipv4Addr::new(10, 64, 0, 16)),
 };
 const STRANGER: Holder = Holder {
     class: Class::Stranger,
     home: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
+    network: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
 };
 const AD: u8 = 0x20;
 const CD: u8 = 0x10;

@@ -375,7 +375,8 @@ impl<R: RngCore> Questions<R> {
         }
     }
 
-    fn give_up(&mut self, number: u64) {
+    /// Asks no more, and says so.
+    pub(super) fn give_up(&mut self, number: u64) {
         self.count_end(number, Event::Failed);
         let Some(open) = self.open.remove(&number) else {
             return;

@@ -81,7 +81,38 @@ async fn one_stranger_and_all_together_have_so_many_exchanges_and_homes_have_the
     let fourth = rig.begin(OTHER).unwrap();
     assert_eq!(rig.begin(OTHER).err(), Some(Dropped::Overloaded));
     drop((second, third, fourth));
-    assert_eq!(rig.relay.places().taken, 0);
+    assert_eq!(rig.relay.seats.taken(), 0);
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_given_up_for_another_home_ends_as_one_too_many_and_no_other_does() {
+    let rig = rig().await;
+    let home = |n: u16| IpAddr::from([0xfd64, 0, 0, 0, 0, 0, 0, 0x10 + n]);
+    let mut waiting = JoinSet::new();
+    for (n, at) in (0..6).flat_map(|n| [(n, 0), (n, 1)]) {
+        let exchange = rig.begin(home(n)).unwrap();
+        waiting.spawn(async move { ((n, at), exchange.run().await) });
+    }
+
+    let theirs = rig.begin(home(9)).unwrap();
+
+    let ((n, at), ended) = waiting.join_next().await.unwrap().unwrap();
+    assert_eq!((at, ended), (0, Err(Dropped::Overloaded)));
+    assert_eq!(rig.begin(home(9)).err(), Some(Dropped::Overloaded));
+    assert_eq!(rig.begin(home(n)).err(), Some(Dropped::Overloaded));
+    assert_eq!(rig.relay.seats.taken(), 12);
+    drop(theirs);
+    let again = rig.begin(home(n)).unwrap();
+    let asked = async {
+        loop {
+            let (_, from) = rig.received().await;
+            rig.resolver.send_to(&sealed(300), from).await.unwrap();
+        }
+    };
+    tokio::select! {
+        answer = again.run() => assert_eq!(answer, Ok(sealed(300))),
+        () = asked => {}
+    }
 }
 
 #[tokio::test]
@@ -146,7 +177,7 @@ async fn a_silent_resolver_costs_its_place_for_as_long_as_the_wait_and_no_longer
 
     assert_eq!(answer, Err(Dropped::Unanswered));
     assert_eq!(before.elapsed(), WAIT);
-    assert_eq!(rig.relay.places().taken, 0);
+    assert_eq!(rig.relay.seats.taken(), 0);
 }
 
 #[tokio::test]
