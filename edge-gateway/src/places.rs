@@ -2,12 +2,11 @@
 
 mod arrivals;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use dnscrypt_proxy::listen::Homes;
+use dnscrypt_proxy::listen::{Holder, Homes, Seat, Seats};
 
 pub(crate) use arrivals::{over_begun_tls, over_quic, over_tls};
 
@@ -22,55 +21,55 @@ pub(crate) fn count(figure: &AtomicU64, amount: usize) {
 /// Sessions, or connections, at a time, in all and by source.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    max: usize,
-    max_per_source: usize,
     homes: Homes,
+    seats: Seats,
     refused: Arc<AtomicU64>,
-    // Taken at the beginning and end of each, by whichever task serves it.
-    open: Mutex<Open>,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    total: usize,
-    by_source: HashMap<IpAddr, usize>,
 }
 
 impl Limits {
-    /// `refused` counts those who find no place; `homes` says who is one source.
+    /// Whoever has the most gives the oldest up to somebody who has fewer. `refused` counts those and those who find no place; `homes` says
+    /// who is one source.
     pub(crate) fn new(
         (max, max_per_source): (usize, usize),
         homes: &Homes,
         refused: &Arc<AtomicU64>,
     ) -> Arc<Self> {
+        Self::with(Seats::bounded(max, max_per_source), homes, refused)
+    }
+
+    /// For what carries a home's tunnel: to lose it is worse than to go without.
+    pub(crate) fn kept(
+        (max, max_per_source): (usize, usize),
+        refused: &Arc<AtomicU64>,
+    ) -> Arc<Self> {
+        let seats = Seats::kept(max, max_per_source);
+        // Nobody comes from within a tunnel that is still to be.
+        Self::with(seats, &Homes::default(), refused)
+    }
+
+    fn with(seats: Seats, homes: &Homes, refused: &Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
-            max,
-            max_per_source,
             homes: homes.clone(),
+            seats,
             refused: Arc::clone(refused),
-            open: Mutex::default(),
         })
     }
 
     /// How many there may be.
     pub(crate) fn max(&self) -> usize {
-        self.max
+        self.seats.most()
     }
 
-    /// A place for one more, given back when it is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let source = self.homes.of(source, HOME_BITS);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = open.by_source.get(&source).copied().unwrap_or(0);
-        if open.total >= self.max || mine >= self.max_per_source {
+    /// A place for one more.
+    pub(crate) fn enter(&self, source: IpAddr) -> Option<Place> {
+        let seat = self.seats.take(Holder::by(&self.homes, source, HOME_BITS));
+        if seat.is_none() {
             count(&self.refused, 1);
-            return None;
         }
-        open.by_source.insert(source, mine + 1);
-        open.total += 1;
+        let refused = Arc::clone(&self.refused);
         Some(Place {
-            limits: Arc::clone(self),
-            source,
+            seat: seat?,
+            refused,
         })
     }
 }
@@ -78,23 +77,15 @@ impl Limits {
 /// The right to one session, or one connection.
 #[derive(Debug)]
 pub(crate) struct Place {
-    limits: Arc<Limits>,
-    source: IpAddr,
+    seat: Seat,
+    refused: Arc<AtomicU64>,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self
-            .limits
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.total -= 1;
-        if let Some(mine) = open.by_source.get_mut(&self.source) {
-            *mine -= 1;
-            if *mine == 0 {
-                open.by_source.remove(&self.source);
-            }
+impl Place {
+    /// Serves for as long as the place is had, and gives it back.
+    pub(crate) async fn during(self, serving: impl Future<Output = ()>) {
+        if self.seat.during(serving).await.is_err() {
+            count(&self.refused, 1);
         }
     }
 }
@@ -142,14 +133,38 @@ mod tests {
         assert!(limits.enter("fd64::11".parse().unwrap()).is_some());
     }
 
+    #[tokio::test]
+    async fn a_full_house_is_open_to_who_has_fewer_and_ends_what_others_had_for_longest() {
+        let refused = Arc::default();
+        let limits = Limits::new((4, 4), &Homes::default(), &refused);
+        let source = |n: u8| IpAddr::from([192, 0, n, 1]);
+        let mut held: Vec<_> = (0..4).map(|_| limits.enter(source(1)).unwrap()).collect();
+        let _theirs = [(); 2].map(|()| limits.enter(source(2)).unwrap());
+
+        assert!(limits.enter(source(2)).is_none(), "as many as the other");
+        assert!(limits.enter(source(1)).is_none());
+        let kept = held.split_off(2);
+        for place in held {
+            place.during(std::future::pending()).await;
+        }
+        for place in kept {
+            place.during(async {}).await;
+        }
+
+        assert_eq!(refused.load(Ordering::Relaxed), 4);
+        assert_eq!(limits.seats.taken(), 2);
+    }
+
     #[test]
-    fn a_full_house_refuses_until_somebody_leaves() {
-        let limits = Limits::new((1, 1), &Homes::default(), &Arc::default());
-        let first = limits.enter("192.0.2.1".parse().unwrap());
-        assert!(limits.enter("192.0.2.2".parse().unwrap()).is_none());
+    fn a_house_whose_places_are_kept_refuses_until_somebody_leaves() {
+        let limits = Limits::kept((2, 2), &Arc::default());
+        let source = |n: u8| IpAddr::from([192, 0, n, 1]);
+        let first = limits.enter(source(1));
+        let _second = limits.enter(source(1));
+        assert!(limits.enter(source(2)).is_none());
 
         drop(first);
 
-        assert!(limits.enter("192.0.2.2".parse().unwrap()).is_some());
+        assert!(limits.enter(source(2)).is_some());
     }
 }

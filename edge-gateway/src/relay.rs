@@ -16,7 +16,6 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use dnscrypt_proxy::listen::Homes;
 use hyper::Method;
 use masque::Target;
 use tokio::task::JoinSet;
@@ -141,13 +140,11 @@ impl Door {
         let figures = Figures::default();
         let refused = &figures.refused_connections;
         let max = LEAST_CONNECTIONS.max(2 * sessions);
-        // The relay is how homes reach the tunnel: none comes from within.
-        let homes = Homes::default();
-        let connections = || Limits::new((max, 2 * per_source), &homes, refused);
+        let connections = || Limits::kept((max, 2 * per_source), refused);
         Self {
             targets: config.targets.clone(),
             inside: config.inside,
-            limits: Limits::new((sessions, per_source), &homes, &figures.refused_full),
+            limits: Limits::kept((sessions, per_source), &figures.refused_full),
             quic: connections(),
             tcp: connections(),
             figures: Arc::new(figures),

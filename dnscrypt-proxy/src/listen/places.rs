@@ -44,8 +44,14 @@ impl Holder {
     /// Who asks from an address. Without networks of homes everybody is one.
     #[must_use]
     pub fn of(homes: &Homes, address: IpAddr) -> Self {
+        Self::by(homes, address, HOME_BITS)
+    }
+
+    /// The same where a home of the internet has a network this long.
+    #[must_use]
+    pub fn by(homes: &Homes, address: IpAddr, home_bits: u32) -> Self {
         let is_within = homes.hold(address);
-        let home = homes.of(address, HOME_BITS);
+        let home = homes.of(address, home_bits);
         Self {
             class: if is_within || homes.is_empty() {
                 Class::Home
@@ -93,6 +99,8 @@ pub(crate) struct Places<T> {
     most: usize,
     /// Of one source, however many are free.
     each: usize,
+    /// Whether whoever has one keeps it, whoever else comes.
+    is_kept: bool,
     pub(crate) taken: usize,
     pub(crate) strangers: usize,
     last: u64,
@@ -124,6 +132,7 @@ impl<T> Places<T> {
         Self {
             most,
             each,
+            is_kept: false,
             taken: 0,
             strangers: 0,
             last: 0,
@@ -131,6 +140,19 @@ impl<T> Places<T> {
             networks: HashMap::new(),
             by_count: [const { BTreeSet::new() }; 2],
         }
+    }
+
+    /// The same, but that nobody has to give one up.
+    pub(crate) fn kept(self) -> Self {
+        Self {
+            is_kept: true,
+            ..self
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn most(&self) -> usize {
+        self.most
     }
 
     /// Takes a place for something.
@@ -146,7 +168,8 @@ impl<T> Places<T> {
         let no_more = is_stranger && self.strangers >= self.most.div_ceil(PART);
         let mut given_up = None;
         if no_more || self.taken >= self.most {
-            let Some(oldest) = self.oldest_of_largest(holder, own) else {
+            let oldest = self.oldest_of_largest(holder, own);
+            let Some(oldest) = oldest.filter(|_| !self.is_kept) else {
                 return Err(what);
             };
             given_up = self.give_back(oldest).map(|what| (oldest, what));

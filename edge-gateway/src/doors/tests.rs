@@ -1,5 +1,7 @@
 //! The doors on loopback, with clients of the crates that real devices use.
 
+mod room;
+
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
@@ -13,7 +15,7 @@ use hyper::{Request, StatusCode};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -136,7 +138,18 @@ impl Rig {
         to: SocketAddr,
         protocol: &[u8],
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(to).await?;
+        self.connect_from(HERE, to, protocol).await
+    }
+
+    async fn connect_from(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: &[u8],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let tcp = socket.connect(to).await?;
         let connector = TlsConnector::from(Arc::new(self.client(protocol)));
         let name = ServerName::try_from(NAME).unwrap();
         connector.connect(name, tcp).await
@@ -158,7 +171,16 @@ impl Rig {
         to: SocketAddr,
         protocol: &[u8],
     ) -> (quinn::Endpoint, quinn::Connection) {
-        let mut endpoint = quinn::Endpoint::client(SocketAddr::new(HERE, 0)).unwrap();
+        self.over_udp_from(HERE, to, protocol).await
+    }
+
+    async fn over_udp_from(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: &[u8],
+    ) -> (quinn::Endpoint, quinn::Connection) {
+        let mut endpoint = quinn::Endpoint::client(SocketAddr::new(from, 0)).unwrap();
         let tls = QuicClientConfig::try_from(self.client(protocol)).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
         let connecting = endpoint.connect(to, NAME).unwrap();

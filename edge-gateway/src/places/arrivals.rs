@@ -52,14 +52,13 @@ where
                 Ok((tcp, from)) => {
                     let Some(place) = limits.enter(from.ip()) else { continue };
                     let (acceptor, serve) = (acceptor.clone(), serve.clone());
-                    connections.spawn(async move {
+                    connections.spawn(place.during(async move {
                         // Messages are whole; waiting to fill a segment only costs time. A socket without it still works.
                         let _slower = tcp.set_nodelay(true);
                         if let Some(stream) = shake_tls(&acceptor, tcp).await {
                             serve(stream, from).await;
                         }
-                        drop(place);
-                    });
+                    }));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
@@ -89,14 +88,13 @@ pub(crate) async fn over_begun_tls<S, F>(
                 // One that cannot be waited for is broken.
                 let Ok(stream) = replay(begun) else { continue };
                 let (acceptor, serve) = (acceptor.clone(), serve.clone());
-                connections.spawn(async move {
+                connections.spawn(place.during(async move {
                     // What is here already may be refused at once, which could not be told before the socket is known to take it.
                     let _ready = stream.writer().writable().await;
                     if let Some(stream) = shake_tls(&acceptor, stream).await {
                         serve(stream, from).await;
                     }
-                    drop(place);
-                });
+                }));
             }
             Some(_ended) = connections.join_next() => {}
         }
@@ -133,13 +131,19 @@ where
                 };
                 let (limits, serve) = (Arc::clone(&limits), serve.clone());
                 connections.spawn(async move {
-                    let Some(connection) = shake(incoming).await else { return };
-                    let from = connection.remote_address();
-                    let place = place.or_else(|| limits.enter(from.ip()));
-                    if place.is_some() {
-                        serve(connection).await;
+                    let shaking = shake(incoming);
+                    if let Some(place) = place {
+                        let serving = async move {
+                            if let Some(connection) = shaking.await {
+                                serve(connection).await;
+                            }
+                        };
+                        return place.during(serving).await;
                     }
-                    drop(place);
+                    let Some(connection) = shaking.await else { return };
+                    if let Some(place) = limits.enter(connection.remote_address().ip()) {
+                        place.during(serve(connection)).await;
+                    }
                 });
             }
             Some(_ended) = connections.join_next() => {}
@@ -158,10 +162,7 @@ fn admit(
     open: usize,
     limits: &Arc<Limits>,
 ) -> Option<(Incoming, Option<Place>)> {
-    if open >= limits.max() {
-        incoming.refuse();
-        return None;
-    }
+    // Beyond that all prove where they are, and have a place or make somebody give one up.
     if open >= retry_above(limits.max())
         && !incoming.remote_address_validated()
         && incoming.may_retry()

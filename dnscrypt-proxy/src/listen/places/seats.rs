@@ -41,6 +41,12 @@ impl Seats {
         Self::of(Places::bounded(most, each))
     }
 
+    /// The same, but that nobody has to give one up.
+    #[must_use]
+    pub fn kept(most: usize, each: usize) -> Self {
+        Self::of(Places::bounded(most, each).kept())
+    }
+
     fn of(places: Places<Leash>) -> Self {
         Self(Arc::new(Mutex::new(places)))
     }
@@ -56,6 +62,12 @@ impl Seats {
             ticket: taken.ticket,
             gone,
         })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.places().most()
     }
 
     /// How many are taken.

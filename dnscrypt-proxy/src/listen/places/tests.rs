@@ -64,6 +64,15 @@ fn who_has_fewer_is_never_robbed_by_who_has_more_or_as_many() {
 }
 
 #[test]
+fn places_that_are_kept_are_given_up_to_nobody() {
+    let mut places = Rig::bounded(4, 4).kept();
+    take(&mut places, home(0), 4);
+
+    assert_eq!(take(&mut places, home(1), 1).0, 0);
+    assert_eq!(has(&places, home(0)), 4);
+}
+
+#[test]
 fn sixty_homes_that_take_all_at_once_and_again_leave_their_share_to_the_next_one() {
     let mut places = Rig::new(2_048);
     for n in 0..60 {
