@@ -17,6 +17,7 @@ use crate::store::Id;
 mod answers;
 mod cosigned;
 mod entries;
+mod monitor;
 mod operators;
 mod people;
 mod server;
@@ -58,6 +59,7 @@ enum Command {
     People(people::People),
     #[command(subcommand)]
     Witness(witness::Witness),
+    Monitor(monitor::Watch),
     #[command(flatten)]
     Operator(Operator),
 }
@@ -366,6 +368,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Serve { config, log_level } => server::serve(&config, cli.data_dir, log_level),
         Command::People(command) => people::execute(command),
         Command::Witness(command) => witness::execute(command),
+        Command::Monitor(watch) => monitor::execute(&watch),
         Command::Operator(command) => {
             let dir = DataDir::new(cli.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -40,7 +40,8 @@ pub mod changes;
 
 pub mod publish;
 
-// Who sees to it that there is one history: a process of its own, in other hands.
+// Who sees to it that there is one history, and that it is the people's: processes of their own, in other hands.
+pub mod monitor;
 pub mod witness;
 
 // What people sign, with no server near.

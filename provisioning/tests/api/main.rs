@@ -12,6 +12,7 @@ mod data_dir;
 mod enrolment;
 mod limits;
 mod logs;
+mod monitor;
 mod process;
 mod psk;
 mod rates;

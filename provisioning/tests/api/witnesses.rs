@@ -276,7 +276,7 @@ async fn a_head_that_could_not_be_written_down_is_published_once_it_can() {
 }
 
 /// A copy of a data directory, as who stole or restored it has it.
-fn copy(dir: &Path, to: &TempDir) -> DataDir {
+pub(crate) fn copy(dir: &Path, to: &TempDir) -> DataDir {
     let data = to.path().join("data");
     std::fs::create_dir_all(data.join("image")).unwrap();
     for folder in ["", "image"] {
