@@ -39,6 +39,7 @@ struct Rig {
     cert: Certificate,
     counters: Arc<Counters>,
     asked: Arc<AtomicUsize>,
+    under_way: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
     _certs: Certs,
 }
@@ -47,6 +48,10 @@ impl Rig {
     /// Two workers behind one port, before a resolver that answers all but the names that begin with `mute`, and
     /// those that begin with `brief` only if it was asked nothing before, for a second.
     fn start() -> Self {
+        Self::start_with(2, Limits::SERVER)
+    }
+
+    fn start_with(workers: usize, limits: Limits) -> Self {
         let provider = SigningKey::from_bytes(&[5; 32]);
         let certs = Certs::signing(provider, Rotation::default(), clock::system()).unwrap();
         let cert = certs
@@ -65,42 +70,55 @@ impl Rig {
         // Held from the first moment on: nobody else is given the port.
         let first = Udp::bind(OWN.parse().unwrap(), &options).unwrap();
         let address = first.local_addr().unwrap();
-        let second = Udp::bind(address, &options).unwrap();
-        let sockets = [first, second].map(|udp| {
+        let others = (1..workers).map(|_| Udp::bind(address, &options).unwrap());
+        let sockets = std::iter::once(first).chain(others).map(|udp| {
             let mut sockets = WorkerSockets::default();
             sockets.udp.push(udp);
             sockets.listen(address).unwrap();
             sockets
         });
+        let sockets = sockets.collect();
         let counters: Arc<Counters> = Arc::default();
         let server = Server {
             provider_name: "2.dnscrypt-cert.workers.example".to_owned(),
             keyring: certs.keyring(),
-            limits: Limits::SERVER,
+            limits,
             homes: Homes::default(),
             counters: Arc::clone(&counters),
             clock: clock::system(),
         };
         let asked: Arc<AtomicUsize> = Arc::default();
-        let count = Arc::clone(&asked);
+        let under_way: Arc<AtomicUsize> = Arc::default();
+        let (count, open) = (Arc::clone(&asked), Arc::clone(&under_way));
         let serving = tokio::spawn(async move {
-            let handler = move |query: Query| answer(query, count.fetch_add(1, Ordering::Relaxed));
-            server
-                .serve_by_workers(sockets.into(), DUTIES, handler)
-                .await;
+            let handler = move |query: Query| {
+                open.fetch_add(1, Ordering::Relaxed);
+                let asking = UnderWay(Arc::clone(&open));
+                let answer = answer(query, count.fetch_add(1, Ordering::Relaxed));
+                async move {
+                    let _asking = asking;
+                    answer.await
+                }
+            };
+            server.serve_by_workers(sockets, DUTIES, handler).await;
         });
         Self {
             address,
             cert,
             counters,
             asked,
+            under_way,
             serving,
             _certs: certs,
         }
     }
 
     fn client(&self) -> Client {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.client_from("127.0.0.1")
+    }
+
+    fn client_from(&self, address: &str) -> Client {
+        let socket = UdpSocket::bind((address, 0)).unwrap();
         socket.connect(self.address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Client {
@@ -119,6 +137,15 @@ impl Rig {
         packet.resize(256, 0x55);
         packet[8..16].copy_from_slice(&n.to_be_bytes());
         packet
+    }
+}
+
+/// A question that the resolver is asked, until it has answered or nobody wants to know any more.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -183,6 +210,15 @@ impl Client {
 }
 
 /// The next message; `None` once the connection is closed.
+async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+}
+
 async fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let read = async {
         let len = stream.read_u16().await.ok()?;
@@ -337,6 +373,30 @@ async fn a_resolver_that_never_answers_delays_nobody_else() {
 
     assert_eq!(client.ask("www.example", 2), Some(1));
     assert_eq!(client.ask("other.example", 3), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_whose_place_another_home_has_is_asked_no_longer_and_the_others_are() {
+    let rig = Rig::start_with(
+        1,
+        Limits {
+            in_flight: 8,
+            ..Limits::SERVER
+        },
+    );
+    let (hog, other) = (rig.client(), rig.client_from("127.0.0.2"));
+    for n in 0..8 {
+        hog.send(&format!("mute.n{n}.example"), n);
+    }
+    until(|| rig.asked() == 8).await;
+
+    assert_eq!(other.ask("www.example", 1), Some(1));
+
+    until(|| rig.under_way.load(Ordering::Relaxed) == 7).await;
+    assert_eq!(rig.counters.dropped(Dropped::Overloaded), 1);
+    hog.send("mute.n9.example", 9);
+    until(|| rig.asked() == 10).await;
+    assert_eq!(rig.under_way.load(Ordering::Relaxed), 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]

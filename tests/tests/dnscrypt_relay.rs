@@ -18,6 +18,11 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A lookup that nothing holds up, by a program that starts for it and fetches certificates.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// So many exchanges may be under way (`dns.relay.max-exchanges`), each for as long as its resolver may take.
+const EXCHANGES: u64 = 1_024;
+const EXCHANGE: Duration = Duration::from_secs(3);
+/// Rounds of sixty exchanges that take them all.
+const FILLING: u64 = 18;
 /// One source has so many connections at a time (`Limits::SERVER`).
 const CONNECTIONS: usize = 32;
 
@@ -308,6 +313,52 @@ fn floods_of_exchanges_that_nobody_answers_and_idle_connections_hold_up_no_other
             .then_some(()))
     })
     .unwrap();
+}
+
+#[test]
+fn sixty_homes_that_fill_the_relay_together_leave_another_its_exchanges() {
+    let (_abroad, world) = Abroad::with_home().unwrap();
+    let nobody = wrap(socket("11.0.0.99", 443), &[0x55; 300]);
+    let vanish = ["ip", "route", "add", "blackhole", "11.0.0.99/32"];
+    world.lab.internet.run(&vanish).unwrap();
+    // Homes that nobody has to enrol: their packets come from the gateway's own machine.
+    let homes = ["ip", "route", "add", "local", "10.64.200.0/24", "dev", "lo"];
+    world.lab.pop.run(&homes).unwrap();
+    resolves(&world.dig(&[PAGE_NAME, "A"]).unwrap()).unwrap();
+    let begun = || forwarded(&world)["queries"].as_u64().unwrap_or(0);
+    let refused = || {
+        let dropped = &forwarded(&world)["dropped"]["overloaded"];
+        dropped.as_u64().unwrap_or(0)
+    };
+
+    let (before, took) = (begun(), Instant::now());
+    let held = world.lab.pop.enter(|| {
+        let bind = |n: u8| UdpSocket::bind(([10, 64, 200, n], 0));
+        let homes = (1..=60).map(bind).collect::<std::io::Result<Vec<_>>>()?;
+        // The queue before the relay has room for one round.
+        for round in 1..=FILLING {
+            for home in &homes {
+                home.send_to(&nobody, socket(GATEWAY_INNER, 443))?;
+            }
+            let sent = round * homes.len() as u64;
+            wait_until("a round is taken", PATIENCE, || {
+                Ok((begun() - before + refused() >= sent).then_some(()))
+            })?;
+        }
+        Ok(homes)
+    });
+    let all = begun() - before;
+    for n in 20..25 {
+        let asked = Instant::now();
+        let name = format!("n{n}.many.first-light.lab");
+        assert!(world.dig(&[&name, "A"]).unwrap().contains(WEB), "{name}");
+        let took = asked.elapsed();
+        assert!(took < AT_ONCE, "{name}: {took:?}");
+    }
+
+    assert!(took.elapsed() < EXCHANGE, "some places were free again");
+    assert!(all >= EXCHANGES && refused() > 0, "{all} begun");
+    drop(held);
 }
 
 #[test]
