@@ -5,6 +5,7 @@ use anyhow::Context;
 use rand_core::{OsRng, RngCore};
 use sqlx::sqlite::SqliteConnection;
 use trust::lease::fleet_entry;
+use trust::verify::MAX_SKEW_S;
 use trust::{EnrolFacts, Lease, LeaseBundle, Limits, Verified, key_id};
 
 use crate::assign::{self, NoPlace};
@@ -201,9 +202,10 @@ pub fn decide(request: &Request, facts: &Facts, times: &LeaseTimes, now: u64) ->
     })
 }
 
+/// What this server issued while its clock was ahead, no router takes before that time has come.
 fn is_fresh(lease: &IssuedLease, times: &LeaseTimes, now: u64) -> bool {
     let renewable_from = lease.issued_at.saturating_add(times.renew_after.as_secs());
-    now < renewable_from.min(lease.not_after)
+    lease.issued_at <= now.saturating_add(MAX_SKEW_S) && now < renewable_from.min(lease.not_after)
 }
 
 /// What a request came to, once its transaction has committed.

@@ -264,6 +264,15 @@ fn a_lease_that_ends_before_it_is_due_for_renewal_is_not_repeated() {
 }
 
 #[test]
+fn a_lease_that_was_issued_by_a_clock_ahead_is_not_repeated_once_it_is_right() {
+    let repeat = kept(ClaimUse::Untouched, LeaseUse::Repeat { epoch: 5 });
+    let renew = kept(ClaimUse::Untouched, LeaseUse::Issue { epoch: 6 });
+
+    check(None, &known(lease(TUNNEL, NOW + MAX_SKEW_S)), &repeat);
+    check(None, &known(lease(TUNNEL, NOW + MAX_SKEW_S + 1)), &renew);
+}
+
+#[test]
 fn a_lease_has_each_stamp_once_and_of_no_gateway_a_part() {
     let stamps =
         |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
