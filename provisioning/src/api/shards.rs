@@ -40,7 +40,8 @@ pub(super) struct Position {
     wait: u64,
 }
 
-/// A page of a shard's stream, at most 1000 entries, proved under the published head of the fleet log.
+/// A page of a shard's stream, at most 1000 entries, proved under the published head of the fleet log. Where the stream ends before
+/// `from`, as the database was put back, the page is an empty one from that end: the gateway reads from the start.
 #[utoipa::path(
     get, path = "/v1/shard/{id}", tag = "gateways",
     params(("id" = u32, Path, description = "A shard that the gateway serves"), Position),
@@ -114,7 +115,8 @@ async fn wait_for_page(
         changes.mark_unchanged();
         let page = read_page(api, gateway, shard, position.from).await;
         let page = page.map_err(|error| Problem::internal(&error))?;
-        if !page.entries.is_empty() || Instant::now() >= deadline || *stop.borrow() {
+        let is_news = !page.entries.is_empty() || page.from != position.from;
+        if is_news || Instant::now() >= deadline || *stop.borrow() {
             return Ok(page);
         }
         tokio::select! {
@@ -143,6 +145,16 @@ impl Drop for Waiting<'_> {
 
 async fn read_page(api: &Api, gateway: &Id, shard: u32, from: u64) -> anyhow::Result<ShardPage> {
     let mut db = api.store.read().await?;
+    let end = stream::end(&mut db, shard).await?;
+    if from > end {
+        // The gateway has heard more than this database holds, which was put back; a page from elsewhere lets it begin anew.
+        return Ok(ShardPage {
+            shard,
+            from: end,
+            next: end,
+            entries: Vec::new(),
+        });
+    }
     let max = u32::try_from(MAX_PAGE_ENTRIES)?;
     let mut found = stream::page(&mut db, gateway, shard, from, max).await?;
     // What follows an entry that others have yet to cosign waits with it: a stream is read in its order.

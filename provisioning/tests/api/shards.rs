@@ -106,7 +106,21 @@ async fn a_position_that_is_none_is_refused() {
         .shard(&gateway, "1?from=18446744073709551615")
         .await
         .page();
-    assert_eq!((beyond.from, beyond.next), (u64::MAX, u64::MAX));
+    assert_eq!((beyond.from, beyond.next), (0, 0));
+}
+
+#[tokio::test]
+async fn who_has_heard_more_than_there_is_hears_at_once_that_the_stream_begins_anew() {
+    let gateway = Gateway::new("gw1", "pop1", 1);
+    let office = office_with(&gateway).await;
+    enrolled(&office).await;
+    let mut client = office.connect().await;
+
+    let page = client.shard(&gateway, "1?from=1").await.page();
+    assert_eq!((page.from, page.next), (1, 1));
+    let asked = client.shard(&gateway, "1?from=2&wait=25");
+    let page = timeout(Duration::from_secs(5), asked).await.unwrap().page();
+    assert_eq!((page.from, page.next, page.entries.len()), (1, 1, 0));
 }
 
 #[tokio::test]
