@@ -419,8 +419,8 @@ impl Peers {
             return;
         };
         state.next = 0;
-        if let Err(error) = tokio::task::block_in_place(|| state.cache.clear()) {
-            tracing::error!(shard, %error, "the old shard cache cannot be cleared");
+        if let Err(error) = tokio::task::block_in_place(|| state.cache.begin_anew()) {
+            tracing::error!(shard, %error, "the shard cache of the old stream cannot be rewritten");
         }
     }
 

@@ -144,10 +144,10 @@ impl ShardCache {
         Ok(())
     }
 
-    /// Forgets everything, for a stream that begins anew.
-    pub fn clear(&mut self) -> io::Result<()> {
+    /// Begins anew with the stream. Revocations stay: a stream that lacks them must bring nobody back.
+    pub fn begin_anew(&mut self) -> io::Result<()> {
         self.next = 0;
-        self.compact(|_| false)
+        self.compact(|entry| matches!(entry, ShardEntry::Revocation { .. }))
     }
 }
 

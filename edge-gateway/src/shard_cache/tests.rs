@@ -128,3 +128,22 @@ fn a_full_disk_leaves_the_file_as_it_was() {
     cache.append(&[entry(1)], 2).unwrap();
     assert_eq!(open(dir.path()).1, [entry(0), entry(1)]);
 }
+
+#[test]
+fn a_stream_that_begins_anew_takes_leases_away_and_no_revocation() {
+    let revocation = ShardEntry::Revocation {
+        revocation: vec![1; 40],
+        salt: [1; 32],
+        proof: "proof 1\n".to_owned(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cache, ..) = open(dir.path());
+    cache.append(&[entry(0), revocation.clone()], 2).unwrap();
+
+    cache.begin_anew().unwrap();
+    cache.append(&[entry(0)], 1).unwrap();
+
+    let (cache, entries, recovered) = open(dir.path());
+    assert_eq!(entries, [revocation, entry(0)]);
+    assert_eq!((cache.next(), recovered.torn_bytes), (1, 0));
+}
