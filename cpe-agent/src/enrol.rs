@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::time::timeout;
+use tracing::warn;
 use trust::{Activation, ClaimCode, DecodeError, EnrolReq, LeaseBundle, ServerChallenge};
 use x25519_dalek::StaticSecret;
 
@@ -246,7 +247,14 @@ async fn changes_since(
         let path = format!("/v1/authority/states/{next}");
         let answer = http::get(&mut channel.stream, server, &path);
         match in_time(answer).await {
-            Ok(state) => changes.push(Activation::from_bytes(&state)?),
+            // What follows it could not be judged without it.
+            Ok(state) => match Activation::from_bytes(&state) {
+                Ok(change) => changes.push(change),
+                Err(error) => {
+                    warn!(%error, "a new state of the authority cannot be read");
+                    break;
+                }
+            },
             Err(ExchangeError::Refused(Refusal::Status(STATUS_NOT_FOUND))) => break,
             Err(error) => return Err(error),
         }
