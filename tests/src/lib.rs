@@ -71,7 +71,7 @@ pub use kernel_image::KernelImage;
 pub use kernel_wireguard::{KernelCounters, KernelWireGuard};
 pub use netns::{Netns, said};
 pub use observer::{Findings, Observer, Wire, allowed_in_the_lab, search};
-pub use office::Office;
+pub use office::{Office, wrong_clock};
 pub use pcap::frames;
 pub use peers::{Peers, Suite};
 pub use people::People;

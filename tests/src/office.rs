@@ -9,10 +9,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::netns::{Netns, said};
-use crate::people::People;
+use crate::people::{CEREMONY, People};
 use crate::process::Running;
 use crate::programs::Programs;
 use crate::topology::{GATEWAY, Lab, OFFICE};
+
+mod thief;
+
+pub use thief::wrong_clock;
 
 /// Provisioning's TLS port.
 pub(crate) const PROVISIONING_PORT: u16 = 8443;
@@ -27,6 +31,7 @@ pub struct Office {
     program: PathBuf,
     data: PathBuf,
     config: PathBuf,
+    port: u16,
     people: People,
 }
 
@@ -38,28 +43,49 @@ impl Office {
 
     /// Makes another provider's, in a folder of its own.
     pub fn init_in(lab: &Lab, programs: &Programs, name: &str) -> Result<Self> {
-        Self::init_with(lab, programs, name, &[])
+        Self::init_with(lab, programs, name, (CEREMONY, &[]))
+    }
+
+    /// Makes one whose people make their keys and their first state by this script; see [`People::gather`].
+    pub fn init_for(lab: &Lab, programs: &Programs, ceremony: &str) -> Result<Self> {
+        Self::init_with(lab, programs, "provisioning", (ceremony, &[]))
     }
 
     /// Makes one whose logs others have to cosign, by these lines of a policy.
     pub fn init_witnessed(lab: &Lab, programs: &Programs, lines: &str) -> Result<Self> {
+        Self::init_witnessed_for(lab, programs, lines, CEREMONY)
+    }
+
+    /// The same for people who make their first state by this script.
+    pub fn init_witnessed_for(
+        lab: &Lab,
+        programs: &Programs,
+        lines: &str,
+        ceremony: &str,
+    ) -> Result<Self> {
         let file = lab.work().join("witnesses");
         fs::write(&file, lines).context("writing the witnesses' lines")?;
         let witnesses = ["--witnesses", &file.to_string_lossy()];
-        Self::init_with(lab, programs, "provisioning", &witnesses)
+        Self::init_with(lab, programs, "provisioning", (ceremony, &witnesses))
     }
 
-    fn init_with(lab: &Lab, programs: &Programs, name: &str, more: &[&str]) -> Result<Self> {
+    fn init_with(
+        lab: &Lab,
+        programs: &Programs,
+        name: &str,
+        (ceremony, more): (&str, &[&str]),
+    ) -> Result<Self> {
         let data = lab.work().join(name);
         let config = lab.work().join(format!("{name}.toml"));
         let program = programs.provisioning();
         let people = lab.work().join(format!("{name}-people"));
         let office = Self {
             netns: lab.office.clone(),
-            people: People::gather(&lab.office, &program, &people)?,
+            people: People::gather(&lab.office, &program, &people, ceremony)?,
             program,
             data,
             config,
+            port: PROVISIONING_PORT,
         };
         let genesis = office.people.genesis();
         let genesis = ["--genesis", &genesis.to_string_lossy()];
@@ -77,7 +103,11 @@ impl Office {
             "--config".as_ref(),
             self.config.as_os_str(),
         ];
-        let mut server = self.netns.spawn("provisioning", &self.program, &args)?;
+        let server = self.netns.spawn("provisioning", &self.program, &args)?;
+        self.wait_for_answer(server)
+    }
+
+    fn wait_for_answer(&self, mut server: Running) -> Result<Running> {
         let health = format!("{}/healthz", self.url());
         server.wait_ready("answers", START, || {
             let output = self
@@ -106,7 +136,7 @@ impl Office {
 
     /// The server's address as an image carries it.
     pub fn url(&self) -> String {
-        format!("https://{OFFICE}:{PROVISIONING_PORT}")
+        format!("https://{OFFICE}:{}", self.port)
     }
 
     /// The folder with what an image carries: `trust.policy` and `server.spki`.
@@ -117,6 +147,18 @@ impl Office {
     /// The first state of the authority, which the provider's people signed.
     pub fn genesis(&self) -> PathBuf {
         self.people.genesis()
+    }
+
+    /// The folder in which the people sign.
+    pub fn people(&self) -> &Path {
+        self.people.folder()
+    }
+
+    /// What the people type in their folder; `$1` is the program, `$2` the server's data directory, and what follows are these words.
+    pub fn people_type(&self, script: &str, words: &[&str]) -> Result<()> {
+        let data = self.data.to_string_lossy();
+        let words = [&[data.as_ref()], words].concat();
+        self.people.type_in(&self.netns, script, &words)
     }
 
     /// The server's store.
@@ -229,8 +271,9 @@ impl Office {
 
     fn configuration(&self) -> String {
         format!(
-            "listen = [\"{OFFICE}:{PROVISIONING_PORT}\"]\ndata-dir = \"{}\"\nmetrics-listen = \"127.0.0.1:9102\"\n\n\
+            "listen = [\"{OFFICE}:{}\"]\ndata-dir = \"{}\"\nmetrics-listen = \"127.0.0.1:9102\"\n\n\
              [[pool]]\npop = \"pop1\"\nshard = 1\nv4 = \"10.64.0.0/16\"\nv6 = \"fd64::/48\"\n",
+            self.port,
             self.data.display()
         )
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::netns::Netns;
 
 /// They make keys, and sign as the first state of the authority that they are the people.
-const CEREMONY: &str = r#"
+pub(crate) const CEREMONY: &str = r#"
 for name in alice bob; do ssh-keygen -q -t ed25519 -N '' -C $name -f $name; done
 {
     echo epoch 1
@@ -60,14 +60,14 @@ pub struct People {
 }
 
 impl People {
-    /// Has them make their keys and their first state.
-    pub fn gather(netns: &Netns, program: &Path, folder: &Path) -> Result<Self> {
+    /// Has them make their keys and their first state by a script, whose `$1` is the program and which leaves `authority` and `first.activation`.
+    pub fn gather(netns: &Netns, program: &Path, folder: &Path, ceremony: &str) -> Result<Self> {
         std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
         let people = Self {
             program: program.to_owned(),
             folder: folder.to_owned(),
         };
-        people.type_in(netns, CEREMONY, &[])?;
+        people.type_in(netns, ceremony, &[])?;
         Ok(people)
     }
 
@@ -83,12 +83,18 @@ impl People {
         self.type_in(netns, APPROVE_AGAIN, &[&data, name])
     }
 
-    fn type_in(&self, netns: &Netns, script: &str, words: &[&str]) -> Result<()> {
+    /// Types a script in their folder; its `$1` is the program, and what follows are these words.
+    pub fn type_in(&self, netns: &Netns, script: &str, words: &[&str]) -> Result<()> {
         let program = self.program.to_string_lossy();
         let script = format!("cd '{}'\n{script}", self.folder.display());
         let argv = ["sh", "-ec", &script, "sh", program.as_ref()];
         netns.run(&[&argv[..], words].concat())?;
         Ok(())
+    }
+
+    /// Where they sign.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What `init --genesis` takes.

@@ -120,6 +120,16 @@ impl Router {
         output
     }
 
+    /// Types a claim code at the running agent, which asks until it has a lease.
+    pub fn keep_asking(&self, code: &str) -> Result<Running> {
+        let file = self.dir.join("code");
+        fs::write(&file, code).context("writing the claim code down")?;
+        let config = self.config();
+        let claim = ["enrol".as_ref(), "--claim-file".as_ref(), file.as_os_str()];
+        let args = [&claim[..], &["--config".as_ref(), config.as_os_str()]].concat();
+        self.netns.spawn("asks", &self.program, &args)
+    }
+
     /// Runs another verb of the agent on this router's configuration.
     pub fn agent(&self, args: &[&str]) -> Result<Output> {
         let program = self.program.to_string_lossy();

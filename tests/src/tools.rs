@@ -1,6 +1,6 @@
 //! The Debian packages that the lab stands on, each with the file that shows it and the reason.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -173,6 +173,21 @@ pub fn install_missing(wanted: &[&'static [Package]], mut say: impl FnMut(&str))
         still.join(" ")
     );
     Ok(())
+}
+
+/// Debian's token without hardware: `cargo xtask setup` unpacks it; another place is named by `CULVERT_SK_DUMMY`.
+pub fn token() -> Result<PathBuf> {
+    let unpacked = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/openssh-tests/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so"
+    );
+    let token = std::env::var_os("CULVERT_SK_DUMMY").map_or_else(|| unpacked.into(), PathBuf::from);
+    ensure!(
+        token.exists(),
+        "{} is missing: `cargo xtask setup` unpacks it; or name the sk-dummy.so of openssh-tests by CULVERT_SK_DUMMY",
+        token.display()
+    );
+    Ok(token)
 }
 
 /// Unpacks Debian's token without hardware (`sk-dummy.so`) under `target`, where it is missing. Its package is not installed, as that

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lab::{
     Device, Image, Lab, Office, Programs, Router, Running, StreamReader, exit, mistakes_told,
-    refused, said, wait_until,
+    refused, said, wait_until, wrong_clock,
 };
 
 struct Scene {
@@ -324,11 +324,4 @@ fn an_expired_lease_is_said_and_opens_nothing() {
 
     assert_ne!(status["state"], "protected");
     assert_eq!(status["kill_switch"], true);
-}
-
-/// Shows another calendar to what the shell starts; timers run as ever.
-fn wrong_clock(time: &str) -> String {
-    format!(
-        "export LD_PRELOAD='/usr/$LIB/faketime/libfaketimeMT.so.1' FAKETIME='{time}' FAKETIME_DONT_FAKE_MONOTONIC=1"
-    )
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use lab::{Lab, Office, Programs, Router, StreamReader, exit, refused, said, wait_until};
@@ -13,34 +12,6 @@ use trust::Activation;
 type Attack = (&'static dyn Fn(&mut Activation), &'static str);
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Puts another activation in the place of the gateway's, as who has the server can.
-fn replace_activation(lab: &Lab, office: &Office, activation: &Activation) {
-    let file = lab.work().join("changed.activation");
-    fs::write(&file, activation.to_bytes()).unwrap();
-    let file = file.display();
-    let sql = format!(
-        "UPDATE proposal SET activation = readfile('{file}') WHERE leaf IN (SELECT leaf FROM gateway)"
-    );
-    let store = office.data().join("culvert.db");
-    let store = store.to_string_lossy();
-    lab.office.run(&["sqlite3", store.as_ref(), &sql]).unwrap();
-}
-
-/// All that the server's store holds, its write-ahead log too.
-fn copy_store(lab: &Lab, office: &Office, into: &Path) {
-    let store = office.data().join("culvert.db");
-    let copy = format!("VACUUM INTO '{}'", into.display());
-    let store = store.to_string_lossy();
-    lab.office.run(&["sqlite3", store.as_ref(), &copy]).unwrap();
-}
-
-fn replace_store(office: &Office, with: &Path) {
-    for end in ["-wal", "-shm"] {
-        let _gone = fs::remove_file(office.data().join(format!("culvert.db{end}")));
-    }
-    fs::copy(with, office.data().join("culvert.db")).unwrap();
-}
 
 #[test]
 fn a_router_takes_no_gateway_that_too_few_people_approved_and_says_so_until_it_can_take_one() {
@@ -56,7 +27,7 @@ fn a_router_takes_no_gateway_that_too_few_people_approved_and_says_so_until_it_c
     let changed = |change: &dyn Fn(&mut Activation)| {
         let mut activation = approved.clone();
         change(&mut activation);
-        replace_activation(&lab, &office, &activation);
+        office.replace_activation(&activation).unwrap();
     };
     let router = Router::flash(&lab, &programs, &office).unwrap();
 
@@ -85,14 +56,8 @@ fn a_router_takes_no_gateway_that_too_few_people_approved_and_says_so_until_it_c
         refused(&tried, exit::UNAVAILABLE, &[&words]).unwrap();
     }
 
-    let file = router.dir().join("code");
-    fs::write(&file, &code).unwrap();
-    let enrol = router.run_line().replace(" run ", " enrol ");
-    let enrol = format!("exec {enrol} --claim-file {}", file.display());
     let _agent = router.start().unwrap();
-    let mut command = lab.router.command("sh");
-    command.args(["-c", &enrol]);
-    let _tries = lab.router.spawn_command("tries", command).unwrap();
+    let _tries = router.keep_asking(&code).unwrap();
     let status = wait_until("the agent says why", PATIENCE, || {
         let status = router.status()?;
         let reason = status["reason"].as_str().unwrap_or_default().to_owned();
@@ -125,7 +90,7 @@ fn a_router_follows_its_people_when_they_change_and_no_server_leads_it_back() {
     assert!(enrolled.status.success(), "{}", said(&enrolled));
 
     let before = lab.work().join("before");
-    copy_store(&lab, &office, &before);
+    office.copy_store(&before).unwrap();
 
     // Bob goes, carol comes; whom bob approved is nobody's gateway until carol has.
     let told = office.change_people(&[]).unwrap_err().to_string();
@@ -148,13 +113,13 @@ fn a_router_follows_its_people_when_they_change_and_no_server_leads_it_back() {
 
     // A database from before the change, and a server that knows of none.
     let after = lab.work().join("after");
-    copy_store(&lab, &office, &after);
+    office.copy_store(&after).unwrap();
     server.terminate().unwrap();
-    replace_store(&office, &before);
+    office.replace_store(&before).unwrap();
     let server = office.start().unwrap();
     refused(&enrol(), exit::UNAVAILABLE, &[words]).unwrap();
     server.terminate().unwrap();
-    replace_store(&office, &after);
+    office.replace_store(&after).unwrap();
 
     let _server = office.start().unwrap();
     office.approve_again("gw1").unwrap();
