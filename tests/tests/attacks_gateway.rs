@@ -1,0 +1,150 @@
+//! What a gateway does with a server that was put back to an old copy or that changes what it tells, and with a home that uses the lease of another.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::time::Duration;
+
+use lab::{GATEWAY, GATEWAY_INNER, WgKey, WgPeer, WireGuardGo, World, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn leased(world: &World) -> u64 {
+    let status = world.pop.status().unwrap();
+    status["peers"]["leased"].as_u64().unwrap()
+}
+
+/// Waits until the gateway has so many leases.
+#[track_caller]
+fn wait_leased(world: &World, count: u64) {
+    wait_until("the gateway has as many leases", PATIENCE, || {
+        Ok((leased(world) == count).then_some(()))
+    })
+    .unwrap();
+}
+
+fn revoke(world: &World, device: &str) {
+    let verb = ["device", "revoke", device, "--reason", "lost"];
+    world.office.cli(&verb).unwrap();
+}
+
+#[test]
+fn a_gateway_whose_server_was_put_back_hears_of_new_leases_and_revocations_and_forgets_none() {
+    let mut world = World::new().unwrap();
+    let (kept, _) = world.leased_device().unwrap();
+    let (lost, _) = world.leased_device().unwrap();
+    let before = world.lab.work().join("before");
+    world.office.copy_store(&before).unwrap();
+    revoke(&world, &lost.id());
+    wait_leased(&world, 1);
+
+    world.provisioning.take().unwrap().terminate().unwrap();
+    world.office.replace_store(&before).unwrap();
+    world.provisioning = Some(world.office.start().unwrap());
+    let heard = |world: &World| {
+        wait_until("the gateway hears of it", PATIENCE, || {
+            let log = world.gateway.as_ref().unwrap().log();
+            Ok(log.contains("begun anew").then_some(()))
+        })
+    };
+    heard(&world).unwrap();
+    let (_new, _) = world.leased_device().unwrap();
+    wait_leased(&world, 2);
+    revoke(&world, &kept.id());
+    wait_leased(&world, 1);
+
+    world.gateway.take().unwrap().kill().unwrap();
+    world.gateway = Some(world.pop.start().unwrap());
+    assert_eq!(leased(&world), 1, "it has brought back who was revoked");
+}
+
+#[test]
+fn a_gateway_admits_nobody_by_a_lease_whose_bytes_are_not_the_logged_ones() {
+    let mut world = World::protected().unwrap();
+    wait_leased(&world, 1);
+    let admitted = |world: &World, outcome: &str| {
+        let metrics = ["curl", "-sf", "http://127.0.0.1:9101/metrics"];
+        let text = world.lab.pop.run(&metrics).unwrap();
+        let line = format!("outcome=\"{outcome}\"}} ");
+        let line = text.lines().find_map(|text| {
+            let counted = text.strip_prefix("culvert_gateway_lease_changes_total{")?;
+            counted.strip_prefix(&line)
+        });
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    world.gateway.take().unwrap().terminate().unwrap();
+    let (device, _) = enrolled(&world);
+    let changed = "UPDATE lease SET salt = zeroblob(32) WHERE devid_hash = x'";
+    let sql = format!("DROP TRIGGER lease_stays; {changed}{}'", device.id());
+    world.office.sql(&sql).unwrap();
+
+    world.gateway = Some(world.pop.start().unwrap());
+    wait_until("it refuses the entry", PATIENCE, || {
+        Ok((admitted(&world, "refused") == 1).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(leased(&world), 1);
+    let log = world.gateway.as_ref().unwrap().log();
+    assert!(
+        log.contains("refused an entry of the shard stream"),
+        "{log}"
+    );
+    world.page_within(PATIENCE).unwrap();
+    let _honest = enrolled(&world);
+    wait_leased(&world, 2);
+}
+
+/// A device with a lease that the gateway has not heard of yet, and the lease's addresses.
+fn enrolled(world: &World) -> (lab::Device, Vec<String>) {
+    let device = lab::Device::default();
+    let code = world.office.claim().unwrap();
+    let server = "198.18.2.2:8443".parse().unwrap();
+    let answer = world
+        .lab
+        .office
+        .enter(|| device.enrol(server, Some(&code)))
+        .unwrap();
+    let lab::Answer::Leased(lease) = answer else {
+        panic!("{answer:?}")
+    };
+    let lease = lab::read_lease(&lease).unwrap();
+    let addresses = lease.addresses.iter().map(ToString::to_string);
+    (device, addresses.collect())
+}
+
+#[test]
+fn a_home_with_a_lease_of_its_own_has_no_use_of_the_addresses_and_of_the_lease_of_another() {
+    let mut world = World::new().unwrap();
+    let (device, addresses) = world.leased_device().unwrap();
+    world.enrol().unwrap();
+    let status = world.router.status().unwrap();
+    let theirs: Vec<String> = serde_json::from_value(status["lease"]["addresses"].clone()).unwrap();
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec![format!("{GATEWAY_INNER}/32")],
+    };
+    let ping = ["ping", "-c", "3", "-i", "0.2", "-W", "1", GATEWAY_INNER];
+    let dropped = |reason: &str| {
+        let status = world.pop.status().unwrap();
+        status["tunnel"]["dropped"][reason].as_u64().unwrap_or(0)
+    };
+    let pings = |key: &WgKey, addresses: &[String]| {
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let office = &world.lab.office;
+        let peers = std::slice::from_ref(&gateway);
+        let go = WireGuardGo::start(&world.lab, office, key, 0, &addresses, peers).unwrap();
+        let answered = office.output(&ping).unwrap().status.success();
+        drop(go);
+        answered
+    };
+    let key = WgKey::of_private(device.wireguard_private()).unwrap();
+
+    assert!(pings(&key, &addresses), "with its own it is a home");
+    assert_eq!(dropped("source_mismatch"), 0);
+    assert!(!pings(&key, &theirs));
+    assert!(dropped("source_mismatch") >= 3);
+    let before = dropped("unknown_peer");
+    assert!(!pings(&WgKey::generate().unwrap(), &theirs));
+    assert!(dropped("unknown_peer") > before);
+    world.page_within(PATIENCE).unwrap();
+}
