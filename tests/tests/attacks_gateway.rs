@@ -148,3 +148,22 @@ fn a_home_with_a_lease_of_its_own_has_no_use_of_the_addresses_and_of_the_lease_o
     assert!(dropped("unknown_peer") > before);
     world.page_within(PATIENCE).unwrap();
 }
+
+#[test]
+fn a_servers_word_that_a_router_is_revoked_ends_no_tunnel_as_long_as_no_log_says_so() {
+    let world = World::protected().unwrap();
+    let said = "UPDATE device SET revoked_at = 1, revoked_reason = 0";
+    world.office.sql(said).unwrap();
+    let code = world.office.claim().unwrap();
+    let _asks = world.router.keep_asking(&code).unwrap();
+
+    let status = wait_until("the router hears it", PATIENCE, || {
+        let status = world.router.status()?;
+        let reason = status["reason"].as_str().unwrap_or_default();
+        Ok(reason.contains("revoked").then_some(status))
+    })
+    .unwrap();
+    assert_eq!(status["state"], "protected");
+    assert_eq!(leased(&world), 1);
+    world.page_within(PATIENCE).unwrap();
+}

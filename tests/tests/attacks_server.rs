@@ -7,10 +7,10 @@ use std::fs;
 use std::time::Duration;
 
 use lab::{
-    Image, Lab, Office, Programs, Router, Running, StreamReader, Witness, exit, refused, said,
-    wait_until,
+    Image, Lab, Marker, Office, Programs, Router, Running, Searched, StreamReader, Witness, exit,
+    refused, said, wait_until,
 };
-use trust::Lease;
+use trust::{ClaimCode, Lease};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const REFUSED: &str = "the provisioning server's answer is refused: ";
@@ -104,6 +104,38 @@ fn goes_on(office: &Office, router: &Router, epoch: u64, words: &str) {
     });
     assert_eq!(status.unwrap()["lease"]["epoch"], epoch);
     agent.terminate().unwrap();
+}
+
+#[test]
+fn a_stolen_store_holds_no_code_and_no_private_key_of_a_router() {
+    let scene = Scene::new();
+    let router = scene.router("router");
+    let code = scene.office.claim().unwrap();
+    let enrolled = router.try_enrol(&code).unwrap();
+    assert!(enrolled.status.success(), "{}", said(&enrolled));
+    let store = scene.lab.work().join("stolen.db");
+    scene.office.copy_store(&store).unwrap();
+
+    let claim: ClaimCode = code.parse().unwrap();
+    let mut secrets = vec![
+        Marker::text(&code),
+        Marker::text(&code.replace('-', "")),
+        Marker::key("the code's key", &claim.signing_key().to_bytes()),
+    ];
+    for file in ["identity", "keys"] {
+        let bytes = fs::read(router.state_dir().join(file)).unwrap();
+        assert!(bytes.len() > 32);
+        let pieces = bytes.windows(32).map(|piece| piece.try_into().unwrap());
+        secrets.extend(pieces.map(|piece| Marker::key(file, piece)));
+    }
+    let search = |markers: &[Marker]| {
+        let mut searched = Searched::default();
+        searched.files(&store, markers).unwrap();
+        searched.findings
+    };
+    assert_eq!(search(&secrets), []);
+    let public = claim.signing_key().verifying_key().to_bytes();
+    assert_eq!(search(&[Marker::key("its public half", &public)]).len(), 1);
 }
 
 #[test]
