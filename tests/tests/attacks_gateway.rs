@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use lab::{GATEWAY, GATEWAY_INNER, WgKey, WgPeer, WireGuardGo, World, wait_until};
+use trust::Lease;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,6 +21,15 @@ fn wait_leased(world: &World, count: u64) {
         Ok((leased(world) == count).then_some(()))
     })
     .unwrap();
+}
+
+/// How many entries of the stream came to this.
+fn outcomes(world: &World, outcome: &str) -> u64 {
+    let metrics = ["curl", "-sf", "http://127.0.0.1:9101/metrics"];
+    let text = world.lab.pop.run(&metrics).unwrap();
+    let line = format!("culvert_gateway_lease_changes_total{{outcome=\"{outcome}\"}} ");
+    let counts = text.lines().filter_map(|text| text.strip_prefix(&line));
+    counts.map(|count| count.parse::<u64>().unwrap()).sum()
 }
 
 fn revoke(world: &World, device: &str) {
@@ -61,16 +71,6 @@ fn a_gateway_whose_server_was_put_back_hears_of_new_leases_and_revocations_and_f
 fn a_gateway_admits_nobody_by_a_lease_whose_bytes_are_not_the_logged_ones() {
     let mut world = World::protected().unwrap();
     wait_leased(&world, 1);
-    let admitted = |world: &World, outcome: &str| {
-        let metrics = ["curl", "-sf", "http://127.0.0.1:9101/metrics"];
-        let text = world.lab.pop.run(&metrics).unwrap();
-        let line = format!("outcome=\"{outcome}\"}} ");
-        let line = text.lines().find_map(|text| {
-            let counted = text.strip_prefix("culvert_gateway_lease_changes_total{")?;
-            counted.strip_prefix(&line)
-        });
-        line.map_or(0, |count| count.parse::<u64>().unwrap())
-    };
     world.gateway.take().unwrap().terminate().unwrap();
     let (device, _) = enrolled(&world);
     let changed = "UPDATE lease SET salt = zeroblob(32) WHERE devid_hash = x'";
@@ -79,7 +79,7 @@ fn a_gateway_admits_nobody_by_a_lease_whose_bytes_are_not_the_logged_ones() {
 
     world.gateway = Some(world.pop.start().unwrap());
     wait_until("it refuses the entry", PATIENCE, || {
-        Ok((admitted(&world, "refused") == 1).then_some(()))
+        Ok((outcomes(&world, "refused") == 1).then_some(()))
     })
     .unwrap();
     assert_eq!(leased(&world), 1);
@@ -91,6 +91,13 @@ fn a_gateway_admits_nobody_by_a_lease_whose_bytes_are_not_the_logged_ones() {
     world.page_within(PATIENCE).unwrap();
     let _honest = enrolled(&world);
     wait_leased(&world, 2);
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = (0..hex.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 /// A device with a lease that the gateway has not heard of yet, and the lease's addresses.
@@ -111,6 +118,22 @@ fn enrolled(world: &World) -> (lab::Device, Vec<String>) {
     (device, addresses.collect())
 }
 
+/// Whether a home with this key and these addresses reaches the gateway from the office.
+fn pings(world: &World, key: &WgKey, addresses: &[String]) -> bool {
+    let gateway = WgPeer {
+        public: world.pop.wireguard.clone(),
+        endpoint: Some(format!("{GATEWAY}:51820")),
+        allowed: vec![format!("{GATEWAY_INNER}/32")],
+    };
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let office = &world.lab.office;
+    let home = WireGuardGo::start(&world.lab, office, key, 0, &addresses, &[gateway]).unwrap();
+    let ping = ["ping", "-c", "3", "-i", "0.2", "-W", "1", GATEWAY_INNER];
+    let answered = office.output(&ping).unwrap().status.success();
+    drop(home);
+    answered
+}
+
 #[test]
 fn a_home_with_a_lease_of_its_own_has_no_use_of_the_addresses_and_of_the_lease_of_another() {
     let mut world = World::new().unwrap();
@@ -118,33 +141,18 @@ fn a_home_with_a_lease_of_its_own_has_no_use_of_the_addresses_and_of_the_lease_o
     world.enrol().unwrap();
     let status = world.router.status().unwrap();
     let theirs: Vec<String> = serde_json::from_value(status["lease"]["addresses"].clone()).unwrap();
-    let gateway = WgPeer {
-        public: world.pop.wireguard.clone(),
-        endpoint: Some(format!("{GATEWAY}:51820")),
-        allowed: vec![format!("{GATEWAY_INNER}/32")],
-    };
-    let ping = ["ping", "-c", "3", "-i", "0.2", "-W", "1", GATEWAY_INNER];
     let dropped = |reason: &str| {
         let status = world.pop.status().unwrap();
         status["tunnel"]["dropped"][reason].as_u64().unwrap_or(0)
     };
-    let pings = |key: &WgKey, addresses: &[String]| {
-        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let office = &world.lab.office;
-        let peers = std::slice::from_ref(&gateway);
-        let go = WireGuardGo::start(&world.lab, office, key, 0, &addresses, peers).unwrap();
-        let answered = office.output(&ping).unwrap().status.success();
-        drop(go);
-        answered
-    };
     let key = WgKey::of_private(device.wireguard_private()).unwrap();
 
-    assert!(pings(&key, &addresses), "with its own it is a home");
+    assert!(pings(&world, &key, &addresses), "with its own it is a home");
     assert_eq!(dropped("source_mismatch"), 0);
-    assert!(!pings(&key, &theirs));
+    assert!(!pings(&world, &key, &theirs));
     assert!(dropped("source_mismatch") >= 3);
     let before = dropped("unknown_peer");
-    assert!(!pings(&WgKey::generate().unwrap(), &theirs));
+    assert!(!pings(&world, &WgKey::generate().unwrap(), &theirs));
     assert!(dropped("unknown_peer") > before);
     world.page_within(PATIENCE).unwrap();
 }
@@ -166,4 +174,60 @@ fn a_servers_word_that_a_router_is_revoked_ends_no_tunnel_as_long_as_no_log_says
     assert_eq!(status["state"], "protected");
     assert_eq!(leased(&world), 1);
     world.page_within(PATIENCE).unwrap();
+}
+
+#[test]
+fn who_has_all_keys_of_a_server_leases_and_takes_no_address_of_a_gateway_or_of_a_home_that_is_there()
+ {
+    let world = World::new().unwrap();
+    let (home, addresses) = world.leased_device().unwrap();
+    let statement = world.office.sql("SELECT hex(statement) FROM lease");
+    let theirs = Lease::from_bytes(&bytes(&statement.unwrap())).unwrap();
+    let mint = |number: u8, address: &str| {
+        let lease = Lease {
+            devid_hash: [number; 32],
+            wg_pub: [number; 32],
+            addresses: vec![address.parse().unwrap()],
+            ..theirs.clone()
+        };
+        world.office.forge_lease(&lease).unwrap();
+    };
+    let wait = |what: &str, happened: &dyn Fn() -> bool| {
+        wait_until(what, PATIENCE, || Ok(happened().then_some(()))).unwrap();
+    };
+    let foreign = || outcomes(&world, "foreign_address");
+    let unusable = || {
+        let said = " verified leases could not be used; see the log";
+        let status = world.pop.status().unwrap();
+        let warnings = status["warnings"].as_array().unwrap().iter();
+        let counts = warnings.filter_map(|one| one.as_str()?.strip_suffix(said));
+        counts
+            .map(|count| count.parse::<u64>().unwrap())
+            .sum::<u64>()
+    };
+
+    // Nothing stops these yet: that takes servers that check each other's every entry.
+    mint(1, "10.64.200.1/32");
+    wait_leased(&world, 2);
+    mint(2, "10.64.0.16/28");
+    wait_leased(&world, 3);
+    for (number, address) in (3..).zip([
+        "10.64.0.1/32",
+        "fd64::1/128",
+        "10.64.0.0/24",
+        "192.0.2.1/32",
+    ]) {
+        let before = foreign();
+        mint(number, address);
+        wait(address, &|| foreign() == before + 1);
+    }
+    for (number, address) in (10..).zip(&addresses) {
+        let before = unusable();
+        mint(number, address);
+        wait(address, &|| unusable() == before + 1);
+    }
+    let log = world.gateway.as_ref().unwrap().log();
+    assert!(log.contains("another device has its address"), "{log}");
+    let key = WgKey::of_private(home.wireguard_private()).unwrap();
+    assert!(pings(&world, &key, &addresses), "the home is cut off");
 }

@@ -1,11 +1,13 @@
 //! What somebody does who has a provisioning server, or only its store: changes rows behind the server's back, puts an old store in the place
 //! of the new one, shows another time, runs a copy of the whole of it elsewhere.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use trust::Activation;
+use anyhow::{Context, Result, anyhow};
+use trust::lease::fleet_entry;
+use trust::{Activation, Cosigner, Lease, LogSigner, Tree};
 
 use super::Office;
 use crate::process::Running;
@@ -83,6 +85,63 @@ impl Office {
     }
 }
 
+impl Office {
+    /// Leases with the keys of the server's logs, past its program and all of its rules.
+    pub fn forge_lease(&self, lease: &Lease) -> Result<()> {
+        let entries = self.sql("SELECT hex(entry) FROM log_entry WHERE log = 0 ORDER BY idx")?;
+        let mut tree = Tree::new();
+        for entry in entries.lines() {
+            tree.append(&unhex(entry)?);
+        }
+        let (salt, bytes) = ([7; 32], lease.to_bytes());
+        let entry = fleet_entry(&salt, &bytes);
+        let leaf = tree.append(&entry);
+        let mut sql = format!(
+            "BEGIN; INSERT INTO log_entry VALUES (0, {leaf}, x'{}');",
+            hex(&entry)
+        );
+        for level in 0..u64::BITS as u8 {
+            let nodes = (0..tree.size() >> level).map(|at| (at, tree.node(level, at)));
+            for (at, node) in nodes {
+                let node = hex(&node.context("a tree has all nodes of its size")?);
+                // A String takes all that is written.
+                let _infallible = write!(
+                    sql,
+                    "INSERT OR IGNORE INTO log_node VALUES (0, {level}, {at}, x'{node}');"
+                );
+            }
+        }
+        let fleet = LogSigner::from_seed("lab/fleet", &self.seed("log-fleet.key")?)?;
+        let cosigner = Cosigner::from_seed("lab/cosigner", &self.seed("cosigner.key")?)?;
+        let head = fleet.sign_checkpoint(tree.size(), tree.root());
+        let head = cosigner.cosign(&head, lease.not_before).text();
+        let shard = lease.shard;
+        let places = ["shard_entry", "psk_offer"]
+            .map(|table| format!("SELECT seq FROM {table} WHERE shard = {shard}"));
+        let end = format!("SELECT 1 + max(seq) FROM ({})", places.join(" UNION "));
+        self.sql(&format!(
+            "{sql} UPDATE log_head SET size = {size}, statement = x'{head}' WHERE log = 0;
+             INSERT INTO lease VALUES (x'{device}', {epoch}, x'{wg_pub}', x'{bytes}', x'{salt}', {leaf}, 0, 0);
+             INSERT INTO shard_entry VALUES ({shard}, coalesce(({end}), 0), 0, {leaf}); COMMIT;",
+            size = tree.size(),
+            head = hex(head.as_bytes()),
+            device = hex(&lease.devid_hash),
+            epoch = lease.epoch,
+            wg_pub = hex(&lease.wg_pub),
+            bytes = hex(&bytes),
+            salt = hex(&salt),
+        ))?;
+        Ok(())
+    }
+
+    fn seed(&self, file: &str) -> Result<[u8; 32]> {
+        let text = fs::read_to_string(self.data.join(file)).context("taking a key")?;
+        let seed = unhex(text.trim())?;
+        seed.try_into()
+            .map_err(|_| anyhow!("{file} is not 32 bytes"))
+    }
+}
+
 /// Shows another calendar to what a shell starts after it; timers run as ever.
 pub fn wrong_clock(time: &str) -> String {
     format!(
@@ -92,4 +151,14 @@ pub fn wrong_clock(time: &str) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => u8::try_from(digit(*high)? * 16 + digit(*low)?).ok(),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
+    bytes.with_context(|| format!("no hexadecimal digits: {text}"))
 }
