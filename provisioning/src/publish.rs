@@ -290,7 +290,7 @@ impl Publisher {
             "fork" => tracing::error!(
                 log,
                 "the witness {name} has cosigned another history of this log: this server's keys or its database are in other hands, \
-                 or a copy of them runs elsewhere"
+                 or a copy of them runs elsewhere, or it was put back to an old copy and has grown since"
             ),
             _ => tracing::warn!(log, "the witness {name} does not cosign: {problem}"),
         }

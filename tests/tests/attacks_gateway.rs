@@ -5,9 +5,12 @@
 use std::time::Duration;
 
 use lab::{GATEWAY, GATEWAY_INNER, WgKey, WgPeer, WireGuardGo, World, wait_until};
+use nix::sys::signal::Signal;
 use trust::Lease;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The alarm is for a silence of a minute, which may begin with a question that is held for 25 s.
+const SILENT_WITHIN: Duration = Duration::from_secs(120);
 
 fn leased(world: &World) -> u64 {
     let status = world.pop.status().unwrap();
@@ -230,4 +233,32 @@ fn who_has_all_keys_of_a_server_leases_and_takes_no_address_of_a_gateway_or_of_a
     assert!(log.contains("another device has its address"), "{log}");
     let key = WgKey::of_private(home.wireguard_private()).unwrap();
     assert!(pings(&world, &key, &addresses), "the home is cut off");
+}
+
+#[test]
+fn a_gateway_whose_server_holds_everything_back_says_so_within_two_minutes_and_carries_whom_it_has()
+{
+    let world = World::protected().unwrap();
+    let server = world.provisioning.as_ref().unwrap();
+    let warned = || {
+        let status = world.pop.status().unwrap();
+        let warnings = status["warnings"].as_array().unwrap().clone();
+        let silent = "provisioning silent for";
+        warnings
+            .iter()
+            .any(|one| one.as_str().unwrap().contains(silent))
+    };
+    assert!(!warned());
+
+    server.signal(Signal::SIGSTOP).unwrap();
+    let told = wait_until("the gateway says so", SILENT_WITHIN, || {
+        Ok(warned().then_some(()))
+    });
+    let page = world.page_within(PATIENCE);
+    server.signal(Signal::SIGCONT).unwrap();
+    (told.unwrap(), page.unwrap());
+    wait_until("the gateway hears it again", PATIENCE, || {
+        Ok((!warned()).then_some(()))
+    })
+    .unwrap();
 }

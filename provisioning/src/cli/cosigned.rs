@@ -92,7 +92,8 @@ fn said(seen: &Seen) -> String {
             "HAS COSIGNED {size} ENTRIES: this database is older than what this server signed; stop it and restore the latest copy"
         ),
         "fork" => {
-            "HAS COSIGNED ANOTHER HISTORY: somebody else signs with this server's keys".to_owned()
+            "HAS COSIGNED ANOTHER HISTORY: somebody else signs with this server's keys, or this database was put back to an old copy and has grown since"
+                .to_owned()
         }
         _ => "refuses; its operator's log says why".to_owned(),
     };
