@@ -90,6 +90,12 @@ impl Scene {
         SshSig::dearmor(&armored).unwrap()
     }
 
+    /// What a key signs, in the name of a person.
+    fn approval(&self, whole: &Activation, key: &str, person: &str) -> Approval {
+        let signature = self.sign(key, "approve-gateway@culvert", &whole.proposal);
+        signed(whole, person, signature)
+    }
+
     fn enrol(&self) -> Output {
         self.router
             .try_enrol(&self.office.claim().unwrap())
@@ -154,35 +160,20 @@ fn with(whole: &Activation, approvals: &[&Approval]) -> Activation {
     }
 }
 
-#[test]
-fn no_signature_that_is_missing_doubled_untouched_or_for_something_else_makes_a_gateway() {
-    let (lab, programs) = (Lab::for_test().unwrap(), Programs::of_this_build().unwrap());
-    let rules = "rule gateway noc\nrule authority noc";
-    let office = Office::init_for(&lab, &programs, &ceremony(rules)).unwrap();
-    let _server = office.start().unwrap();
-    let scene = Scene::of(lab, &programs, office);
-    for name in ["gw1", "gw2"] {
-        scene.propose(name);
-        scene.office.people_type(ACTIVATE, &[name, ""]).unwrap();
-    }
-    scene.office.people_type(ADD, &["gw1"]).unwrap();
-    let (whole, other) = (scene.activation("gw1"), scene.activation("gw2"));
-    let find = |of: &Activation, person: &str| {
-        let mut approvals = of.approvals.iter();
-        approvals.find(|one| one.person == person).unwrap().clone()
-    };
-    let by = |key: &str, person: &str| {
-        let signature = scene.sign(key, "approve-gateway@culvert", &whole.proposal);
-        signed(&whole, person, signature)
-    };
-    let alice = find(&whole, "alice");
+/// What comes beside alice's approval, and what the router says of both.
+fn forgeries(
+    scene: &Scene,
+    whole: &Activation,
+    other: &Activation,
+) -> Vec<(Option<Approval>, &'static str)> {
+    let by = |key: &str, person: &str| scene.approval(whole, key, person);
+    let alice = find(whole, "alice");
     let mut flagged = by("erin", "erin");
     let flags = flagged.sshsig.len() - FLAGS_FROM_THE_END;
     assert_eq!(flagged.sshsig[flags], 0, "where the touch is noted");
     flagged.sshsig[flags] = 1;
     let rejected = scene.sign("bob", "reject-gateway@culvert", &whole.proposal);
-
-    for (second, words) in [
+    vec![
         (None, "noc have not approved it: 1 of them did"),
         (Some(by("alice2", "alice")), "alice has signed twice"),
         (
@@ -192,7 +183,7 @@ fn no_signature_that_is_missing_doubled_untouched_or_for_something_else_makes_a_
         (
             Some(Approval {
                 person: "bob".to_owned(),
-                ..alice.clone()
+                ..alice
             }),
             "a signature in the name of bob is by a key that is not theirs",
         ),
@@ -213,32 +204,55 @@ fn no_signature_that_is_missing_doubled_untouched_or_for_something_else_makes_a_
             "the signature of erin does not count: the key did not sign these bytes",
         ),
         (
-            Some(find(&other, "bob")),
+            Some(find(other, "bob")),
             "an approval by bob is of another proposal",
         ),
         (
-            Some(signed(&whole, "bob", find(&other, "bob").sshsig)),
+            Some(signed(whole, "bob", find(other, "bob").sshsig)),
             "the signature of bob does not count: the key did not sign these bytes",
         ),
         (
-            Some(signed(&whole, "bob", rejected)),
+            Some(signed(whole, "bob", rejected)),
             "the signature of bob does not count: the signature is for",
         ),
         (
             Some(by("carol", "carol")),
             "noc have not approved it: 1 of them did",
         ),
-    ] {
+    ]
+}
+
+fn find(of: &Activation, person: &str) -> Approval {
+    let mut approvals = of.approvals.iter();
+    approvals.find(|one| one.person == person).unwrap().clone()
+}
+
+#[test]
+fn no_signature_that_is_missing_doubled_untouched_or_for_something_else_makes_a_gateway() {
+    let (lab, programs) = (Lab::for_test().unwrap(), Programs::of_this_build().unwrap());
+    let rules = "rule gateway noc\nrule authority noc";
+    let office = Office::init_for(&lab, &programs, &ceremony(rules)).unwrap();
+    let _server = office.start().unwrap();
+    let scene = Scene::of(lab, &programs, office);
+    for name in ["gw1", "gw2"] {
+        scene.propose(name);
+        scene.office.people_type(ACTIVATE, &[name, ""]).unwrap();
+    }
+    scene.office.people_type(ADD, &["gw1"]).unwrap();
+    let (whole, other) = (scene.activation("gw1"), scene.activation("gw2"));
+    let alice = find(&whole, "alice");
+
+    for (second, words) in forgeries(&scene, &whole, &other) {
         let approvals: Vec<&Approval> = [&alice].into_iter().chain(&second).collect();
         let forged = with(&whole, &approvals);
         scene.office.replace_activation(&forged).unwrap();
         scene.refuses(words);
     }
 
-    let _agent = scene.router.start().unwrap();
+    let agent = scene.router.start().unwrap();
     assert!(scene.router.status().unwrap()["lease"].is_null());
-    drop(_agent);
-    let touched = with(&whole, &[&alice, &by("dan", "dan")]);
+    agent.terminate().unwrap();
+    let touched = with(&whole, &[&alice, &scene.approval(&whole, "dan", "dan")]);
     scene.office.replace_activation(&touched).unwrap();
     scene.takes();
 }
