@@ -1,4 +1,4 @@
-//! The HTTP API: routes, and the OpenAPI document that is generated from their handlers. Bodies of devices and
+//! The HTTP API: routes, and beside them the OpenAPI document that is generated from their handlers. Bodies of devices and
 //! gateways are CBOR, failures are JSON of one shape.
 
 use std::time::Duration;
@@ -9,7 +9,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::watch;
-use utoipa::OpenApi;
 
 use crate::changes::Changes;
 use crate::metrics::Metrics;
@@ -17,13 +16,15 @@ use crate::sequencer::Jobs;
 use crate::store::Store;
 
 mod devices;
+mod document;
 mod logs;
 mod problem;
 mod psk;
 mod shards;
 mod states;
 
-pub(crate) use devices::read_body;
+pub(crate) use devices::{NotRead, read_body};
+pub use document::openapi_json;
 pub use problem::Problem;
 
 /// No request of ours comes near this.
@@ -62,8 +63,8 @@ pub fn router(api: Api) -> Router {
             get(states::signatures),
         )
         .route("/v1/log/{log}/checkpoint", get(logs::checkpoint))
-        .route("/v1/log/{log}/{*tile}", get(logs::tile))
-        .route("/v1/openapi.json", get(document))
+        .route("/v1/log/{log}/tile/{level}/{*index}", get(logs::tile))
+        .route("/v1/openapi.json", get(document::document))
         .route("/healthz", get(health))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
@@ -71,79 +72,12 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Culvert provisioning",
-        description = "Enrolment of routers, lease streams for gateways, and the two logs. TLS 1.3, pinned by SPKI.",
-        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
-    ),
-    paths(
-        devices::challenge,
-        devices::enrol,
-        psk::keys,
-        psk::offers,
-        shards::page,
-        psk::statement,
-        states::state,
-        states::signatures,
-        logs::checkpoint,
-        logs::tile,
-        document,
-        health
-    ),
-    components(schemas(Problem)),
-    tags(
-        (name = "devices", description = "For routers"),
-        (name = "gateways", description = "For gateways"),
-        (name = "logs", description = "For everybody: C2SP tlog-tiles"),
-        (name = "server", description = "About this server")
-    ),
-    modifiers(&GatewayKey)
-)]
-struct Document;
-
-struct GatewayKey;
-
-impl utoipa::Modify for GatewayKey {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
-        let scheme = ApiKeyValue::with_description(
-            "Authorization",
-            "`Culvert-Key ` and base64 of an Ed25519 public key and its signature over this TLS \
-             connection's exporter in the role `gateway`",
-        );
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme(
-                "gateway-key",
-                SecurityScheme::ApiKey(ApiKey::Header(scheme)),
-            );
-    }
-}
-
-/// The OpenAPI document as JSON.
-pub fn openapi_json() -> anyhow::Result<String> {
-    Ok(Document::openapi().to_pretty_json()?)
-}
-
-/// This document.
-#[utoipa::path(
-    get, path = "/v1/openapi.json", tag = "server",
-    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value))
-)]
-async fn document() -> Result<Response, Problem> {
-    let json = openapi_json().map_err(|error| Problem::internal(&error))?;
-    Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
-}
-
 /// Whether the server can read its database.
 #[utoipa::path(
     get, path = "/healthz", tag = "server",
     responses(
         (status = 200, description = "It can", content_type = "text/plain", body = String),
-        (status = 503, description = "It cannot", body = Problem)
+        (status = 503, description = "unavailable", body = Problem)
     )
 )]
 async fn health(State(api): State<Api>) -> Result<&'static str, Problem> {

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 use trust::{Proof, SignedCheckpoint, Tile, TileKind, leaf_hash};
+use utoipa::ToSchema;
 
 use crate::store::{Id, id, signed, unsigned};
 
@@ -20,7 +21,8 @@ pub use head::{Head, LogKeys, head, is_published, latest, next, policy, publish,
 type Coordinate = (u8, u64);
 
 /// One of the two logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Log {
     /// Salted hashes of leases and revocations.
     Fleet = 0,
@@ -116,13 +118,15 @@ pub async fn tile(
     log: Log,
     tile: &Tile,
 ) -> anyhow::Result<Option<Vec<u8>>> {
-    let head = head(db, log).await?.context("the log has no head")?;
+    let published = head(db, log).await?.map_or(0, |head| head.size);
     let range = tile.range();
     let (Ok(begin), Ok(end)) = (signed(range.start), signed(range.end)) else {
         return Ok(None);
     };
+    if tile.entries().is_none_or(|entries| entries > published) {
+        return Ok(None);
+    }
     match tile.kind {
-        TileKind::Entries if range.end > head.size => Ok(None),
         TileKind::Entries => {
             let entries: Vec<Vec<u8>> = sqlx::query_scalar(
                 "SELECT entry FROM log_entry WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx",

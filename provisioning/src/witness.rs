@@ -19,8 +19,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use trust::{AddCheckpoint, NotCosigned};
+use utoipa::OpenApi;
 
-use crate::api::read_body;
+use crate::api::{NotRead, read_body};
 use crate::clock::unix_now;
 use crate::failure::sentence;
 use crate::listen;
@@ -29,6 +30,22 @@ use crate::serve;
 use book::{Book, Refused};
 
 const SIZE_TYPE: &str = "text/x.tlog.size";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Culvert witness",
+        description = "Cosigns heads of logs, each of which continues the one before: https://c2sp.org/tlog-witness. HTTP; all of it is public and signed.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(add_checkpoint)
+)]
+struct Document;
+
+/// The OpenAPI document as JSON.
+pub fn openapi_json() -> anyhow::Result<String> {
+    Ok(Document::openapi().to_pretty_json()?)
+}
 
 /// A witness whose addresses are bound; nothing is answered yet.
 #[derive(Debug)]
@@ -88,6 +105,8 @@ impl Witness {
         }
         let router = Router::new()
             .route("/add-checkpoint", post(add_checkpoint))
+            .fallback(nowhere)
+            .method_not_allowed_fallback(wrong_method)
             .with_state(Shared {
                 book: Arc::new(Mutex::new(self.book)),
                 metrics: metrics.clone(),
@@ -110,10 +129,41 @@ impl Witness {
     }
 }
 
+async fn nowhere() -> (StatusCode, &'static str) {
+    let text = "a witness has /add-checkpoint and nothing else\n";
+    (StatusCode::NOT_FOUND, text)
+}
+
+async fn wrong_method() -> (StatusCode, &'static str) {
+    (StatusCode::METHOD_NOT_ALLOWED, "a head is sent with POST\n")
+}
+
+/// Cosigns a head that continues the one that was cosigned last.
+#[utoipa::path(
+    post, path = "/add-checkpoint",
+    request_body(content = String, description = "`old` and a size, a consistency proof, an empty line, a checkpoint", content_type = "text/plain"),
+    responses(
+        (status = 200, description = "Lines of cosignatures", content_type = "text/plain", body = String),
+        (status = 400, description = "It is no such text, or the old size is larger than the new one", content_type = "text/plain", body = String),
+        (status = 403, description = "No key of the log has signed it", content_type = "text/plain", body = String),
+        (status = 404, description = "This witness does not know the log", content_type = "text/plain", body = String),
+        (status = 408, description = "The body did not arrive in time", content_type = "text/plain", body = String),
+        (
+            status = 409, description = "The size of the head that was cosigned last, where the old size is another; or a sentence, where another head of this size was cosigned",
+            content(
+                (String = "text/x.tlog.size"),
+                (String = "text/plain")
+            )
+        ),
+        (status = 413, description = "The body is longer than 16 KiB", content_type = "text/plain", body = String),
+        (status = 422, description = "It does not continue the head that was cosigned last", content_type = "text/plain", body = String),
+        (status = 500, description = "The head cannot be kept, so it is not cosigned", content_type = "text/plain", body = String)
+    )
+)]
 async fn add_checkpoint(State(shared): State<Shared>, body: Body) -> Response {
     let body = match read_body(body).await {
         Ok(body) => body,
-        Err(problem) => return problem.into_response(),
+        Err(cause) => return not_read(cause),
     };
     let (outcome, response) = match AddCheckpoint::parse(&body) {
         // The disk is waited for here: there is nothing else that this process could do meanwhile.
@@ -128,6 +178,21 @@ async fn add_checkpoint(State(shared): State<Shared>, body: Body) -> Response {
     };
     shared.metrics.requests.with(outcome).inc();
     response
+}
+
+fn not_read(cause: NotRead) -> Response {
+    let (status, text) = match cause {
+        NotRead::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is longer than 16 KiB\n",
+        ),
+        NotRead::TooSlow => (
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not arrive within 10 seconds\n",
+        ),
+        NotRead::Broken => (StatusCode::BAD_REQUEST, "the body is cut\n"),
+    };
+    (status, text).into_response()
 }
 
 impl Shared {

@@ -77,6 +77,16 @@ impl Tile {
         begin..begin.saturating_add(u64::from(self.width))
     }
 
+    /// How many entries a log has that has grown as far as this tile; none where no log can.
+    pub fn entries(&self) -> Option<u64> {
+        let level = match self.kind {
+            TileKind::Hashes { level } => level,
+            TileKind::Entries => 0,
+        };
+        let below = u64::from(TILE_WIDTH).checked_pow(level.into())?;
+        self.range().end.checked_mul(below)
+    }
+
     /// The bytes of a tile of hashes; none where the tree has not grown that far, or for entries.
     pub fn hashes(&self, tree: &Tree) -> Option<Vec<u8>> {
         let TileKind::Hashes { level } = self.kind else {

@@ -14,6 +14,7 @@ use telemetry::Redacted;
 use tokio::time::Instant;
 use trust::{EnrolReq, LeaseBundle};
 
+use super::document::Octets;
 use super::{Api, BODY_TIMEOUT, CBOR, MAX_BODY_BYTES, Problem, cbor};
 use crate::connection::Connection;
 use crate::enrol::{self, Issued, Leased, Outcome, Refusal, Request};
@@ -25,7 +26,7 @@ const COSIGNING_TIME: Duration = Duration::from_secs(10);
 #[utoipa::path(
     post, path = "/v1/enrol/challenge", tag = "devices",
     responses(
-        (status = 200, description = "ServerChallenge", content_type = "application/cbor", body = Vec<u8>),
+        (status = 200, description = "ServerChallenge", content_type = "application/cbor", body = Octets),
         (status = 429, description = "too-many-requests", body = Problem)
     )
 )]
@@ -44,9 +45,9 @@ pub(super) async fn challenge(
 /// Enrols a device or renews its lease. The same keys get the same lease, however often they ask.
 #[utoipa::path(
     post, path = "/v1/enrol", tag = "devices",
-    request_body(content = Vec<u8>, description = "EnrolReq", content_type = "application/cbor"),
+    request_body(content = Octets, description = "EnrolReq", content_type = "application/cbor"),
     responses(
-        (status = 200, description = "LeaseBundle", content_type = "application/cbor", body = Vec<u8>),
+        (status = 200, description = "LeaseBundle", content_type = "application/cbor", body = Octets),
         (status = 400, description = "malformed", body = Problem),
         (status = 403, description = "claim-unknown, claim-spent, claim-expired, device-revoked, device-unknown, tunnel-key-taken, proof-invalid", body = Problem),
         (status = 408, description = "too-slow", body = Problem),
@@ -164,16 +165,25 @@ pub(super) async fn read_cbor(headers: &HeaderMap, body: Body) -> Result<Bytes, 
     if headers.get(CONTENT_TYPE).is_none_or(|value| value != CBOR) {
         return Err(Problem::wrong_type());
     }
-    read_body(body).await
+    read_body(body).await.map_err(Problem::not_read)
+}
+
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotRead {
+    TooLarge,
+    TooSlow,
+    /// It is not framed as HTTP has it.
+    Broken,
 }
 
 /// No more than any request has, and within some seconds.
-pub(crate) async fn read_body(body: Body) -> Result<Bytes, Problem> {
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, NotRead> {
     let limited = Limited::new(body, MAX_BODY_BYTES);
     match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
-        Ok(Err(_)) => Err(Problem::malformed()),
-        Err(_) => Err(Problem::too_slow()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(NotRead::TooLarge),
+        Ok(Err(_)) => Err(NotRead::Broken),
+        Err(_) => Err(NotRead::TooSlow),
     }
 }

@@ -1,11 +1,13 @@
 //! What a refused or failed request hears: a code for programs, a sentence, and what to do.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::NotRead;
 use crate::enrol::Refusal;
 use crate::sequencer::NotDone;
 
@@ -168,22 +170,22 @@ impl Problem {
         problem(400, "malformed", message, "see /v1/openapi.json")
     }
 
-    pub(super) const fn too_large() -> Self {
-        problem(
-            413,
-            "too-large",
-            "the body is larger than 16 KiB",
-            "see /v1/openapi.json",
-        )
-    }
-
-    pub(super) const fn too_slow() -> Self {
-        problem(
-            408,
-            "too-slow",
-            "the body did not arrive within 10 seconds",
-            "send it again",
-        )
+    pub(super) const fn not_read(cause: NotRead) -> Self {
+        match cause {
+            NotRead::TooLarge => problem(
+                413,
+                "too-large",
+                "the body is larger than 16 KiB",
+                "see /v1/openapi.json",
+            ),
+            NotRead::TooSlow => problem(
+                408,
+                "too-slow",
+                "the body did not arrive within 10 seconds",
+                "send it again",
+            ),
+            NotRead::Broken => Self::malformed(),
+        }
     }
 
     pub(super) const fn wrong_type() -> Self {
@@ -247,6 +249,13 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        (status, Json(self)).into_response()
+        let mut response = (status, Json(self)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2
+            // A 401 says how one would sign.
+            let scheme = HeaderValue::from_static("Culvert-Key");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }

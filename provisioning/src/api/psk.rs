@@ -7,10 +7,11 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use trust::Lease;
 
 use super::devices::read_cbor;
+use super::document::Octets;
 use super::shards::authenticate;
 use super::{Api, Problem, cbor};
 use crate::clock::unix_now;
@@ -22,12 +23,15 @@ use crate::store::{gateways, leases};
 /// Takes the statement of the gateway's present ML-KEM key.
 #[utoipa::path(
     post, path = "/v1/gateway/kem", tag = "gateways",
-    request_body(content = Vec<u8>, description = "Signed KemStatement", content_type = "application/cbor"),
+    request_body(content = Octets, description = "Signed KemStatement", content_type = "application/cbor"),
     security(("gateway-key" = [])),
     responses(
-        (status = 200, description = "it is handed to routers from now on", content_type = "application/cbor", body = Vec<u8>),
+        (status = 200, description = "It is handed to routers from now on"),
         (status = 400, description = "malformed", body = Problem),
-        (status = 401, description = "not-signed", body = Problem),
+        (
+            status = 401, description = "not-signed", body = Problem,
+            headers(("www-authenticate" = String, description = "How to sign"))
+        ),
         (status = 403, description = "gateway-unknown, proof-invalid", body = Problem),
         (status = 408, description = "too-slow", body = Problem),
         (status = 413, description = "too-large", body = Problem),
@@ -52,14 +56,14 @@ pub(super) async fn statement(
         let parcel = psk::statement(&bytes, &gateway, unix_now()).map_err(not_carried)?;
         api.jobs.carry(parcel).await.map_err(Problem::not_done)
     };
-    counted(&api, "kem", answered.await.map(|()| Vec::new()))
+    counted(&api, "kem", answered.await.map(|()| ().into_response()))
 }
 
 /// The ML-KEM statements of the lease's gateways; those that have none are left out.
 #[utoipa::path(
     post, path = "/v1/psk/keys", tag = "devices",
     responses(
-        (status = 200, description = "SignedList of KemStatement", content_type = "application/cbor", body = Vec<u8>),
+        (status = 200, description = "SignedList of KemStatement", content_type = "application/cbor", body = Octets),
         (status = 403, description = "proof-invalid", body = Problem),
         (status = 503, description = "unavailable", body = Problem)
     )
@@ -78,7 +82,7 @@ pub(super) async fn keys(
         statements
             .await
             .map_err(|error| Problem::internal(&error))
-            .map(|statements| statements.to_bytes())
+            .map(|statements| cbor(statements.to_bytes()))
     };
     counted(&api, "kem-keys", answered.await)
 }
@@ -86,9 +90,9 @@ pub(super) async fn keys(
 /// Takes offers to gateways of the lease, once for each lease that was got over this connection.
 #[utoipa::path(
     post, path = "/v1/psk", tag = "devices",
-    request_body(content = Vec<u8>, description = "SignedList of PskOffer", content_type = "application/cbor"),
+    request_body(content = Octets, description = "SignedList of PskOffer", content_type = "application/cbor"),
     responses(
-        (status = 200, description = "they are in the gateways' streams", content_type = "application/cbor", body = Vec<u8>),
+        (status = 200, description = "They are in the gateways' streams"),
         (status = 400, description = "malformed", body = Problem),
         (status = 403, description = "proof-invalid", body = Problem),
         (status = 408, description = "too-slow", body = Problem),
@@ -112,7 +116,11 @@ pub(super) async fn offers(
         let parcel = psk::offers(&bytes, &lease).map_err(not_carried)?;
         api.jobs.carry(parcel).await.map_err(Problem::not_done)
     };
-    counted(&api, "psk-offers", answered.await.map(|()| Vec::new()))
+    counted(
+        &api,
+        "psk-offers",
+        answered.await.map(|()| ().into_response()),
+    )
 }
 
 async fn lease_of(api: &Api, leased: &Leased) -> Result<Lease, Problem> {
@@ -142,9 +150,9 @@ fn not_carried(why: NotCarried) -> Problem {
 fn counted(
     api: &Api,
     done: &'static str,
-    answered: Result<Vec<u8>, Problem>,
+    answered: Result<Response, Problem>,
 ) -> Result<Response, Problem> {
     let outcome = answered.as_ref().map_or_else(Problem::code, |_| done);
     api.metrics.requests.with(outcome).inc();
-    answered.map(cbor)
+    answered
 }

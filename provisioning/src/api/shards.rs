@@ -17,6 +17,7 @@ use trust::bundle::MAX_PAGE_ENTRIES;
 use trust::{ChannelProof, ShardEntry, ShardPage};
 use utoipa::IntoParams;
 
+use super::document::Octets;
 use super::{Api, Problem, cbor};
 use crate::connection::Connection;
 use crate::log::{self, Log};
@@ -33,10 +34,11 @@ const ROLE: &str = "gateway";
 pub(super) struct Position {
     /// The first sequence number wanted; `next` of the page before.
     #[serde(default)]
+    #[param(format = "int64", maximum = 9223372036854775807_i64)]
     from: u64,
     /// Seconds to wait for an entry when there is none yet.
     #[serde(default)]
-    #[param(maximum = 25)]
+    #[param(format = "uint64", maximum = 25)]
     wait: u64,
 }
 
@@ -44,13 +46,17 @@ pub(super) struct Position {
 /// `from`, as the database was put back, the page is an empty one from that end: the gateway reads from the start.
 #[utoipa::path(
     get, path = "/v1/shard/{id}", tag = "gateways",
-    params(("id" = u32, Path, description = "A shard that the gateway serves"), Position),
+    params(("id" = u32, Path, format = "uint32", maximum = 4294967295_u32, description = "A shard that the gateway serves"), Position),
     security(("gateway-key" = [])),
     responses(
-        (status = 200, description = "ShardPage", content_type = "application/cbor", body = Vec<u8>),
+        (status = 200, description = "ShardPage", content_type = "application/cbor", body = Octets),
         (status = 400, description = "bad-query", body = Problem),
-        (status = 401, description = "not-signed", body = Problem),
+        (
+            status = 401, description = "not-signed", body = Problem,
+            headers(("www-authenticate" = String, description = "How to sign"))
+        ),
         (status = 403, description = "gateway-unknown, shard-forbidden", body = Problem),
+        (status = 404, description = "not-found", body = Problem),
         (status = 503, description = "unavailable", body = Problem)
     )
 )]

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use trust::{Activation, Approval, SshSig};
 
+use super::document::Octets;
 use super::{Api, CBOR, Problem};
 use crate::store::proposals;
 
@@ -16,7 +17,7 @@ const CACHE: &str = "public, max-age=86400";
 /// The signatures that give a proposal its effect, each as `ssh-keygen -Y sign` writes it, one after the other.
 #[utoipa::path(
     get, path = "/v1/authority/entries/{index}/signatures", tag = "logs",
-    params(("index" = u64, Path, description = "The proposal's place in the authority log")),
+    params(("index" = u64, Path, format = "uint64", description = "The proposal's place in the authority log")),
     responses(
         (status = 200, description = "Armored SSH signatures", content_type = "text/plain", body = String),
         (status = 404, description = "not-found", body = Problem),
@@ -46,9 +47,12 @@ pub(super) async fn signatures(
 /// The activation that made the state of this epoch, from 1 on; its proposal's body is the state's text.
 #[utoipa::path(
     get, path = "/v1/authority/states/{epoch}", tag = "devices",
-    params(("epoch" = u64, Path, description = "From 1 on")),
+    params(("epoch" = u64, Path, format = "uint64", description = "From 1 on")),
     responses(
-        (status = 200, description = "Activation", content_type = "application/cbor", body = Vec<u8>),
+        (
+            status = 200, description = "Activation", content_type = "application/cbor", body = Octets,
+            headers(("cache-control" = String, description = "It stays as it is"))
+        ),
         (status = 404, description = "not-found", body = Problem),
         (status = 503, description = "unavailable", body = Problem)
     )

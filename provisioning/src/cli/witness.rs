@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Output, answers, level, server};
-use crate::witness::Witness as Server;
 use crate::witness::book::Book;
+use crate::witness::{Witness as Server, openapi_json};
 
 const INIT_HELP: &str = "\
 Prints the verifier key that the log's provider puts into its trust file, with the URL at which the witness will be asked. Put the
@@ -35,6 +35,8 @@ pub(super) enum Witness {
         #[command(flatten)]
         output: Output,
     },
+    /// Prints the OpenAPI document of what it answers.
+    Openapi,
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +78,7 @@ pub(super) fn execute(command: Witness) -> anyhow::Result<()> {
         Witness::Init(init) => initialise(&init),
         Witness::Serve(serve) => run(&serve),
         Witness::Status { place, output } => status(&place, &output),
+        Witness::Openapi => answers::say(&openapi_json()?),
     }
 }
 

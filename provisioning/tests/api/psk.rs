@@ -100,7 +100,10 @@ async fn a_device_gets_the_keys_of_its_gateways_as_they_were_signed_and_none_bef
     let office = office_with(&[&gateway, &Gateway::new("gw2", "pop1", 1)]).await;
     let statement = stated(&gateway, &KemKey::generate(&mut OsRng));
     let mut as_gateway = office.connect().await;
-    assert_eq!(as_gateway.state_key(&gateway, &statement).await.status, 200);
+    let taken = as_gateway.state_key(&gateway, &statement).await;
+    assert_eq!(taken.status, 200);
+    // Nothing is no CBOR.
+    assert!(!taken.head.contains("content-type"), "{}", taken.head);
 
     let stranger = office.connect().await.post("/v1/psk/keys", b"").await;
     let (mut client, _, _) = enrolled(&office).await;

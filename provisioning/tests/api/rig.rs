@@ -361,6 +361,8 @@ impl Device {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// In small letters.
+    pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -449,7 +451,7 @@ impl Client {
             .unwrap();
         let mut body = vec![0; length.parse().unwrap()];
         self.stream.read_exact(&mut body).await?;
-        Ok(Answer { status, body })
+        Ok(Answer { status, head, body })
     }
 
     pub(crate) async fn challenge(&mut self) -> std::io::Result<ServerChallenge> {

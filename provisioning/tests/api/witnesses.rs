@@ -275,6 +275,32 @@ async fn a_head_that_could_not_be_written_down_is_published_once_it_can() {
     assert!(proved.await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn nobody_sees_a_tile_of_what_too_few_have_cosigned() {
+    let scratch = rig::scratch();
+    let mut witness = Outside::new(&scratch, "w1").await;
+    let office = office(&[&witness], "group both all office w1\nquorum both").await;
+    let mut client = office.connect().await;
+    let tile = async |client: &mut rig::Client, name: &str| {
+        let path = format!("/v1/log/authority/tile/{name}");
+        client.get(&path).await.status
+    };
+    for name in ["0/000.p/1", "entries/000.p/1"] {
+        assert_eq!(tile(&mut client, name).await, 404, "{name}");
+    }
+
+    witness.start().await;
+    add_gateway(&office).await;
+    witness.stop().await;
+    let gateway = Gateway::new("gw2", "pop1", 1);
+    let _held = gateway.proposed(&office.dir, &office.store).await;
+    for kind in ["0", "entries"] {
+        let (seen, unseen) = (format!("{kind}/000.p/2"), format!("{kind}/000.p/3"));
+        assert_eq!(tile(&mut client, &seen).await, 200, "{kind}");
+        assert_eq!(tile(&mut client, &unseen).await, 404, "{kind}");
+    }
+}
+
 /// A copy of a data directory, as who stole or restored it has it.
 pub(crate) fn copy(dir: &Path, to: &TempDir) -> DataDir {
     let data = to.path().join("data");
@@ -416,6 +442,8 @@ async fn a_witness_says_by_its_status_what_is_wrong_and_remembers_over_its_end()
     for (bad, expected) in [(&b"old"[..], 400), (&[255; 9], 400), (&[b'x'; 20_000], 413)] {
         assert_eq!(send(addr, bad).await.0, expected);
     }
+    let (_, content_type, body) = send(addr, &[b'x'; 20_000]).await;
+    assert!(content_type.unwrap().starts_with("text/plain"), "{body}");
     assert_eq!(say(&ask(3, 5)).await.0, 200);
     assert_eq!(say(&ask(5, 5)).await.0, 200, "the same head again");
 }
