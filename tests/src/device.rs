@@ -56,11 +56,14 @@ impl Device {
 
     /// One enrolment over one connection; an error is a connection that did not hold.
     pub fn enrol(&self, server: SocketAddr, claim: Option<&str>) -> Result<Answer> {
+        self.enrol_over(&mut Session::open(server)?, claim)
+    }
+
+    pub(crate) fn enrol_over(&self, session: &mut Session, claim: Option<&str>) -> Result<Answer> {
         let claim: Option<ClaimCode> = claim
             .map(str::parse)
             .transpose()
             .context("reading the claim code")?;
-        let mut session = Session::open(server)?;
         let (status, body) = session.post("/v1/enrol/challenge", &[])?;
         if status != 200 {
             bail!("no challenge: {status} {}", String::from_utf8_lossy(&body));
@@ -121,12 +124,17 @@ impl StreamReader {
             .collect()
     }
 
+    pub(crate) fn proof(&self, session: &Session) -> Result<ChannelProof> {
+        let exporter = session.exporter()?;
+        Ok(ChannelProof::sign(&self.key, "gateway", &exporter))
+    }
+
     /// The leases on the first page of a shard.
     pub fn leases(&self, server: SocketAddr, shard: u32) -> Result<Vec<Lease>> {
         let mut session = Session::open(server)?;
         // The handshake ends with the first answer; only then is there something to sign.
         session.get("/healthz", "")?;
-        let proof = ChannelProof::sign(&self.key, "gateway", &session.exporter()?);
+        let proof = self.proof(&session)?;
         let (status, body) = session.get(
             &format!("/v1/shard/{shard}?from=0"),
             &format!("Authorization: {proof}\r\n"),

@@ -31,6 +31,7 @@ mod wiretap;
 
 mod bulk;
 mod certificates;
+mod courier;
 mod cutter;
 mod device;
 mod dns_peers;
@@ -42,6 +43,7 @@ mod people;
 mod programs;
 mod refusal;
 mod relay;
+mod schemathesis;
 mod session;
 pub mod tools;
 mod unbound;
@@ -58,6 +60,7 @@ pub use abroad::{ABROAD, Abroad, ELSEWHERE};
 pub use bulk::{Bulk, Frames};
 pub use cable::{Cable, Carried, Quality};
 pub use capture::Capture;
+pub use courier::{Courier, SIGN};
 pub use cutter::{Cutter, Direction};
 pub use device::{Answer, Device, StreamReader, read_lease};
 pub use dns_peers::{
@@ -81,6 +84,7 @@ pub use programs::Programs;
 pub use refusal::{exit, mistakes_told, refused};
 pub use relay::{Blocked, NOBODY, RELAY_NAME, Relay, aioquic, block, unblock};
 pub use router::{Image, Router};
+pub use schemathesis::{Judged, Schemathesis};
 pub use search::{Finding, Marker, Searched};
 pub use sites::Sites;
 pub use topology::{

@@ -24,6 +24,8 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const SIGSUM: &str = "0.14.1-2";
 const BORINGTUN: &str = "0.7.1";
 const AIOQUIC: &str = "1.7.2";
+const SCHEMATHESIS: &str = "4.32.5";
+const CBOR2: &str = "5.7.1";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A Debian after the one that we run on.
@@ -102,6 +104,10 @@ impl Peers {
             "fetching aioquic {AIOQUIC} from PyPI where it is not there: HTTP/3 to test against"
         ));
         self.aioquic()?;
+        say(&format!(
+            "fetching schemathesis {SCHEMATHESIS} from PyPI where it is not there: a judge of HTTP servers and what describes them"
+        ));
+        self.schemathesis()?;
         if !self.kernel_dir().exists() {
             say(
                 "fetching Debian's kernel for virtual machines: Linux's own WireGuard to test against",
@@ -270,9 +276,24 @@ impl Peers {
 
     /// aioquic, the Python QUIC and HTTP/3, from PyPI: the folder to import from.
     pub fn aioquic(&self) -> Result<PathBuf> {
-        let path = self.dir.join(format!("aioquic-{AIOQUIC}"));
+        let packages = [("aioquic", AIOQUIC)];
+        self.python(&packages, "aioquic/__init__.py")
+    }
+
+    /// schemathesis, which holds a server to its OpenAPI document, and a reader of CBOR, from PyPI: the folder to import from.
+    pub fn schemathesis(&self) -> Result<PathBuf> {
+        let packages = [("schemathesis", SCHEMATHESIS), ("cbor2", CBOR2)];
+        self.python(&packages, "schemathesis/__init__.py")
+    }
+
+    /// Packages of PyPI in a folder of their own, named after the first of them.
+    fn python(&self, packages: &[(&str, &str)], proof: &str) -> Result<PathBuf> {
+        let wanted = packages.iter();
+        let wanted: Vec<_> = wanted.map(|(name, v)| format!("{name}=={v}")).collect();
+        let (name, version) = packages.first().context("no package")?;
+        let path = self.dir.join(format!("{name}-{version}"));
         let _alone = self.lock()?;
-        if !path.join("aioquic/__init__.py").exists() {
+        if !path.join(proof).exists() {
             run(Command::new("/usr/bin/python3")
                 .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
                 .args([
@@ -281,7 +302,7 @@ impl Peers {
                     "--target",
                 ])
                 .arg(&path)
-                .arg(format!("aioquic=={AIOQUIC}")))?;
+                .args(wanted))?;
         }
         Ok(path)
     }

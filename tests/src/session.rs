@@ -61,9 +61,7 @@ impl Session {
         )
         .into_bytes();
         message.extend(body);
-        self.stream
-            .write_all(&message)
-            .context("sending a request")?;
+        self.pass_on(&message)?;
         let mut answer = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -76,6 +74,20 @@ impl Session {
             }
             answer.extend(buffer.iter().take(got));
         }
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn pass_on(&mut self, message: &[u8]) -> Result<()> {
+        self.stream.write_all(message).context("sending a request")
+    }
+
+    /// Gives all that the server says until it ends the connection.
+    pub(crate) fn rest(&mut self) -> Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.stream
+            .read_to_end(&mut rest)
+            .context("reading an answer")?;
+        Ok(rest)
     }
 }
 
