@@ -46,7 +46,7 @@ impl Office {
         Self::init_with(lab, programs, name, (CEREMONY, &[]))
     }
 
-    /// Makes one whose people make their keys and their first state by this script; see [`People::gather`].
+    /// Makes one whose people make their keys and their first state by this script; see [`People::gather_by`].
     pub fn init_for(lab: &Lab, programs: &Programs, ceremony: &str) -> Result<Self> {
         Self::init_with(lab, programs, "provisioning", (ceremony, &[]))
     }
@@ -81,7 +81,7 @@ impl Office {
         let people = lab.work().join(format!("{name}-people"));
         let office = Self {
             netns: lab.office.clone(),
-            people: People::gather(&lab.office, &program, &people, ceremony)?,
+            people: People::gather_by(&lab.office, &program, &people, ceremony)?,
             program,
             data,
             config,

@@ -60,8 +60,13 @@ pub struct People {
 }
 
 impl People {
-    /// Has them make their keys and their first state by a script, whose `$1` is the program and which leaves `authority` and `first.activation`.
-    pub fn gather(netns: &Netns, program: &Path, folder: &Path, ceremony: &str) -> Result<Self> {
+    /// Has alice and bob make their keys and their first state.
+    pub fn gather(netns: &Netns, program: &Path, folder: &Path) -> Result<Self> {
+        Self::gather_by(netns, program, folder, CEREMONY)
+    }
+
+    /// The same by a script, whose `$1` is the program and which leaves `authority` and `first.activation`.
+    pub fn gather_by(netns: &Netns, program: &Path, folder: &Path, ceremony: &str) -> Result<Self> {
         std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
         let people = Self {
             program: program.to_owned(),

@@ -256,7 +256,8 @@ fn a_gateway_whose_server_holds_everything_back_says_so_within_two_minutes_and_c
     });
     let page = world.page_within(PATIENCE);
     server.signal(Signal::SIGCONT).unwrap();
-    (told.unwrap(), page.unwrap());
+    told.unwrap();
+    page.unwrap();
     wait_until("the gateway hears it again", PATIENCE, || {
         Ok((!warned()).then_some(()))
     })

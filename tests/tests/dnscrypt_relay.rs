@@ -333,7 +333,7 @@ fn sixty_homes_that_fill_the_relay_together_leave_another_its_exchanges() {
 
     let (before, took) = (begun(), Instant::now());
     let held = world.lab.pop.enter(|| {
-        let bind = |n: u8| UdpSocket::bind(([10, 64, 200, n], 0));
+        let bind = |n: u8| UdpSocket::bind(SocketAddr::from(([10, 64, 200, n], 0)));
         let homes = (1..=60).map(bind).collect::<std::io::Result<Vec<_>>>()?;
         // The queue before the relay has room for one round.
         for round in 1..=FILLING {
