@@ -140,6 +140,22 @@ impl<L> Parties<L> {
         }
     }
 
+    /// How many of those that count any two sets share that each meet a party by themselves; parties below it stand in one group each.
+    pub(crate) fn overlap(&self, party: usize, counts: &impl Fn(usize) -> bool) -> usize {
+        match self.0.get(party).map(|party| &party.role) {
+            Some(Role::One(_)) => usize::from(counts(party)),
+            Some(Role::Group { threshold, members }) => {
+                // Two that leave out as many as they may, and never the same ones.
+                let both = (2 * threshold).saturating_sub(members.len());
+                let each = members.iter().map(|member| self.overlap(*member, counts));
+                let mut each: Vec<usize> = each.collect();
+                each.sort_unstable();
+                each.into_iter().take(both).sum()
+            }
+            None => 0,
+        }
+    }
+
     /// A party with all that is below it, when `holds` tells it of those that are no groups.
     pub(crate) fn decider(&self, party: usize, holds: &impl Fn(usize) -> bool) -> Decider {
         let below = |members: &[usize]| -> Vec<Decider> {

@@ -108,6 +108,20 @@ impl Policy {
         self.quorum != Quorum::NotAsked
     }
 
+    /// How many of the witnesses that count any two quorums share, whichever these are. Who has the log's key and fewer of them than that
+    /// makes no two histories that both have a quorum.
+    pub fn overlap(&self, counts: impl Fn(&Witness) -> bool) -> usize {
+        let Quorum::Party(quorum) = self.quorum else {
+            return 0;
+        };
+        let counted: Vec<usize> = self
+            .witnesses
+            .ones()
+            .filter_map(|(at, witness)| counts(witness).then_some(at))
+            .collect();
+        self.witnesses.overlap(quorum, &|at| counted.contains(&at))
+    }
+
     /// Checks that the entry stands in a log of this policy under a checkpoint that its quorum saw.
     pub fn verify_proof(&self, proof: &Proof, entry: &[u8]) -> Result<LoggedAt, ProofError> {
         let sworn = self.verify_checkpoint(&proof.checkpoint)?;

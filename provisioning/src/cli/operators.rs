@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::Context;
 use rand_core::OsRng;
 use serde_json::{Value, json};
-use trust::{Activation, BitRate, ClaimCode, GatewayRecord, Lease, Limits};
+use trust::{Activation, BitRate, ClaimCode, GatewayRecord, Lease, Limits, Witness};
 
-use super::answers::{date, say, say_json};
+use super::answers::{date, say, say_json, talk};
 use super::{
     AddGateway, Alerts, AuthorityCommand, Claim, Device, Gateway, Init, Limit, Logs, NewClaim,
     Operator, Output,
@@ -26,6 +26,10 @@ use crate::revoke::{self, Reason};
 use crate::store::{self, alerts, claims, devices, leases, pools};
 
 const DAY_S: u64 = 86_400;
+/// What `docs/witness.md` explains.
+const TWO_HISTORIES: &str = "\
+warning: two quorums of these witnesses need not have one in common, so whoever has this server's keys can show one history to some of \
+them and another to others, though none of them lies. Ask for more than half of each group (docs/witness.md)";
 /// Shorter beginnings of an id are too easily mistyped into another one.
 const MIN_ID_DIGITS: usize = 6;
 
@@ -71,9 +75,16 @@ async fn initialise(dir: &DataDir, init: &Init) -> anyhow::Result<()> {
     let made = dir.create((&init.name, &init.listen_url), who, unix_now());
     let made = made.await?;
     let image = made.image.display().to_string();
+    let keys = dir.log_keys(&init.name)?;
+    let is_other = |witness: &Witness| witness.vkey.key != keys.cosigner.vkey().key;
+    let shared = keys.anchors.fleet.overlap(is_other);
+    if init.witnesses.is_some() && shared == 0 {
+        talk(TWO_HISTORIES);
+    }
     if init.output.json {
         let spki = made.spki.to_string();
-        return say_json(&json!({ "name": init.name, "spki_sha256": spki, "image": image }));
+        let told = json!({ "name": init.name, "spki_sha256": spki, "image": image, "shared_witnesses": shared });
+        return say_json(&told);
     }
     say(&format!(
         "server      {}\nSPKI pin    {}\nimage files {image}\n\

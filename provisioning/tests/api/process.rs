@@ -309,14 +309,42 @@ fn the_command_line_refuses_what_it_cannot_mean() {
 }
 
 #[test]
-fn openapi_prints_the_document() {
+fn init_warns_of_witnesses_who_cannot_keep_a_thief_from_two_histories() {
+    for (threshold, shared) in [("any", 0), ("2", 1), ("all", 3)] {
+        let site = Site {
+            scratch: rig::scratch(),
+        };
+        let mut lines = String::new();
+        for (name, n) in [("w1", 1), ("w2", 2), ("w3", 3)] {
+            let witness = trust::Cosigner::from_seed(name, &[n; 32]).unwrap();
+            lines += &format!("witness {name} {} http://127.0.0.1:1/\n", witness.vkey());
+        }
+        lines += &format!("group outside {threshold} w1 w2 w3\n");
+        lines += "group enough all office outside\nquorum enough\n";
+        let file = site.scratch.path().join("witnesses");
+        fs::write(&file, lines).unwrap();
+        let mut init = site.init("office").to_vec();
+        init.extend(["--witnesses", file.to_str().unwrap(), "--json"].map(str::to_owned));
+
+        let output = site.run(&init);
+
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said["shared_witnesses"], shared, "{threshold}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(told.contains("warning: two quorums"), shared == 0, "{told}");
+    }
+}
+
+#[test]
+fn openapi_prints_the_documents_of_server_and_witness() {
     let site = Site {
         scratch: rig::scratch(),
     };
 
-    let document: Value = serde_json::from_str(&site.ok(&["openapi"])).unwrap();
-
-    assert_eq!(document["openapi"], "3.1.0");
+    for words in [&["openapi"][..], &["witness", "openapi"]] {
+        let document: Value = serde_json::from_str(&site.ok(words)).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+    }
 }
 
 #[tokio::test]
