@@ -17,6 +17,8 @@ use crate::resolver::{Outcome, Refused, Resolver};
 
 /// More lookups than this at a time are answered SERVFAIL, so that a flood costs bounded memory.
 pub(crate) const MAX_LOOKUPS: usize = 2_048;
+/// So many are one source's: what hickory holds of a lookup until it ends may be a megabyte, and zones are anybody's.
+const MAX_OF_ONE: usize = 256;
 const RCODE_SERVFAIL: u16 = 2;
 /// How often a lookup asks that others' want of room makes fail.
 const TRIES: usize = 6;
@@ -51,7 +53,7 @@ impl Answers {
             resolver: Arc::new(resolver),
             dns64,
             homes,
-            seats: Seats::new(MAX_LOOKUPS),
+            seats: Seats::bounded(MAX_LOOKUPS, MAX_OF_ONE),
             figures,
         }
     }
@@ -69,14 +71,15 @@ impl Answers {
             return Heard::Answer(answer);
         }
         let holder = Holder::of(&self.homes, from);
-        let lookup = self.look_up_within(holder, query, asked, asking);
+        // A lookup's state is large. Who finds no place takes no memory for it.
+        let lookup = || Box::pin(self.look_up_within(holder, query, asked, asking));
         if asking == Asking::Ahead {
             // What nobody waits for has places of its own.
-            let (answer, outcome) = lookup.await;
+            let (answer, outcome) = lookup().await;
             return heard(answer, outcome);
         }
         let found = match self.seats.take(holder) {
-            Some(seat) => seat.during(lookup).await.ok(),
+            Some(seat) => seat.during(lookup()).await.ok(),
             None => None,
         };
         let (answer, outcome) = found.unwrap_or_else(|| {

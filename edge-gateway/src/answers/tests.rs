@@ -73,7 +73,7 @@ async fn a_home_whose_questions_nobody_answers_leaves_places_for_another() {
     let mut other = pin!(ask(MAX_LOOKUPS, "10.64.0.17"));
     let other = poll_fn(|context| Poll::Ready(other.as_mut().poll(context))).await;
 
-    assert_eq!(waiting.len(), MAX_LOOKUPS / 4);
+    assert_eq!(waiting.len(), MAX_OF_ONE);
     assert!(other.is_pending(), "another home is asked for");
 }
 

@@ -178,9 +178,7 @@ impl Front {
     }
 
     async fn fetch(&self, message: &[u8], query: &Query, from: IpAddr) -> Vec<u8> {
-        // A whole lookup's state is large; what waits for it is not to be.
-        let asking = Box::pin(self.answers.answer(message, from, Asking::Anyhow));
-        let asking = timeout(HANDLER, asking);
+        let asking = timeout(HANDLER, self.answers.answer(message, from, Asking::Anyhow));
         let answer = match self.waiting.take(Holder::of(&self.homes, from)) {
             Some(seat) => seat.during(asking).await,
             None => Err(GivenUp),

@@ -76,8 +76,7 @@ impl OwnAnswer {
     pub(crate) fn end(mut self, zone_at: usize) -> Vec<u8> {
         let answers = self.answers;
         if answers == 0 {
-            let zone = pointer(HEADER + zone_at);
-            let mut data = [&zone[..], NOBODY].concat();
+            let mut data = [&self.pointer(HEADER + zone_at), NOBODY].concat();
             for number in SOA_NUMBERS.into_iter().chain([self.ttl_s]) {
                 data.extend_from_slice(&number.to_be_bytes());
             }
@@ -89,8 +88,9 @@ impl OwnAnswer {
     }
 
     fn record(&mut self, owner_at: usize, rtype: RecordType, data: &[u8]) {
+        let owner = self.pointer(owner_at);
         let message = &mut self.message;
-        message.extend_from_slice(&pointer(owner_at));
+        message.extend_from_slice(&owner);
         message.extend_from_slice(&u16::from(rtype).to_be_bytes());
         message.extend_from_slice(&CLASS_IN.to_be_bytes());
         message.extend_from_slice(&self.ttl_s.to_be_bytes());
@@ -99,6 +99,16 @@ impl OwnAnswer {
         message.extend_from_slice(data);
         self.answers += 1;
     }
+
+    /// A name that stands somewhere before, within the first 16 KiB: in the question, or in the record after it. The root is written out: it is
+    /// shorter, and libknot takes no pointer to it.
+    fn pointer(&self, at: usize) -> Vec<u8> {
+        if self.message.get(at) == Some(&0) {
+            return vec![0];
+        }
+        let at = u16::try_from(at).unwrap_or_default();
+        (POINTER | at).to_be_bytes().to_vec()
+    }
 }
 
 /// The name that stands somewhere in a message, in wire format and lower case. `None`: there is none.
@@ -106,10 +116,4 @@ pub(crate) fn name_at(message: &[u8], at: usize) -> Option<Vec<u8>> {
     let mut decoder = BinDecoder::new(message).clone(u16::try_from(at).ok()?);
     let name = Name::read(&mut decoder).ok()?;
     name.to_lowercase().to_bytes().ok()
-}
-
-/// Names that are pointed to here begin within the first 16 KiB: in the question, or in the record after it.
-fn pointer(at: usize) -> [u8; 2] {
-    let at = u16::try_from(at).unwrap_or_default();
-    (POINTER | at).to_be_bytes()
 }

@@ -397,3 +397,26 @@ fn padding_to_512_is_the_drafts_option() {
     );
     assert!(padded[60..].iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn an_answer_of_our_own_under_the_root_writes_it_out_since_libknot_takes_no_pointer_to_it() {
+    let query = query(None);
+    let root_at = query.question.len() - 5;
+    let answer = query.own_answer(3, 10_800).end(root_at);
+
+    let authority = answer.get(HEADER + query.question.len()..).unwrap();
+    assert!(
+        authority.starts_with(&[0, 0, 6]),
+        "the owner: {authority:?}"
+    );
+    assert!(!authority.contains(&0xc0), "{authority:?}");
+    let read = Message::from_vec(&answer).unwrap();
+    let [soa] = read.authorities.as_slice() else {
+        panic!("one record: {read:?}")
+    };
+    assert!(soa.name.is_root());
+
+    let below = query.own_answer(3, 10_800).end(0);
+    let authority = below.get(HEADER + query.question.len()..).unwrap();
+    assert!(authority.starts_with(&[0xc0, 12]), "{authority:?}");
+}
